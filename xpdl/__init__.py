@@ -1,0 +1,1 @@
+"""xpdl: deep learning whole, on an array module chosen at run time."""

@@ -1,0 +1,89 @@
+"""Every exception that xpdl raises on purpose.
+
+An error names the argument, what it got, what it wants and what to do. All derive from
+`XpdlError`; those that have a counterpart among Python's own exceptions derive from it too, so
+``except ValueError`` goes on working for people who do not know these names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class XpdlError(Exception):
+    """Base of every exception of this package."""
+
+
+class ArgumentError(XpdlError, ValueError):
+    """An argument has a value that the callee cannot use."""
+
+
+class UnknownNameError(ArgumentError):
+    """A name (of an optimizer, model, layer, backend ...) that is not one of the choices."""
+
+    def __init__(self, kind: str, got: object, choices: Iterable[str]) -> None:
+        names = list(choices)
+        close = get_close_matches(str(got).lower(), [name.lower() for name in names], n=1)
+        hint = next((f" Did you mean {name!r}?" for name in names if [name.lower()] == close), "")
+        super().__init__(f"unknown {kind} {got!r}; the choices are {', '.join(names)}.{hint}")
+
+
+class ShapeError(ArgumentError):
+    """An array, or a layer's input, has a shape that does not fit."""
+
+
+class DTypeError(ArgumentError, TypeError):
+    """An array or a policy has an element type that does not fit."""
+
+
+class NonFiniteError(ArgumentError):
+    """Data holds NaN or infinity where only finite numbers make sense."""
+
+
+class NotReadyError(XpdlError, RuntimeError):
+    """Something was used too early: a layer before it was built, backward before forward."""
+
+
+class DivergenceError(XpdlError, ArithmeticError):
+    """Training went to NaN or infinity."""
+
+
+class BackendError(XpdlError, RuntimeError):
+    """Something is wrong with the device or with how it was used."""
+
+
+class BackendUnavailableError(BackendError):
+    """The backend asked for cannot be used on this machine; the message says how to get it."""
+
+
+class BackendMismatchError(BackendError, TypeError):
+    """Arrays of two backends met in one call."""
+
+
+class DeviceRuleError(BackendError, TypeError):
+    """The strict backend saw something that would fail, stall or go wrong on a GPU."""
+
+
+class DataError(XpdlError):
+    """A data set cannot be had, or is not what it should be."""
+
+
+class DataUnavailableError(DataError, OSError):
+    """No source of a data set answered; the message names what was tried."""
+
+
+class DataFileError(DataError, ValueError):
+    """A data file is truncated, altered or of another format."""
+
+
+class ImageError(DataError, ValueError):
+    """A picture given for prediction cannot be read, or holds nothing to recognise."""
+
+
+class ModelFileError(XpdlError, ValueError):
+    """A model or checkpoint file is unreadable, foreign, damaged or does not fit."""
+
+
+class FileAccessError(XpdlError, OSError):
+    """A file or folder cannot be read or written: missing, read-only, disk full."""

@@ -1,0 +1,151 @@
+"""How anything reaches the disk: written beside its place, flushed, then renamed.
+
+A reader sees the old file or the new one, never half of one, whenever the writer is stopped.
+Tensors are kept in the safetensors format, which holds numbers and text and no code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from xpdl.errors import FileAccessError, ModelFileError
+
+HostArray = np.ndarray[Any, np.dtype[Any]]
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error)
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    """Open a temporary file beside `path` for writing; on success it takes the place of `path`.
+
+    Raises
+    ------
+    FileAccessError
+        If the folder is missing or read-only, or the disk is full. `path` is then untouched.
+    """
+    path = Path(path)
+    temporary: str | None = None
+    try:
+        try:
+            descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+            with os.fdopen(descriptor, "wb") as stream:
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.chmod(temporary, 0o666 & ~_umask())
+            os.replace(temporary, path)
+            temporary = None
+        except OSError as error:
+            raise FileAccessError(
+                f"cannot write {str(path)!r}: {_reason(error)}. "
+                "Choose a folder that exists, is writable and has room."
+            ) from error
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def make_folder(path: str | os.PathLike[str]) -> Path:
+    """Create the folder `path` and its parents; say in one sentence why not, if not."""
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileAccessError(
+            f"cannot create the folder {str(path)!r}: {_reason(error)}. Choose a writable place."
+        ) from error
+    return path
+
+
+def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write `content` to `path`, atomically."""
+    with replacing(path) as stream:
+        stream.write(content)
+
+
+def write_with(path: str | os.PathLike[str], write: Callable[[IO[bytes]], object]) -> None:
+    """Let `write(stream)` produce the content of `path`, atomically."""
+    with replacing(path) as stream:
+        write(stream)
+
+
+def write_json(path: str | os.PathLike[str], value: object) -> None:
+    """Write `value` as JSON, atomically; NaN and infinity, which JSON lacks, are refused."""
+    write_bytes(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """Return the content of `path`.
+
+    Raises
+    ------
+    FileAccessError
+        If it is missing, a folder, or not readable.
+    """
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise FileAccessError(f"cannot read {str(path)!r}: {_reason(error)}.") from error
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """Read a JSON file; `ModelFileError` if it is none."""
+    try:
+        return json.loads(read_bytes(path))
+    except (ValueError, RecursionError) as error:
+        raise ModelFileError(f"{str(path)!r} is not a JSON file: {error}.") from error
+
+
+def write_tensors(
+    path: str | os.PathLike[str], arrays: Mapping[str, HostArray], metadata: Mapping[str, str]
+) -> None:
+    """Write named host arrays and a text dictionary as a safetensors file, atomically."""
+    from safetensors.numpy import save
+
+    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    write_bytes(path, save(contiguous, metadata=dict(metadata)))
+
+
+def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, HostArray], dict[str, str]]:
+    """Read a safetensors file: its arrays, and its text dictionary.
+
+    Raises
+    ------
+    FileAccessError
+        If the file cannot be read.
+    ModelFileError
+        If it is not a safetensors file, or a damaged one.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    with contextlib.suppress(OSError), open(path, "rb") as stream:
+        if len(stream.read(8)) < 8:
+            raise ModelFileError(f"{str(path)!r} is not a safetensors file: it is too short.")
+    try:
+        with safe_open(os.fspath(path), framework="numpy") as file:
+            metadata = dict(file.metadata() or {})
+            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
+    except OSError as error:
+        raise FileAccessError(f"cannot read {str(path)!r}: {_reason(error)}.") from error
+    except (SafetensorError, TypeError, ValueError, AttributeError) as error:
+        raise ModelFileError(
+            f"{str(path)!r} is not a safetensors file, or a damaged one: {error}."
+        ) from error
