@@ -1,1 +1,54 @@
 """xpdl: deep learning whole, on an array module chosen at run time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from xpdl import datasets, errors, functions, initializers, layers, models, optimizers, schedules
+from xpdl.backends import (
+    Array,
+    array_module,
+    available_backends,
+    backend_of,
+    get_backend,
+    use_backend,
+)
+from xpdl.gradient import gradient_check, numerical_gradient
+from xpdl.network import Network
+from xpdl.storage import load
+
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Array",
+    "Network",
+    "array_module",
+    "asarray",
+    "available_backends",
+    "backend_of",
+    "datasets",
+    "errors",
+    "functions",
+    "get_backend",
+    "gradient_check",
+    "initializers",
+    "layers",
+    "load",
+    "models",
+    "numerical_gradient",
+    "optimizers",
+    "schedules",
+    "to_numpy",
+    "use_backend",
+]
+
+
+def asarray(a: Any, dtype: Any = None) -> Array:
+    """Return `a`, a host array, list or number, as an array of the active backend."""
+    return get_backend().asarray(a, dtype)
+
+
+def to_numpy(a: Array) -> Array:
+    """Return a host copy of `a`, from whatever backend it lives on."""
+    return backend_of(a).to_numpy(a)

@@ -1,0 +1,322 @@
+"""Every primitive of the framework, written once over `xp`: the textbook version.
+
+`Backend` is complete as it stands: on NumPy arrays it is the backend ``generic``, slow and plain,
+against which every faster version is tested. A device overrides `xp` and the few methods that a
+benchmark shows worth it.
+
+4-D data is (N, C, H, W): batch, channels, height, width; filters are (FN, C, FH, FW). Any memory
+order will do. Sums of half-precision numbers are carried in float32.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+
+from xpdl.errors import BackendMismatchError, DTypeError, ShapeError
+
+Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+"""An array of some backend. CuPy's has the same methods, so NumPy's type stands for all."""
+
+Pair: TypeAlias = tuple[int, int]
+Shape: TypeAlias = tuple[int, ...]
+
+
+class RandomGenerator(Protocol):
+    """Random numbers born on a device."""
+
+    def random(self, size: Shape, dtype: Any) -> Array:
+        """Return numbers uniform in [0, 1)."""
+
+
+def accumulation_dtype(dtype: Any) -> np.dtype[Any]:
+    """Return the type in which numbers of `dtype` are summed: float32 at least."""
+    return np.promote_types(dtype, np.float32)
+
+
+def output_size(size: int, window: int, stride: int, pad: int) -> int:
+    """Return how many windows fit along an axis: (size + 2 pad - window) // stride + 1."""
+    return (size + 2 * pad - window) // stride + 1
+
+
+class Backend:
+    """Arrays and primitives of one device; this class itself serves NumPy, plainly."""
+
+    name = "generic"
+    xp: Any = np
+    array_type: type = np.ndarray
+
+    # ---- arrays -------------------------------------------------------------------------
+
+    def owns(self, a: object) -> bool:
+        """Tell whether `a` is an array of this backend."""
+        return isinstance(a, self.array_type)
+
+    def asarray(self, a: Any, dtype: Any = None) -> Array:
+        """Return `a` (a host array, a list, a number, or an array already here) on this device.
+
+        Raises
+        ------
+        BackendMismatchError
+            If `a` lives on another device; bring it to the host first, with `to_numpy`.
+        DTypeError
+            If `a` does not hold numbers.
+        """
+        if not self.owns(a):
+            a = host_array(a)
+        array: Array = self.xp.asarray(a, dtype=dtype)
+        return array
+
+    def to_numpy(self, a: Any) -> Array:
+        """Return a host copy of `a`. On a GPU this waits for all work that `a` depends on."""
+        return np.array(a)
+
+    def item(self, a: Any) -> float:
+        """Return the one number in `a` as a Python number. On a GPU this waits for it."""
+        return self.to_numpy(a).item()  # type: ignore[no-any-return]
+
+    def synchronize(self) -> None:
+        """Wait until all work given to the device is done; a CPU has none outstanding."""
+
+    def generator(self, seed: int | Sequence[int]) -> RandomGenerator:
+        """Return a generator of random numbers on this device, started from `seed`."""
+        return np.random.default_rng(seed)
+
+    def describe(self) -> dict[str, str]:
+        """Return what a person wants to know of this device, as label -> text."""
+        return {"NumPy": np.__version__}
+
+    # ---- products -----------------------------------------------------------------------
+
+    def matmul(self, a: Array, b: Array) -> Array:
+        """Matrix product; half precision is multiplied and summed in float32."""
+        if a.dtype == np.float16:
+            product: Array = self.xp.matmul(a.astype(np.float32), b.astype(np.float32))
+            return product.astype(np.float16)
+        return self.xp.matmul(a, b)  # type: ignore[no-any-return]
+
+    # ---- windows ------------------------------------------------------------------------
+
+    def pad(self, x: Array, pad: Pair, value: float = 0.0) -> Array:
+        """Surround the last two axes of x (N, C, H, W) with `pad` rows and columns of `value`."""
+        (ph, pw), (n, c, h, w) = pad, x.shape
+        if ph == pw == 0:
+            return x
+        padded: Array = self.xp.full((n, c, h + 2 * ph, w + 2 * pw), value, dtype=x.dtype)
+        padded[:, :, ph : ph + h, pw : pw + w] = x
+        return padded
+
+    def windows(self, x: Array, size: Pair, stride: Pair, pad: Pair, value: float = 0.0) -> Array:
+        """Return all windows of x (N, C, H, W), as a view (N, C, OH, OW, FH, FW)."""
+        views: Array = self.xp.lib.stride_tricks.sliding_window_view(
+            self.pad(x, pad, value), size, axis=(2, 3)
+        )
+        return views[:, :, :: stride[0], :: stride[1]]
+
+    def im2col(self, x: Array, size: Pair, stride: Pair, pad: Pair) -> Array:
+        """Lay each window of x (N, C, H, W) out as a row: (N*OH*OW, C*FH*FW). Book, section 7.4.3.
+
+        A window is a filter's field of view, so a convolution becomes one matrix product.
+        """
+        windows = self.windows(x, size, stride, pad)
+        n, c, oh, ow, fh, fw = windows.shape
+        return windows.transpose(0, 2, 3, 1, 4, 5).reshape(n * oh * ow, c * fh * fw)
+
+    def col2im(self, col: Array, shape: Shape, size: Pair, stride: Pair, pad: Pair) -> Array:
+        """Add the rows of `col` back to where `im2col` took them from: its adjoint.
+
+        `shape` is that of the image, (N, C, H, W). A pixel seen by several windows gets the sum.
+        """
+        (n, c, h, w), (fh, fw), (sh, sw), (ph, pw) = shape, size, stride, pad
+        oh, ow = output_size(h, fh, sh, ph), output_size(w, fw, sw, pw)
+        parts = col.reshape(n, oh, ow, c, fh, fw).transpose(0, 3, 4, 5, 1, 2)
+        image: Array = self.xp.zeros((n, c, h + 2 * ph, w + 2 * pw), dtype=col.dtype)
+        for i in range(fh):
+            for j in range(fw):
+                image[:, :, i : i + sh * oh : sh, j : j + sw * ow : sw] += parts[:, :, i, j]
+        return image[:, :, ph : ph + h, pw : pw + w]
+
+    # ---- convolution --------------------------------------------------------------------
+
+    def convolution(self, x: Array, W: Array, b: Array | None, stride: Pair, pad: Pair) -> Array:
+        """Cross-correlate x (N, C, H, W) with filters W (FN, C, FH, FW), add b (FN,).
+
+        y[n, f, i, j] = b[f] + sum over c, k, l of W[f, c, k, l] x[n, c, i*s + k - p, j*s + l - p]
+        Returns (N, FN, OH, OW).
+        """
+        (n, _, h, w), (fn, _, fh, fw) = x.shape, W.shape
+        oh = output_size(h, fh, stride[0], pad[0])
+        ow = output_size(w, fw, stride[1], pad[1])
+        col = self.im2col(x, (fh, fw), stride, pad)
+        y = self.matmul(col, W.reshape(fn, -1).T)
+        if b is not None:
+            y += b
+        return y.reshape(n, oh, ow, fn).transpose(0, 3, 1, 2)
+
+    def convolution_backward(
+        self, dout: Array, x: Array, W: Array, stride: Pair, pad: Pair, need_dx: bool = True
+    ) -> tuple[Array | None, Array, Array]:
+        """Return dx (N, C, H, W), dW (FN, C, FH, FW) and db (FN,) for dout (N, FN, OH, OW).
+
+        `dx` is None where `need_dx` is false, as for a network's first layer.
+        """
+        fn, _, fh, fw = W.shape
+        rows = dout.transpose(0, 2, 3, 1).reshape(-1, fn)
+        db = self.sum(rows, axis=0)
+        dW = self.matmul(self.im2col(x, (fh, fw), stride, pad).T, rows).T.reshape(W.shape)
+        if not need_dx:
+            return None, dW, db
+        dcol = self.matmul(rows, W.reshape(fn, -1))
+        return self.col2im(dcol, x.shape, (fh, fw), stride, pad), dW, db
+
+    # ---- pooling ------------------------------------------------------------------------
+
+    def max_pooling(
+        self, x: Array, size: Pair, stride: Pair, pad: Pair, train: bool = False
+    ) -> tuple[Array, Any]:
+        """Return the largest number of each window, (N, C, OH, OW), and who won.
+
+        The padding counts as minus infinity. The second value is what `max_pooling_backward`
+        wants to know of the winners; it is None unless `train`. Of equals the first wins; NaN
+        wins over all.
+        """
+        windows = self.windows(x, size, stride, pad, -math.inf)
+        windows = windows.reshape(*windows.shape[:4], size[0] * size[1])
+        y = windows.max(axis=-1)
+        return y, windows.argmax(axis=-1) if train else None
+
+    def max_pooling_backward(
+        self, dout: Array, winners: Any, shape: Shape, size: Pair, stride: Pair, pad: Pair
+    ) -> Array:
+        """Send dout (N, C, OH, OW) to the winner of each window: dx of `shape` (N, C, H, W)."""
+        offsets = self.xp.arange(size[0] * size[1])
+        parts = dout[..., None] * (winners[..., None] == offsets)
+        col = parts.transpose(0, 2, 3, 1, 4).reshape(-1, shape[1] * size[0] * size[1])
+        return self.col2im(col, shape, size, stride, pad)
+
+    def average_pooling(self, x: Array, size: Pair, stride: Pair, pad: Pair) -> Array:
+        """Return the mean of each window, (N, C, OH, OW); the padding counts as zeros."""
+        windows = self.windows(x, size, stride, pad)
+        mean: Array = windows.mean(axis=(4, 5), dtype=accumulation_dtype(x.dtype))
+        return mean.astype(x.dtype, copy=False)
+
+    def average_pooling_backward(
+        self, dout: Array, shape: Shape, size: Pair, stride: Pair, pad: Pair
+    ) -> Array:
+        """Share dout (N, C, OH, OW) evenly among its window: dx of `shape` (N, C, H, W)."""
+        area = size[0] * size[1]
+        n, c, oh, ow = dout.shape
+        share = dout.transpose(0, 2, 3, 1)[..., None] / area
+        col = self.xp.broadcast_to(share, (n, oh, ow, c, area)).reshape(n * oh * ow, c * area)
+        return self.col2im(col, shape, size, stride, pad)
+
+    # ---- element by element -------------------------------------------------------------
+
+    def sum(self, x: Array, axis: int | tuple[int, ...] | None = None) -> Array:
+        """Sum along `axis`, carried in float32 at least, returned in the type of x."""
+        total: Array = x.sum(axis=axis, dtype=accumulation_dtype(x.dtype))
+        return total.astype(x.dtype, copy=False)
+
+    def relu(self, x: Array) -> Array:
+        """Return max(x, 0), in the memory order of x."""
+        return self.xp.maximum(x, 0, out=self.xp.empty_like(x))  # type: ignore[no-any-return]
+
+    def relu_backward(self, dout: Array, y: Array) -> Array:
+        """Return dout where y, the output of `relu`, is positive, and 0 elsewhere."""
+        return self.xp.multiply(dout, y > 0, out=self.xp.empty_like(dout))  # type: ignore[no-any-return]
+
+    def dropout_mask(self, generator: RandomGenerator, like: Array, ratio: float) -> Array:
+        """Return an array like `like` in shape and memory order: 0 with probability `ratio`, else 1.
+
+        The numbers are drawn in float32, in the logical order of the axes.
+        """
+        mask: Array = self.xp.empty_like(like)
+        mask[...] = generator.random(like.shape, dtype=np.float32) >= ratio
+        return mask
+
+    # ---- update rules -------------------------------------------------------------------
+    # p: parameters, g: their gradient, both of one shape; all but g and scalars change in place.
+
+    def sgd(self, p: Array, g: Array, rate: float) -> None:
+        """Step down the gradient: p <- p - rate g. Book, equation 6.2."""
+        p -= rate * g
+
+    def momentum(self, p: Array, g: Array, v: Array, rate: float, momentum: float) -> None:
+        """v <- momentum v - rate g; p <- p + v. Book, equations 6.3 and 6.4."""
+        v *= momentum
+        v -= rate * g
+        p += v
+
+    def nesterov(self, p: Array, g: Array, v: Array, rate: float, momentum: float) -> None:
+        """v <- momentum v - rate g; p <- p + momentum v - rate g: the gradient one step ahead.
+
+        Sutskever et al. 2013 in the form of Bengio et al. 2012 (arXiv:1212.0901), which keeps
+        the parameters at the point where the gradient is taken.
+        """
+        v *= momentum
+        v -= rate * g
+        p += momentum * v - rate * g
+
+    def adagrad(self, p: Array, g: Array, h: Array, rate: float, epsilon: float) -> None:
+        """h <- h + g*g; p <- p - rate g / (sqrt(h) + epsilon). Book, equations 6.5 and 6.6."""
+        h += g * g
+        p -= rate * g / (self.xp.sqrt(h) + epsilon)
+
+    def rmsprop(
+        self, p: Array, g: Array, h: Array, rate: float, decay: float, epsilon: float
+    ) -> None:
+        """h <- decay h + (1 - decay) g*g; p <- p - rate g / (sqrt(h) + epsilon). Hinton 2012."""
+        h *= decay
+        h += (1 - decay) * (g * g)
+        p -= rate * g / (self.xp.sqrt(h) + epsilon)
+
+    def adam(
+        self,
+        p: Array,
+        g: Array,
+        m: Array,
+        v: Array,
+        rate: float,
+        beta1: float,
+        beta2: float,
+        epsilon: float,
+        iteration: int,
+    ) -> None:
+        """Adam (Kingma and Ba 2015, algorithm 1), at its `iteration`-th call, counted from 1.
+
+        m <- beta1 m + (1 - beta1) g            m' = m / (1 - beta1^iteration)
+        v <- beta2 v + (1 - beta2) g*g          v' = v / (1 - beta2^iteration)
+        p <- p - rate m' / (sqrt(v') + epsilon)
+        """
+        m *= beta1
+        m += (1 - beta1) * g
+        v *= beta2
+        v += (1 - beta2) * (g * g)
+        correction1 = 1 - beta1**iteration
+        correction2 = math.sqrt(1 - beta2**iteration)
+        p -= (rate / correction1) * m / (self.xp.sqrt(v) / correction2 + epsilon)
+
+
+def host_array(a: Any) -> Array:
+    """Return `a` as a NumPy array, if it is on the host and holds numbers."""
+    if isinstance(a, np.ndarray):
+        array: Array = a
+    elif hasattr(a, "__cuda_array_interface__") or hasattr(a, "__xpdl_device__"):
+        raise BackendMismatchError(
+            f"an array of type {type(a).__module__}.{type(a).__name__} lives on another device; "
+            "bring it to the host with xpdl.to_numpy(a) first."
+        )
+    else:
+        try:
+            array = np.asarray(a)
+        except ValueError as error:
+            raise ShapeError(f"{type(a).__name__} is not a rectangular array: {error}.") from error
+    if array.dtype.kind not in "biuf":
+        raise DTypeError(
+            f"an array must hold numbers, got dtype {array.dtype}; "
+            "give integers, floats or booleans."
+        )
+    return array

@@ -1,0 +1,83 @@
+"""CuPy on a CUDA GPU."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from xpdl.backends.base import Array, Backend, RandomGenerator
+from xpdl.errors import BackendUnavailableError
+
+_INSTALL = "pip install 'xpdl[cuda13]' (or 'xpdl[cuda12]' for a driver older than release 580)"
+
+
+class CupyBackend(Backend):
+    """The generic primitives on `cupy`; made only when asked for, since it imports CuPy.
+
+    Raises
+    ------
+    BackendUnavailableError
+        If CuPy is not installed, does not load, or finds no device.
+    """
+
+    name = "cupy"
+
+    def __init__(self) -> None:
+        self.xp = _import_cupy()
+        self.array_type = self.xp.ndarray
+
+    def to_numpy(self, a: Any) -> Array:  # noqa: D102
+        return self.xp.asnumpy(a)  # type: ignore[no-any-return]
+
+    def synchronize(self) -> None:  # noqa: D102
+        self.xp.cuda.get_current_stream().synchronize()
+
+    def generator(self, seed: int | Sequence[int]) -> RandomGenerator:  # noqa: D102
+        # CuPy's own seeding takes one integer; the sequence is condensed as NumPy would.
+        state = np.random.SeedSequence(seed).generate_state(1, np.uint64)
+        return self.xp.random.default_rng(int(state[0]))  # type: ignore[no-any-return]
+
+    def matmul(self, a: Array, b: Array) -> Array:  # noqa: D102
+        # cuBLAS sums half-precision products in float32 by itself.
+        return self.xp.matmul(a, b)  # type: ignore[no-any-return]
+
+    def describe(self) -> dict[str, str]:  # noqa: D102
+        runtime = self.xp.cuda.runtime
+        properties = runtime.getDeviceProperties(self.xp.cuda.Device().id)
+        free, total = runtime.memGetInfo()
+        return {
+            "CuPy": self.xp.__version__,
+            "CUDA": str(runtime.runtimeGetVersion()),
+            "device": properties["name"].decode(),
+            "device memory": f"{free / 2**30:.1f} GiB free of {total / 2**30:.1f} GiB",
+        }
+
+
+def _import_cupy() -> Any:
+    try:
+        cupy = importlib.import_module("cupy")
+    except ModuleNotFoundError as error:
+        if error.name != "cupy":
+            raise BackendUnavailableError(f"CuPy is installed but broken: {error}.") from error
+        raise BackendUnavailableError(f"CuPy is not installed; get it with {_INSTALL}.") from error
+    except Exception as error:
+        raise BackendUnavailableError(
+            f"CuPy is installed but does not load ({type(error).__name__}: {error}); "
+            f"reinstall it with {_INSTALL}."
+        ) from error
+    try:
+        count = cupy.cuda.runtime.getDeviceCount()
+    except Exception as error:
+        raise BackendUnavailableError(
+            f"CuPy {cupy.__version__} is installed but finds no CUDA GPU ({error}); on a machine "
+            f"with one, install NVIDIA's driver and {_INSTALL}."
+        ) from error
+    if count == 0:
+        raise BackendUnavailableError(
+            f"CuPy {cupy.__version__} is installed but finds no CUDA GPU; "
+            "see that CUDA_VISIBLE_DEVICES is not empty."
+        )
+    return cupy

@@ -1,0 +1,239 @@
+"""Stateless functions on arrays of any backend, by the book's names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from xpdl.backends import Array, Pair, accumulation_dtype, array_module, backend_of
+from xpdl.errors import ArgumentError, DTypeError, ShapeError
+
+
+def identity_function(x: Array) -> Array:
+    """Return x."""
+    return x
+
+
+def step_function(x: Array) -> Array:
+    """Return 1 where x > 0 and 0 elsewhere, in the type of x. Book, equation 3.3."""
+    return (x > 0).astype(x.dtype)
+
+
+def sigmoid(x: Array) -> Array:
+    """Return 1 / (1 + exp(-x)), without overflow at either end. Book, equation 3.6.
+
+    For negative x it is computed as exp(x) / (1 + exp(x)), the same number.
+    """
+    xp = array_module(x)
+    e = xp.exp(-xp.abs(x))  # never above 1
+    return xp.where(x >= 0, 1 / (1 + e), e / (1 + e))  # type: ignore[no-any-return]
+
+
+def tanh(x: Array) -> Array:
+    """Return the hyperbolic tangent of x."""
+    return array_module(x).tanh(x)  # type: ignore[no-any-return]
+
+
+def relu(x: Array) -> Array:
+    """Return max(x, 0). Book, equation 3.7."""
+    return backend_of(x).relu(x)
+
+
+def log_softmax(x: Array) -> Array:
+    """Return log softmax(x) along the last axis, in float32 at least.
+
+    log y_k = x_k - m - log sum_i exp(x_i - m), m = max x, which cannot overflow.
+    """
+    xp = array_module(x)
+    z = x.astype(accumulation_dtype(x.dtype), copy=False)
+    z = z - z.max(axis=-1, keepdims=True)
+    return z - xp.log(xp.exp(z).sum(axis=-1, keepdims=True))  # type: ignore[no-any-return]
+
+
+def softmax(x: Array) -> Array:
+    """Return exp(x_k) / sum_i exp(x_i) along the last axis, in the type of x. Book, 3.10, 3.11.
+
+    Computed in float32 at least, with the maximum taken off first so that nothing overflows.
+    """
+    xp = array_module(x)
+    return xp.exp(log_softmax(x)).astype(x.dtype, copy=False)  # type: ignore[no-any-return]
+
+
+def sum_squared_error(y: Array, t: Array) -> Array:
+    """Return half the sum of (y - t)^2 over a sample, averaged over a batch. Book, equation 4.1.
+
+    Parameters
+    ----------
+    y, t : array, (K,) or (N, K)
+        Output and target of one sample or of N.
+
+    Returns
+    -------
+    array, ()
+        In float32 at least.
+    """
+    if y.shape != t.shape:
+        raise ShapeError(f"t must have the shape of y, {y.shape}; got {t.shape}.")
+    difference = (y - t).astype(accumulation_dtype(y.dtype), copy=False)
+    samples = 1 if y.ndim == 1 else len(y)
+    return 0.5 * (difference * difference).sum() / samples  # type: ignore[no-any-return]
+
+
+def cross_entropy_error(y: Array, t: Array) -> Array:
+    """Return -sum_k t_k log(y_k + 1e-7), averaged over a batch. Book, equations 4.2 and 4.3.
+
+    Parameters
+    ----------
+    y : array, (K,) or (N, K)
+        Probabilities of one sample or of N.
+    t : array
+        One-hot targets in the shape of y, or integer class numbers, () or (N,).
+
+    Returns
+    -------
+    array, ()
+        In float32 at least.
+    """
+    y = y.astype(accumulation_dtype(y.dtype), copy=False).reshape(-1, y.shape[-1])
+    t = t.reshape(y.shape) if t.size == y.size else t.reshape(-1)
+    return mean_cross_entropy(array_module(y).log(y + 1e-7), t)
+
+
+def mean_cross_entropy(log_y: Array, t: Array) -> Array:
+    """Return -sum_k t_k log y_k, averaged over the batch, from log y (N, K).
+
+    A class number that does not exist gives NaN, on every device, rather than another class's
+    number.
+    """
+    xp = array_module(log_y, t)
+    targets = as_distribution(t, log_y)
+    losses = -(targets * xp.where(targets != 0, log_y, 0)).sum(axis=1)
+    if t.ndim == 1:
+        known = (t >= 0) & (t < log_y.shape[1])
+        losses = xp.where(known, losses, float("nan"))
+    return losses.sum() / len(log_y)  # type: ignore[no-any-return]
+
+
+def one_hot(t: Array, classes: int, dtype: Any = "float32") -> Array:
+    """Return (N, classes): 1 in the column of the class number t (N,), 0 in the others."""
+    hits = t[:, None] == array_module(t).arange(classes)
+    return hits.astype(dtype)  # type: ignore[no-any-return]
+
+
+def as_distribution(t: Array, y: Array) -> Array:
+    """Return targets, class numbers (N,) or one-hot (N, K), as (N, K) in the type of y (N, K)."""
+    if t.ndim == 1:
+        return one_hot(t, y.shape[1], y.dtype)
+    return t.astype(y.dtype, copy=False)
+
+
+def check_targets(t: Array, scores_shape: tuple[int, ...]) -> None:
+    """See that t is integer class numbers (N,) or one-hot (N, K) for scores (N, K).
+
+    Looks at shape and type only, which costs a device nothing; `check_labels` looks at values.
+
+    Raises
+    ------
+    ShapeError, DTypeError
+        If it is neither.
+    """
+    n, k = scores_shape
+    if t.shape == (n, k):
+        return
+    if t.shape != (n,):
+        raise ShapeError(
+            f"t must be class numbers of shape ({n},) or one-hot of shape ({n}, {k}); "
+            f"got shape {t.shape}."
+        )
+    if t.dtype.kind not in "iu":
+        raise DTypeError(f"t must hold integer class numbers, got dtype {t.dtype}.")
+
+
+def check_labels(t: Array, classes: int) -> None:
+    """See that every class number in the host array t (N,) is in 0 .. classes - 1.
+
+    Raises
+    ------
+    ArgumentError
+        If one is not; the message gives the first and where it is.
+    """
+    bad = ((t < 0) | (t >= classes)).nonzero()[0]
+    if len(bad):
+        raise ArgumentError(
+            f"t must hold class numbers 0 to {classes - 1}, got {t[bad[0]]} at index {bad[0]}"
+            f" ({len(bad)} of {len(t)} are out of range)."
+        )
+
+
+def im2col(x: Array, filter_h: int, filter_w: int, stride: int = 1, pad: int = 0) -> Array:
+    """Lay each window of x (N, C, H, W) out as a row: (N*OH*OW, C*filter_h*filter_w).
+
+    Book, section 7.4.3. See `Backend.im2col`.
+
+    Raises
+    ------
+    ShapeError
+        If x is not 4-D, or the windows do not fit it evenly.
+    """
+    if x.ndim != 4:
+        raise ShapeError(f"x must be (N, C, H, W), got shape {x.shape}.")
+    size, strides, pads = (filter_h, filter_w), (stride, stride), (pad, pad)
+    window_counts(x.shape[2:], size, strides, pads)
+    return backend_of(x).im2col(x, size, strides, pads)
+
+
+def col2im(
+    col: Array,
+    input_shape: tuple[int, int, int, int],
+    filter_h: int,
+    filter_w: int,
+    stride: int = 1,
+    pad: int = 0,
+) -> Array:
+    """Add the rows that `im2col` made back into an image of `input_shape` (N, C, H, W)."""
+    size, strides, pads = (filter_h, filter_w), (stride, stride), (pad, pad)
+    n, c, *image = input_shape
+    oh, ow = window_counts(tuple(image), size, strides, pads)
+    if col.shape != (n * oh * ow, c * filter_h * filter_w):
+        raise ShapeError(
+            f"col must be ({n * oh * ow}, {c * filter_h * filter_w}) for an image of shape "
+            f"{tuple(input_shape)}, got {col.shape}."
+        )
+    return backend_of(col).col2im(col, input_shape, size, strides, pads)
+
+
+def window_counts(
+    image: tuple[int, ...], size: Pair, stride: Pair, pad: Pair, remainder: str = "error"
+) -> Pair:
+    """Return how many windows of `size` fit down and across an image (H, W). Book, equation 7.1.
+
+    OH = (H + 2 P - FH) / S + 1
+
+    Parameters
+    ----------
+    remainder : {"error", "drop"}
+        What to do where the division leaves a remainder: refuse, or leave the last rows and
+        columns unseen.
+
+    Raises
+    ------
+    ShapeError
+        If not even one window fits, or there is a remainder and it is an error.
+    """
+    counts = []
+    for axis, length, window, step, edge in zip(
+        ("height", "width"), image, size, stride, pad, strict=True
+    ):
+        room = length + 2 * edge - window
+        if room < 0:
+            raise ShapeError(
+                f"a window of {axis} {window} does not fit an image of {axis} {length} padded by "
+                f"{edge}; use a smaller window or pad >= {-(-(window - length) // 2)}."
+            )
+        if room % step and remainder == "error":
+            raise ShapeError(
+                f"{axis} {length} with pad {edge}, window {window} and stride {step} gives "
+                f"{room / step + 1:g} windows, which is not whole; change one of them, or pass "
+                f"remainder='drop' to leave the last {room % step} of the {axis} unseen."
+            )
+        counts.append(room // step + 1)
+    return counts[0], counts[1]

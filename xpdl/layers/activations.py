@@ -1,0 +1,89 @@
+"""Activations: functions of each number, and softmax."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from xpdl import functions
+from xpdl.backends import Array, accumulation_dtype, backend_of
+from xpdl.layers.base import Kept, Layer
+
+
+class ReLU(Layer):
+    """Rectified linear unit, element by element, on an array of any shape.
+
+    y = max(x, 0)        dL/dx = dL/dy where x > 0, else 0        (book, 3.7, 5.7, 5.8)
+    """
+
+    kind = "relu"
+    y: Any = Kept()
+
+    def forward(self, x: Array, train: bool = False) -> Array:  # noqa: D102
+        y = functions.relu(x)
+        if train:
+            self.y = y
+        return y
+
+    def backward(self, dout: Array) -> Array:  # noqa: D102
+        return backend_of(dout).relu_backward(dout, self.y)
+
+
+class Sigmoid(Layer):
+    """Logistic activation, element by element, on an array of any shape.
+
+    y = 1 / (1 + exp(-x))        dL/dx = dL/dy y (1 - y)        (book, 5.9, 5.12)
+    """
+
+    kind = "sigmoid"
+    y: Any = Kept()
+
+    def forward(self, x: Array, train: bool = False) -> Array:  # noqa: D102
+        y = functions.sigmoid(x)
+        if train:
+            self.y = y
+        return y
+
+    def backward(self, dout: Array) -> Array:  # noqa: D102
+        return dout * self.y * (1 - self.y)  # type: ignore[no-any-return]
+
+
+class Tanh(Layer):
+    """Hyperbolic tangent, element by element, on an array of any shape.
+
+    y = tanh x        dL/dx = dL/dy (1 - y^2)
+    """
+
+    kind = "tanh"
+    y: Any = Kept()
+
+    def forward(self, x: Array, train: bool = False) -> Array:  # noqa: D102
+        y = functions.tanh(x)
+        if train:
+            self.y = y
+        return y
+
+    def backward(self, dout: Array) -> Array:  # noqa: D102
+        return dout * (1 - self.y * self.y)  # type: ignore[no-any-return]
+
+
+class Softmax(Layer):
+    """Scores to probabilities, along the last axis.
+
+    y_k = exp(x_k) / sum_i exp(x_i)        dL/dx = y (dL/dy - sum_i dL/dy_i y_i)   (book, 3.10)
+
+    A network that ends in `SoftmaxWithLoss` needs none.
+    """
+
+    kind = "softmax"
+    y: Any = Kept()
+
+    def forward(self, x: Array, train: bool = False) -> Array:  # noqa: D102
+        y = functions.softmax(x)
+        if train:
+            self.y = y
+        return y
+
+    def backward(self, dout: Array) -> Array:  # noqa: D102
+        wide = accumulation_dtype(dout.dtype)
+        inner = (dout * self.y).sum(axis=-1, keepdims=True, dtype=wide)
+        return (self.y * (dout - inner)).astype(dout.dtype, copy=False)  # type: ignore[no-any-return]

@@ -1,0 +1,93 @@
+"""The fully connected layer."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from xpdl.backends import Array, Shape, backend_of
+from xpdl.errors import ArgumentError, ShapeError
+from xpdl.initializers import Constant, WeightInit, get_initializer
+from xpdl.layers.base import Kept, Layer
+
+
+class Affine(Layer):
+    """Affine transformation of each sample; images (C, H, W) are flattened first.
+
+    y = x W + b        dL/dx = dL/dy W^T        dL/dW = x^T dL/dy        dL/db = sum_n dL/dy
+    (book, section 5.6)
+
+    Parameters
+    ----------
+    units : int or array
+        How many outputs; or the weights W (in, out) themselves.
+    b : array, (out,), optional
+        With W, the biases.
+    weight_init : str, float or Initializer
+        How W starts: ``"he"``, ``"xavier"``, a standard deviation ...; b starts from zero.
+    bias : bool
+        Whether there is a b.
+    """
+
+    kind = "affine"
+    options = ("units", "bias")
+    x: Any = Kept()
+    shape: Any = Kept()
+
+    def __init__(
+        self,
+        units: int | Array,
+        b: Array | None = None,
+        *,
+        weight_init: WeightInit = "he",
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        if not isinstance(units, int):
+            self.given(W=units, b=b)
+            if units.ndim != 2 or (b is not None and b.shape != units.shape[1:]):
+                raise ShapeError(
+                    f"W must be (in, out) and b (out,), got {units.shape} and "
+                    f"{None if b is None else b.shape}."
+                )
+            units, bias = units.shape[1], b is not None
+        elif b is not None:
+            raise ArgumentError("b was given without W; write Affine(W, b) or Affine(units).")
+        if units < 1:
+            raise ArgumentError(f"units must be at least 1, got {units}.")
+        self.units = units
+        self.bias = bias
+        self._initializer = get_initializer(weight_init)
+
+    def plan(self, input_shape: Shape) -> Shape:  # noqa: D102
+        n_in = math.prod(input_shape)
+        self.parameter(
+            "W",
+            (n_in, self.units),
+            self._initializer,
+            fan_in=n_in,
+            fan_out=self.units,
+            decay=True,
+        )
+        if self.bias:
+            self.parameter("b", (self.units,), Constant())
+        return (self.units,)
+
+    def forward(self, x: Array, train: bool = False) -> Array:  # noqa: D102
+        W = self.params["W"]
+        if math.prod(x.shape[1:]) != len(W):
+            raise ShapeError(f"Affine wants {len(W)} numbers a sample, got x of shape {x.shape}.")
+        flat = x.reshape(len(x), len(W))
+        if train:
+            self.x, self.shape = flat, x.shape
+        y = backend_of(flat, W).matmul(flat, W)
+        if self.bias:
+            y += self.params["b"]
+        return y
+
+    def backward(self, dout: Array) -> Array:  # noqa: D102
+        W, x, backend = self.params["W"], self.x, backend_of(dout)
+        self.set_gradient("W", backend.matmul(x.T, dout))
+        if self.bias:
+            self.set_gradient("b", backend.sum(dout, axis=0))
+        return backend.matmul(dout, W.T).reshape(self.shape)

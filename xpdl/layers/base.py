@@ -1,0 +1,246 @@
+"""What every layer is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from xpdl.backends import Array, Shape, accumulation_dtype, backend_of, get_backend
+from xpdl.errors import ArgumentError, DTypeError, NotReadyError, ShapeError, UnknownNameError
+from xpdl.initializers import Initializer
+from xpdl.precision import get_precision
+
+
+@dataclass(frozen=True)
+class ParameterSpec:
+    """A parameter that a layer wants: its shape and how it starts."""
+
+    shape: Shape
+    initializer: Initializer
+    fan_in: int
+    fan_out: int
+    decay: bool
+
+    def draw(self, rng: np.random.Generator) -> Array:
+        """Return its first values, float64, on the host."""
+        return self.initializer.draw(self.shape, self.fan_in, self.fan_out, rng)
+
+
+class Kept:
+    """What forward keeps for backward; asking for it too early raises `NotReadyError`."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = "_" + name
+
+    def __get__(self, layer: Any, owner: type) -> Any:
+        value = layer.__dict__.get(self._name)
+        if value is None:
+            raise NotReadyError(
+                f"{type(layer).__name__}.backward needs a forward pass before it: "
+                "call forward(x, train=True) first."
+            )
+        return value
+
+    def __set__(self, layer: Any, value: Any) -> None:
+        layer.__dict__[self._name] = value
+
+
+class _Arrays(dict[str, Array]):
+    """A layer's arrays by name; asking for one before it exists says how to make it."""
+
+    def __init__(self, layer: str) -> None:
+        super().__init__()
+        self._layer = layer
+
+    def __missing__(self, name: str) -> Array:
+        raise NotReadyError(
+            f"{self._layer} has no {name} yet: put the layer into a Network, call "
+            "build(input_shape, rng), or give it its arrays when it is made."
+        )
+
+
+class Layer:
+    """Base of the layers: an array in, an array out, and the gradient back.
+
+    A subclass writes `plan` (shapes and parameters), `forward` and `backward`, and names in
+    `options` the arguments that it was made with, so that a file can say how to make it again.
+
+    Attributes
+    ----------
+    params, grads : dict of str to array
+        Parameters such as ``{"W": ..., "b": ...}``, and their gradients after `backward`.
+    state : dict of str to array
+        What is saved but not trained, such as running statistics.
+    """
+
+    kind: ClassVar[str] = "layer"
+    options: ClassVar[tuple[str, ...]] = ()
+    classes: ClassVar[dict[str, type[Layer]]] = {}
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        known = Layer.classes.get(cls.__name__)
+        if known is not None and known.__module__.startswith("xpdl."):
+            raise ArgumentError(f"there is a layer {cls.__name__} in xpdl; choose another name.")
+        Layer.classes[cls.__name__] = cls
+
+    def __init__(self) -> None:
+        name = type(self).__name__
+        self.params: dict[str, Array] = _Arrays(name)
+        self.grads: dict[str, Array] = _Arrays(name)
+        self.state: dict[str, Array] = _Arrays(name)
+        self.specs: dict[str, ParameterSpec] = {}
+        self.state_specs: dict[str, tuple[Shape, float]] = {}
+        self.input_gradient = True  # a network's first layer need not make dx
+        self.owned = False  # whether a network holds this layer's arrays
+
+    # ---- for a subclass to write ----------------------------------------------------------
+
+    def plan(self, input_shape: Shape) -> Shape:
+        """Return the output's shape, and say with `parameter` and `statistic` what is needed.
+
+        Shapes are without the batch axis.
+        """
+        return input_shape
+
+    def forward(self, x: Array, train: bool = False) -> Array:
+        """Return the output for a batch x; keep what `backward` needs only if `train`."""
+        raise NotImplementedError
+
+    def backward(self, dout: Array) -> Array:
+        """Return dL/dx for dout = dL/dy and fill `grads`; dout is left as it is."""
+        raise NotImplementedError
+
+    def reseed(self, seed: Sequence[int]) -> None:
+        """Start the layer's random numbers, if it has any, from `seed`."""
+
+    # ---- for a subclass to use --------------------------------------------------------------
+
+    def parameter(
+        self,
+        name: str,
+        shape: Shape,
+        initializer: Initializer,
+        *,
+        fan_in: int = 1,
+        fan_out: int = 1,
+        decay: bool = False,
+    ) -> None:
+        """Ask for a parameter; one that was given when the layer was made must have `shape`."""
+        if name in self.params and self.params[name].shape != shape:
+            raise ShapeError(
+                f"{name} has the shape {self.params[name].shape}, its input wants {shape}."
+            )
+        self.specs[name] = ParameterSpec(shape, initializer, fan_in, fan_out, decay)
+
+    def statistic(self, name: str, shape: Shape, value: float) -> None:
+        """Ask for an array that is saved but not trained, `value` at first."""
+        self.state_specs[name] = (shape, value)
+
+    def given(self, **arrays: Array | None) -> None:
+        """Take parameters that the caller made; None is left out."""
+        for name, array in arrays.items():
+            if array is not None:
+                backend_of(array)  # says so if it is no array
+                if array.dtype.kind != "f":
+                    raise DTypeError(f"{name} must hold floats, got dtype {array.dtype}.")
+                self.params[name] = array
+
+    def set_gradient(self, name: str, value: Array) -> None:
+        """Put `value` where the gradient of parameter `name` belongs."""
+        if name in self.grads:
+            self.grads[name][...] = value
+        else:
+            self.grads[name] = value
+
+    # ---- for a caller -----------------------------------------------------------------------
+
+    def build(self, input_shape: Shape, rng: np.random.Generator, dtype: Any = None) -> Shape:
+        """Make the parameters of a layer used on its own; a `Network` does this for its layers.
+
+        Parameters
+        ----------
+        input_shape : tuple of int
+            Without the batch axis.
+        rng : numpy.random.Generator
+            Draws the first values, on the host.
+        dtype : str or dtype, optional
+            A float policy; ``XPDL_DTYPE`` by default.
+
+        Returns
+        -------
+        tuple of int
+            The output's shape, without the batch axis.
+        """
+        if self.owned:
+            raise ArgumentError(f"this {type(self).__name__} belongs to a network, which built it.")
+        output_shape = self.plan(tuple(input_shape))
+        backend, compute = get_backend(), get_precision(dtype).compute
+        for _, leaf in self.leaves():
+            for name, spec in leaf.specs.items():
+                if name not in leaf.params:
+                    leaf.params[name] = backend.asarray(spec.draw(rng), dtype=compute)
+            leaf.make_state(backend.xp, accumulation_dtype(compute))
+            leaf.reseed([int(rng.integers(2**63))])
+        return output_shape
+
+    def make_state(self, xp: Any, dtype: Any) -> None:
+        """Make the arrays of `state`."""
+        for name, (shape, value) in self.state_specs.items():
+            self.state[name] = xp.full(shape, value, dtype=dtype)
+
+    def leaves(self, prefix: str = "") -> Iterator[tuple[str, Layer]]:
+        """Yield (name, layer) for each layer that is no container; here, the layer itself."""
+        yield prefix, self
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Layer:
+        """Make a layer from what `config` returned."""
+        return cls(**{name: config[name] for name in config if name != "type"})
+
+    def config(self) -> dict[str, Any]:
+        """Return what it takes to make the layer again, as JSON can hold it."""
+        return {"type": type(self).__name__} | {name: getattr(self, name) for name in self.options}
+
+    def __repr__(self) -> str:
+        options = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.options)
+        return f"{type(self).__name__}({options})"
+
+
+def layer_from_config(config: Mapping[str, Any]) -> Layer:
+    """Make the layer that ``config["type"]`` names, with the options beside it.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such layer; one of your own must be imported first.
+    ArgumentError
+        If the options are not that layer's.
+    """
+    kind = config["type"]
+    if kind not in Layer.classes:
+        raise UnknownNameError("layer", kind, Layer.classes)
+    try:
+        return Layer.classes[kind].from_config(config)
+    except (TypeError, KeyError, AttributeError) as error:
+        raise ArgumentError(f"{kind} cannot be made from {dict(config)!r}: {error}.") from error
+
+
+def pair(argument: str, value: int | Sequence[int], least: int) -> tuple[int, int]:
+    """Return `value`, one int or two, as (vertical, horizontal)."""
+    both = (value, value) if isinstance(value, int) else tuple(value)
+    if len(both) != 2 or not all(isinstance(v, int) and v >= least for v in both):
+        raise ArgumentError(
+            f"{argument} must be an int >= {least} or two of them, got {value!r}."
+        )
+    return both[0], both[1]
+
+
+def image_shape(layer: str, shape: Shape) -> tuple[int, int, int]:
+    """Return `shape` as (C, H, W), or say that `layer` wants images."""
+    if len(shape) != 3:
+        raise ShapeError(f"{layer} wants images (C, H, W), its input has the shape {shape}.")
+    return shape[0], shape[1], shape[2]

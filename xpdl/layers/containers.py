@@ -1,0 +1,131 @@
+"""Layers made of layers."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from xpdl.backends import Array, Shape
+from xpdl.errors import ArgumentError, ShapeError
+from xpdl.layers.base import Kept, Layer, layer_from_config
+
+
+class Flatten(Layer):
+    """Images (N, C, H, W) as rows (N, C*H*W); `Affine` does this by itself.
+
+    y = x reshaped        dL/dx = dL/dy reshaped back
+    """
+
+    kind = "flatten"
+    shape: Any = Kept()
+
+    def plan(self, input_shape: Shape) -> Shape:  # noqa: D102
+        return (math.prod(input_shape),)
+
+    def forward(self, x: Array, train: bool = False) -> Array:  # noqa: D102
+        if train:
+            self.shape = x.shape
+        return x.reshape(len(x), math.prod(x.shape[1:]))
+
+    def backward(self, dout: Array) -> Array:  # noqa: D102
+        return dout.reshape(self.shape)  # type: ignore[no-any-return]
+
+
+class Sequential(Layer):
+    """Layers one after the other: y = f_n(... f_2(f_1(x))), and the gradient back through each.
+
+    Parameters
+    ----------
+    layers : iterable of Layer, or mapping of str to Layer
+        Given names stay; the others are called after their kind and number: conv1, relu1, conv2.
+    """
+
+    kind = "block"
+
+    def __init__(self, layers: Iterable[Layer] | Mapping[str, Layer]) -> None:
+        super().__init__()
+        if isinstance(layers, Mapping):
+            named = dict(layers)
+        else:
+            named = _named(list(layers))
+        for name, layer in named.items():
+            if not isinstance(layer, Layer):
+                hint = " (give an instance, such as ReLU())" if isinstance(layer, type) else ""
+                raise ArgumentError(f"layers: {name} must be a Layer, got {layer!r}{hint}.")
+            if not name or "." in name:
+                raise ArgumentError(f"a layer's name must be without dots, got {name!r}.")
+        if len({id(layer) for layer in named.values()}) < len(named):
+            raise ArgumentError("layers: one layer stands there twice; make a new one each time.")
+        self.layers: dict[str, Layer] = named
+        self.shapes: dict[str, Shape] = {}
+
+    def plan(self, input_shape: Shape) -> Shape:
+        """Return the output's shape; a layer that does not fit is named in the error."""
+        shape = input_shape
+        for name, layer in self.layers.items():
+            if layer.owned:
+                raise ArgumentError(f"{name} already belongs to a network; make a new layer.")
+            try:
+                shape = layer.plan(shape)
+            except ShapeError as error:
+                raise ShapeError(f"{name}, with input {shape}: {error}") from error
+            self.shapes[name] = shape
+        return shape
+
+    def forward(self, x: Array, train: bool = False) -> Array:  # noqa: D102
+        for layer in self.layers.values():
+            x = layer.forward(x, train)
+        return x
+
+    def backward(self, dout: Array) -> Array:  # noqa: D102
+        for layer in reversed(self.layers.values()):
+            dout = layer.backward(dout)
+        return dout
+
+    def leaves(self, prefix: str = "") -> Iterator[tuple[str, Layer]]:  # noqa: D102
+        for name, layer in self.layers.items():
+            yield from layer.leaves(f"{prefix}.{name}" if prefix else name)
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Sequential:  # noqa: D102
+        return cls({name: layer_from_config(layer) for name, layer in config["layers"].items()})
+
+    def config(self) -> dict[str, Any]:  # noqa: D102
+        layers = {name: layer.config() for name, layer in self.layers.items()}
+        return {"type": type(self).__name__, "layers": layers}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({list(self.layers.values())})"
+
+
+class Residual(Sequential):
+    """Layers with a way around them: y = x + f(x), dL/dx = dL/dy + f'(dL/dy). He et al. 2015.
+
+    f must give the shape it takes.
+    """
+
+    kind = "residual"
+
+    def plan(self, input_shape: Shape) -> Shape:  # noqa: D102
+        shape = super().plan(input_shape)
+        if shape != input_shape:
+            raise ShapeError(f"Residual adds its input {input_shape} to its output {shape}.")
+        return shape
+
+    def forward(self, x: Array, train: bool = False) -> Array:  # noqa: D102
+        return x + super().forward(x, train)  # type: ignore[no-any-return]
+
+    def backward(self, dout: Array) -> Array:  # noqa: D102
+        return dout + super().backward(dout)  # type: ignore[no-any-return]
+
+
+def _named(layers: list[Layer]) -> dict[str, Layer]:
+    count: Counter[str] = Counter()
+    named = {}
+    for layer in layers:
+        kind = getattr(layer, "kind", "layer")
+        count[kind] += 1
+        named[f"{kind}{count[kind]}"] = layer
+    return named

@@ -1,0 +1,113 @@
+"""The convolution layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from xpdl.backends import Array, Shape, backend_of
+from xpdl.errors import ArgumentError, ShapeError
+from xpdl.functions import window_counts
+from xpdl.initializers import Constant, WeightInit, get_initializer
+from xpdl.layers.base import Kept, Layer, image_shape, pair
+
+
+class Convolution(Layer):
+    """Filters slid over images (N, C, H, W), giving (N, FN, OH, OW).
+
+    y[n, f, i, j] = b[f] + sum over c, k, l of W[f, c, k, l] x[n, c, i s + k - p, j s + l - p]
+    OH = (H + 2 p - FH) / s + 1        (book, sections 7.2 and 7.4; equation 7.1)
+
+    Backward is the same sum read the other way: every product W x that made y sends dL/dy W to x
+    and dL/dy x to W. `Backend.convolution` and `Backend.convolution_backward` hold both.
+
+    Parameters
+    ----------
+    filters : int or array
+        How many filters; or the filters W (FN, C, FH, FW) themselves.
+    size : int, (int, int) or array
+        Height and width of a filter; with W, the biases b (FN,) or None.
+    stride, pad : int or (int, int)
+        Steps between windows, and zeros around the image, down and across.
+    weight_init : str, float or Initializer
+        How W starts; b starts from zero.
+    bias : bool
+        Whether there is a b.
+    remainder : {"error", "drop"}
+        What to do where the windows do not fit the padded image evenly.
+    """
+
+    kind = "conv"
+    options = ("filters", "size", "stride", "pad", "bias", "remainder")
+    x: Any = Kept()
+
+    def __init__(
+        self,
+        filters: int | Array,
+        size: int | Sequence[int] | Array | None = None,
+        stride: int | Sequence[int] = 1,
+        pad: int | Sequence[int] = 0,
+        *,
+        weight_init: WeightInit = "he",
+        bias: bool = True,
+        remainder: str = "error",
+    ) -> None:
+        super().__init__()
+        if not isinstance(filters, int):
+            W, b = filters, size
+            if W.ndim != 4 or not (b is None or getattr(b, "shape", None) == W.shape[:1]):
+                raise ShapeError(
+                    f"W must be (FN, C, FH, FW) and b (FN,), got {W.shape} and "
+                    f"{getattr(b, 'shape', b)}."
+                )
+            self.given(W=W, b=b)  # type: ignore[arg-type]
+            filters, size, bias = W.shape[0], W.shape[2:], b is not None
+        if filters < 1:
+            raise ArgumentError(f"filters must be at least 1, got {filters}.")
+        if size is None:
+            raise ArgumentError("size is missing: the height and width of a filter, such as 3.")
+        if remainder not in ("error", "drop"):
+            raise ArgumentError(f"remainder must be 'error' or 'drop', got {remainder!r}.")
+        self.filters = filters
+        self.size = pair("size", size, least=1)  # type: ignore[arg-type]
+        self.stride = pair("stride", stride, least=1)
+        self.pad = pair("pad", pad, least=0)
+        self.bias = bias
+        self.remainder = remainder
+        self._initializer = get_initializer(weight_init)
+
+    def plan(self, input_shape: Shape) -> Shape:  # noqa: D102
+        c, h, w = image_shape("Convolution", input_shape)
+        counts = window_counts((h, w), self.size, self.stride, self.pad, self.remainder)
+        area = self.size[0] * self.size[1]
+        self.parameter(
+            "W",
+            (self.filters, c, *self.size),
+            self._initializer,
+            fan_in=c * area,
+            fan_out=self.filters * area,
+            decay=True,
+        )
+        if self.bias:
+            self.parameter("b", (self.filters,), Constant())
+        return (self.filters, *counts)
+
+    def forward(self, x: Array, train: bool = False) -> Array:  # noqa: D102
+        W, b = self.params["W"], self.params["b"] if self.bias else None
+        if x.ndim != 4 or x.shape[1] != W.shape[1]:
+            raise ShapeError(
+                f"Convolution wants x of shape (N, {W.shape[1]}, H, W), got {x.shape}."
+            )
+        window_counts(x.shape[2:], self.size, self.stride, self.pad, self.remainder)
+        if train:
+            self.x = x
+        return backend_of(x, W).convolution(x, W, b, self.stride, self.pad)
+
+    def backward(self, dout: Array) -> Array:  # noqa: D102
+        dx, dW, db = backend_of(dout).convolution_backward(
+            dout, self.x, self.params["W"], self.stride, self.pad, self.input_gradient
+        )
+        self.set_gradient("W", dW)
+        if self.bias:
+            self.set_gradient("b", db)
+        return dx  # type: ignore[return-value]  # None only where a network does not want it

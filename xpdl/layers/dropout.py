@@ -1,0 +1,65 @@
+"""Dropout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from xpdl.backends import Array, Backend, backend_of
+from xpdl.errors import ArgumentError
+from xpdl.layers.base import Kept, Layer
+
+
+class Dropout(Layer):
+    """Silence a random share of the numbers during training. Srivastava et al. 2014; book, 6.4.3.
+
+    scale_at="inference", the book's way:
+        training y = x m, dL/dx = dL/dy m; inference y = x (1 - ratio)
+    scale_at="training", today's usual way:
+        training y = x m / (1 - ratio), dL/dx = dL/dy m / (1 - ratio); inference y = x
+    with m = 0 with probability `ratio`, else 1. Both have the same mean.
+
+    Parameters
+    ----------
+    ratio : float
+        The share to silence, at least 0 and below 1.
+    scale_at : {"inference", "training"}
+        When to make up for the missing numbers.
+    """
+
+    kind = "dropout"
+    options = ("ratio", "scale_at")
+    mask: Any = Kept()
+
+    def __init__(self, ratio: float = 0.5, *, scale_at: str = "inference") -> None:
+        super().__init__()
+        if not 0 <= ratio < 1:
+            raise ArgumentError(f"ratio must be at least 0 and below 1, got {ratio!r}.")
+        if scale_at not in ("inference", "training"):
+            raise ArgumentError(f"scale_at must be 'inference' or 'training', got {scale_at!r}.")
+        self.ratio = float(ratio)
+        self.scale_at = scale_at
+        self.reseed([0])
+
+    def reseed(self, seed: Sequence[int]) -> None:
+        """Start the masks from `seed`, on whatever device the next batch is."""
+        self._seed = list(seed)
+        self._generators: dict[str, Any] = {}
+
+    def _generator(self, backend: Backend) -> Any:
+        if backend.name not in self._generators:
+            self._generators[backend.name] = backend.generator(self._seed)
+        return self._generators[backend.name]
+
+    def forward(self, x: Array, train: bool = False) -> Array:  # noqa: D102
+        keep = 1 - self.ratio
+        if not train:
+            return x * keep if self.scale_at == "inference" else x
+        backend = backend_of(x)
+        self.mask = backend.dropout_mask(self._generator(backend), x, self.ratio)
+        if self.scale_at == "training":
+            self.mask = self.mask / keep
+        return x * self.mask  # type: ignore[no-any-return]
+
+    def backward(self, dout: Array) -> Array:  # noqa: D102
+        return dout * self.mask  # type: ignore[no-any-return]

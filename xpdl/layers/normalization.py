@@ -1,0 +1,106 @@
+"""Batch normalisation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from xpdl.backends import Array, Shape, accumulation_dtype, array_module, backend_of
+from xpdl.errors import ArgumentError, ShapeError
+from xpdl.initializers import Constant
+from xpdl.layers.base import Kept, Layer
+
+
+class BatchNormalization(Layer):
+    """Bring each feature to zero mean and unit variance over the batch, then scale and shift it.
+
+    xn = (x - mean) / sqrt(variance + epsilon)        y = gamma xn + beta
+    dL/dx = gamma / sqrt(variance + epsilon) (dL/dy - mean(dL/dy) - xn mean(dL/dy xn))
+    dL/dgamma = sum dL/dy xn        dL/dbeta = sum dL/dy
+    (Ioffe and Szegedy 2015; book, section 6.3)
+
+    A feature is a column of (N, D), or a channel of (N, C, H, W): statistics are over all other
+    axes, in float32 at least. Inference uses the running statistics, in which each batch of
+    training counts 1 - momentum.
+
+    Parameters
+    ----------
+    momentum : float
+        How much of the running statistics stays at each batch.
+    epsilon : float
+        Added to the variance; 1e-6 as in the book.
+    """
+
+    kind = "norm"
+    options = ("momentum", "epsilon")
+    xn: Any = Kept()
+    inverse_std: Any = Kept()
+
+    def __init__(self, momentum: float = 0.9, epsilon: float = 1e-6) -> None:
+        super().__init__()
+        if not 0 <= momentum < 1:
+            raise ArgumentError(f"momentum must be at least 0 and below 1, got {momentum!r}.")
+        if not epsilon > 0:
+            raise ArgumentError(f"epsilon must be above 0, got {epsilon!r}.")
+        self.momentum = float(momentum)
+        self.epsilon = float(epsilon)
+
+    def plan(self, input_shape: Shape) -> Shape:  # noqa: D102
+        if len(input_shape) not in (1, 3):
+            raise ShapeError(f"BatchNormalization wants (D,) or (C, H, W), got {input_shape}.")
+        features = input_shape[:1]
+        self.parameter("gamma", features, Constant(value=1.0))
+        self.parameter("beta", features, Constant())
+        self.statistic("running_mean", features, 0.0)
+        self.statistic("running_var", features, 1.0)
+        return input_shape
+
+    def forward(self, x: Array, train: bool = False) -> Array:  # noqa: D102
+        gamma, beta = self.params["gamma"], self.params["beta"]
+        if x.ndim not in (2, 4) or x.shape[1:2] != gamma.shape:
+            raise ShapeError(
+                f"BatchNormalization wants (N, {len(gamma)}) or (N, {len(gamma)}, H, W), "
+                f"got x of shape {x.shape}."
+            )
+        backend_of(x, gamma)
+        wide = x.astype(accumulation_dtype(x.dtype), copy=False)
+        if train:
+            axes = _others(x)
+            mean = wide.mean(axis=axes)
+            centred = wide - _along(mean, x)
+            variance = (centred * centred).mean(axis=axes)
+            self._remember(mean, variance)
+        else:
+            mean, variance = self.state["running_mean"], self.state["running_var"]
+            centred = wide - _along(mean, x)
+        inverse_std = 1 / array_module(x).sqrt(variance + self.epsilon)
+        xn = centred * _along(inverse_std, x)
+        if train:
+            self.xn, self.inverse_std = xn, inverse_std
+        return (_along(gamma, x) * xn + _along(beta, x)).astype(x.dtype, copy=False)
+
+    def backward(self, dout: Array) -> Array:  # noqa: D102
+        axes, xn = _others(dout), self.xn
+        wide = dout.astype(xn.dtype, copy=False)
+        dgamma, dbeta = (wide * xn).sum(axis=axes), wide.sum(axis=axes)
+        self.set_gradient("gamma", dgamma)
+        self.set_gradient("beta", dbeta)
+        count = dout.size // dout.shape[1]
+        centred = wide - _along(dbeta / count, dout) - xn * _along(dgamma / count, dout)
+        dx = _along(self.params["gamma"] * self.inverse_std, dout) * centred
+        return dx.astype(dout.dtype, copy=False)  # type: ignore[no-any-return]
+
+    def _remember(self, mean: Array, variance: Array) -> None:
+        for name, batch in (("running_mean", mean), ("running_var", variance)):
+            running = self.state[name]
+            running *= self.momentum
+            running += (1 - self.momentum) * batch
+
+
+def _others(x: Array) -> tuple[int, ...]:
+    """Return all axes but that of the features."""
+    return (0, *range(2, x.ndim))
+
+
+def _along(features: Array, x: Array) -> Array:
+    """Shape `features` (C,) so that it lies along axis 1 of x."""
+    return features.reshape(-1, *(1,) * (x.ndim - 2))

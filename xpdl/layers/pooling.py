@@ -1,0 +1,133 @@
+"""Layers that make images smaller."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from xpdl.backends import Array, Shape, accumulation_dtype, array_module, backend_of
+from xpdl.errors import ArgumentError, ShapeError
+from xpdl.functions import window_counts
+from xpdl.layers.base import Kept, Layer, image_shape, pair
+
+
+class _Pooling(Layer):
+    """A window slid over each channel of images (N, C, H, W), giving (N, C, OH, OW).
+
+    Parameters
+    ----------
+    size : int or (int, int)
+        Height and width of the window.
+    stride : int or (int, int), optional
+        Steps between windows, down and across; the window's own size by default.
+    pad : int or (int, int)
+        Rows and columns added around the image.
+    remainder : {"error", "drop"}
+        What to do where the windows do not fit the padded image evenly.
+    """
+
+    kind = "pool"
+    options = ("size", "stride", "pad", "remainder")
+    shape: Any = Kept()
+
+    def __init__(
+        self,
+        size: int | Sequence[int] = 2,
+        stride: int | Sequence[int] | None = None,
+        pad: int | Sequence[int] = 0,
+        *,
+        remainder: str = "error",
+    ) -> None:
+        super().__init__()
+        if remainder not in ("error", "drop"):
+            raise ArgumentError(f"remainder must be 'error' or 'drop', got {remainder!r}.")
+        self.size = pair("size", size, least=1)
+        self.stride = self.size if stride is None else pair("stride", stride, least=1)
+        self.pad = pair("pad", pad, least=0)
+        if self.pad[0] >= self.size[0] or self.pad[1] >= self.size[1]:
+            raise ArgumentError(
+                f"pad must be smaller than the window {self.size}, got {self.pad}: "
+                "a window that sees padding alone has nothing to pool."
+            )
+        self.remainder = remainder
+
+    def plan(self, input_shape: Shape) -> Shape:
+        c, h, w = image_shape(type(self).__name__, input_shape)
+        return (c, *window_counts((h, w), self.size, self.stride, self.pad, self.remainder))
+
+    def _check(self, x: Array) -> None:
+        if x.ndim != 4:
+            raise ShapeError(f"{type(self).__name__} wants x (N, C, H, W), got {x.shape}.")
+        window_counts(x.shape[2:], self.size, self.stride, self.pad, self.remainder)
+
+
+class MaxPooling(_Pooling):
+    """The largest number of each window; its gradient goes to the one that won.
+
+    y = max of the window        dL/dx = dL/dy at the winner, 0 elsewhere   (book, section 7.3)
+
+    Of equals the first, in reading order, wins. Padding never wins.
+    """
+
+    __doc__ += (_Pooling.__doc__ or "").partition("\n\n")[2]
+    winners: Any = Kept()
+
+    def forward(self, x: Array, train: bool = False) -> Array:  # noqa: D102
+        self._check(x)
+        y, winners = backend_of(x).max_pooling(x, self.size, self.stride, self.pad, train)
+        if train:
+            self.winners, self.shape = winners, x.shape
+        return y
+
+    def backward(self, dout: Array) -> Array:  # noqa: D102
+        return backend_of(dout).max_pooling_backward(
+            dout, self.winners, self.shape, self.size, self.stride, self.pad
+        )
+
+
+class AveragePooling(_Pooling):
+    """The mean of each window; its gradient is shared evenly.
+
+    y = mean of the window        dL/dx = dL/dy / (FH FW), summed over windows
+
+    The padding counts, as zeros.
+    """
+
+    __doc__ += (_Pooling.__doc__ or "").partition("\n\n")[2]
+
+    def forward(self, x: Array, train: bool = False) -> Array:  # noqa: D102
+        self._check(x)
+        if train:
+            self.shape = x.shape
+        return backend_of(x).average_pooling(x, self.size, self.stride, self.pad)
+
+    def backward(self, dout: Array) -> Array:  # noqa: D102
+        return backend_of(dout).average_pooling_backward(
+            dout, self.shape, self.size, self.stride, self.pad
+        )
+
+
+class GlobalAveragePooling(Layer):
+    """The mean of each channel: images (N, C, H, W) become (N, C). Lin et al. 2013.
+
+    y = mean over H, W        dL/dx = dL/dy / (H W)
+    """
+
+    kind = "pool"
+    shape: Any = Kept()
+
+    def plan(self, input_shape: Shape) -> Shape:  # noqa: D102
+        return image_shape("GlobalAveragePooling", input_shape)[:1]
+
+    def forward(self, x: Array, train: bool = False) -> Array:  # noqa: D102
+        if x.ndim != 4:
+            raise ShapeError(f"GlobalAveragePooling wants x (N, C, H, W), got {x.shape}.")
+        if train:
+            self.shape = x.shape
+        mean = x.mean(axis=(2, 3), dtype=accumulation_dtype(x.dtype))
+        return mean.astype(x.dtype, copy=False)
+
+    def backward(self, dout: Array) -> Array:  # noqa: D102
+        _, _, h, w = self.shape
+        share = (dout / (h * w))[:, :, None, None]
+        return array_module(dout).broadcast_to(share, self.shape)  # type: ignore[no-any-return]

@@ -1,0 +1,418 @@
+"""A network: layers, a loss, and all their parameters in one buffer."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from xpdl import files, functions
+from xpdl.backends import Array, Backend, Shape, backend_of, get_backend
+from xpdl.errors import ArgumentError, NonFiniteError, ShapeError
+from xpdl.layers import Layer, Loss, Sequential, SoftmaxWithLoss, layer_from_config
+from xpdl.parameters import ArrayDict, Layout, Parameters
+from xpdl.precision import Precision, get_precision
+
+FILE_FORMAT = "xpdl-network-1"
+
+
+class Network:
+    """Layers from an input shape to scores, and a loss at their end.
+
+    Parameters
+    ----------
+    layers : iterable of Layer, or mapping of str to Layer
+        From first to last; see `Sequential` for their names.
+    input_shape : tuple of int
+        The shape of one sample, such as (1, 28, 28). All other shapes follow from it.
+    loss : Loss, optional
+        `SoftmaxWithLoss` by default.
+    seed : int
+        For the first values of the weights, drawn on the host, and for dropout masks.
+    dtype : str, dtype or Precision, optional
+        The float policy; ``XPDL_DTYPE``, else float32.
+    weight_decay : float
+        Lambda of a term lambda/2 sum W^2 in the loss (book, section 6.4.2). Use this or the
+        optimizer's `weight_decay`, not both.
+    name : str, optional
+        What the network is called in files and tables; the class's name by default.
+    initialize : bool
+        Whether to draw first values; zeros otherwise.
+
+    Raises
+    ------
+    ShapeError
+        If a layer does not fit what comes before it; the message names the layer.
+    """
+
+    def __init__(
+        self,
+        layers: Iterable[Layer] | Mapping[str, Layer],
+        input_shape: Sequence[int],
+        *,
+        loss: Loss | None = None,
+        seed: int = 0,
+        dtype: Any = None,
+        weight_decay: float = 0.0,
+        name: str | None = None,
+        initialize: bool = True,
+    ) -> None:
+        self.name = name or type(self).__name__
+        self.input_shape = _shape(input_shape)
+        self.loss_layer = loss or SoftmaxWithLoss()
+        if not (weight_decay >= 0 and math.isfinite(weight_decay)):
+            raise ArgumentError(f"weight_decay must be a number >= 0, got {weight_decay!r}.")
+        self.weight_decay = float(weight_decay)
+        self.body = layers if isinstance(layers, Sequential) else Sequential(layers)
+        if not self.body.layers:
+            raise ArgumentError("layers is empty; a network needs at least one.")
+        self.output_shape = self.body.plan(self.input_shape)
+        if self.loss_layer.classifies and len(self.output_shape) != 1:
+            raise ShapeError(
+                f"the network ends in shape {self.output_shape}, its loss "
+                f"{type(self.loss_layer).__name__} wants scores (K,); end with Affine or Flatten."
+            )
+        self._leaves = dict(self.body.leaves())
+        first: Layer = self.body
+        while type(first) is Sequential:
+            first = next(iter(first.layers.values()))
+        first.input_gradient = isinstance(first, Sequential)  # a Residual needs its own dx
+        given = {
+            f"{name}.{key}": backend_of(array).to_numpy(array)
+            for name, leaf in self._leaves.items()
+            for key, array in leaf.params.items()
+        }
+        self._place(get_backend(), get_precision(dtype))
+        self.reseed(seed)
+        if initialize:
+            self._draw(np.random.default_rng(seed), given)
+
+    # ---- parameters -------------------------------------------------------------------------
+
+    def _place(self, backend: Backend, precision: Precision) -> None:
+        """Make the buffers on `backend` and give each layer its views."""
+        specs = {
+            f"{name}.{key}": spec
+            for name, leaf in self._leaves.items()
+            for key, spec in leaf.specs.items()
+        }
+        layout = Layout(
+            {name: spec.shape for name, spec in specs.items()},
+            frozenset(name for name, spec in specs.items() if spec.decay),
+        )
+        self.backend, self.precision = backend, precision
+        self.parameters = Parameters(layout, backend, precision)
+        self.state: dict[str, Array] = {}
+        for name, leaf in self._leaves.items():
+            leaf.owned = True
+            leaf.make_state(backend.xp, precision.accumulate)
+            for key in leaf.specs:
+                leaf.params[key] = self.parameters.compute[f"{name}.{key}"]
+                leaf.grads[key] = self.grads[f"{name}.{key}"]
+            for key, array in leaf.state.items():
+                self.state[f"{name}.{key}"] = array
+
+    def _draw(self, rng: np.random.Generator, given: Mapping[str, Array]) -> None:
+        """Fill the parameters with what the caller gave, or else with first values."""
+        for name, leaf in self._leaves.items():
+            for key, spec in leaf.specs.items():
+                full_name = f"{name}.{key}"
+                values = given[full_name] if full_name in given else spec.draw(rng)
+                self.params[full_name] = self.backend.asarray(
+                    values, dtype=self.precision.parameters
+                )
+
+    @property
+    def params(self) -> ArrayDict:
+        """The parameters by name, in the network's order: what an optimizer updates."""
+        return self.parameters.values
+
+    @property
+    def grads(self) -> ArrayDict:
+        """The gradients by name, as the last `gradient` left them."""
+        return self.parameters.gradients
+
+    def reseed(self, seed: int | Sequence[int]) -> None:
+        """Start the random numbers of all layers (dropout masks) from `seed`."""
+        seeds = [seed] if isinstance(seed, int) else list(seed)
+        for i, leaf in enumerate(self._leaves.values()):
+            leaf.reseed([*seeds, i])
+
+    # ---- the book's five verbs ----------------------------------------------------------------
+
+    def predict(self, x: Array, *, batch_size: int = 100) -> Array:
+        """Return scores (N, classes) for x (N, *input_shape), in parts of `batch_size`.
+
+        Raises
+        ------
+        ShapeError, ArgumentError, NonFiniteError
+            If x has another shape, is empty, or (seen on the host only) holds NaN or infinity.
+        BackendMismatchError
+            If x lives on another backend than the network.
+        """
+        x = self._input(x)
+        return self._scores(x, batch_size)
+
+    def loss(self, x: Array, t: Array, *, train: bool = False) -> Array:
+        """Return the mean loss over x, (), in float32 at least, on the device.
+
+        Parameters
+        ----------
+        x : array, (N, *input_shape)
+        t : array
+            Class numbers (N,) or one-hot (N, classes); for a regression, (N, *output_shape).
+        train : bool
+            Whether dropout drops and batch normalisation uses the batch's own statistics.
+        """
+        x, t = self._input(x), self._target(t, len(x))
+        scores = self._forward(x, train=True) if train else self._scores(x, 100)
+        return self._total_loss(scores, t)
+
+    def gradient(self, x: Array, t: Array) -> ArrayDict:
+        """Return {name: gradient of the training loss}, by backpropagation."""
+        self.forward_backward(x, t)
+        return self.grads
+
+    def forward_backward(self, x: Array, t: Array, scale: float = 1.0) -> tuple[Array, Array]:
+        """Fill `grads`, and return the training loss, (), and the scores (N, classes) behind it.
+
+        Parameters
+        ----------
+        scale : float
+            A factor on the gradients, for half precision; the loss returned is without it.
+        """
+        x, t = self._input(x), self._target(t, len(x))
+        scores = self._forward(x, train=True)
+        loss = self._total_loss(scores, t)
+        self.body.backward(self.loss_layer.backward(scale))
+        if self.weight_decay and "weights" in self.grads.blocks:
+            self.grads.blocks["weights"] += (scale * self.weight_decay) * self._weights()
+        return loss, scores
+
+    def accuracy(self, x: Array, t: Array, *, batch_size: int = 100) -> float:
+        """Return the share of samples whose highest score is their class, over all of x.
+
+        Reads one number from the device, at the end.
+        """
+        x, t = self._input(x), self._target(t, len(x))
+        hits = count_hits(self._scores(x, batch_size), t)
+        return self.backend.item(hits) / len(x)
+
+    def _forward(self, x: Array, train: bool) -> Array:
+        self.parameters.refresh()
+        return self.body.forward(x.astype(self.precision.compute, copy=False), train)
+
+    def _scores(self, x: Array, batch_size: int) -> Array:
+        if batch_size < 1:
+            raise ArgumentError(f"batch_size must be at least 1, got {batch_size!r}.")
+        self.parameters.refresh()
+        parts = [
+            self.body.forward(x[i : i + batch_size].astype(self.precision.compute, copy=False))
+            for i in range(0, len(x), batch_size)
+        ]
+        return parts[0] if len(parts) == 1 else self.backend.xp.concatenate(parts)
+
+    def _total_loss(self, scores: Array, t: Array) -> Array:
+        loss = self.loss_layer.forward(scores, t)
+        if self.weight_decay and "weights" in self.params.blocks:
+            weights = self._weights()
+            loss = loss + 0.5 * self.weight_decay * (weights * weights).sum()
+        return loss
+
+    def _weights(self) -> Array:
+        return self.params.blocks["weights"]
+
+    # ---- checks ---------------------------------------------------------------------------------
+
+    def _input(self, x: Array) -> Array:
+        x = self._here("x", x)
+        if x.shape[1:] != self.input_shape:
+            wanted = ", ".join(map(str, self.input_shape))
+            fix = ""
+            if x.ndim and math.prod(x.shape[1:]) == math.prod(self.input_shape):
+                fix = f" Use x.reshape(-1, {wanted})."
+            raise ShapeError(f"x must be (N, {wanted}), got {x.shape}.{fix}")
+        if not len(x):
+            raise ArgumentError(f"x is empty: its shape is {x.shape}.")
+        if self.backend.xp is np and x.dtype.kind == "f" and not np.isfinite(x).all():
+            n = int(np.argmin(np.isfinite(x).reshape(len(x), -1).all(axis=1)))
+            raise NonFiniteError(f"x holds NaN or infinity, first in sample {n}; clean it first.")
+        return x
+
+    def _target(self, t: Array, samples: int) -> Array:
+        t = self._here("t", t)
+        if self.loss_layer.classifies:
+            functions.check_targets(t, (samples, *self.output_shape))
+            if self.backend.xp is np and t.ndim == 1:
+                functions.check_labels(t, self.output_shape[0])
+        elif t.shape != (samples, *self.output_shape):
+            raise ShapeError(f"t must be {(samples, *self.output_shape)}, got {t.shape}.")
+        return t
+
+    def _here(self, argument: str, a: Any) -> Array:
+        """Return `a` as an array of the network's backend; an array of another is refused."""
+        if isinstance(a, list | tuple):
+            return self.backend.asarray(a)
+        try:
+            backend_of(a, self.params.buffer)
+        except Exception as error:
+            raise type(error)(f"{argument} and the network {self.name}: {error}") from error
+        return a
+
+    # ---- moving, copying, saving ------------------------------------------------------------------
+
+    def to(self, backend: str | Backend) -> Network:
+        """Move the network to another backend, and return it."""
+        target = backend if isinstance(backend, Backend) else get_backend(backend)
+        arrays = self._host_arrays()
+        self._place(target, self.precision)
+        self.load_arrays(arrays)
+        return self
+
+    def astype(self, dtype: Any) -> Network:
+        """Return a copy of the network under another float policy, on the same backend."""
+        precision = get_precision(dtype)
+        copy = network_from_config(self.config(), dtype=precision).to(self.backend)
+        copy.load_arrays(self._host_arrays())
+        return copy
+
+    def arrays(self) -> dict[str, Array]:
+        """Return all that is saved, by name: parameters and state."""
+        return {**self.params, **self.state}
+
+    def _host_arrays(self) -> dict[str, Array]:
+        return {name: self.backend.to_numpy(a) for name, a in self.arrays().items()}
+
+    def load_arrays(self, arrays: Mapping[str, Array]) -> None:
+        """Copy host arrays, by the names of `arrays()`, into the network.
+
+        Raises
+        ------
+        ArgumentError, ShapeError
+            If names or shapes are not the network's. Nothing is changed then.
+        """
+        mine = self.arrays()
+        if mine.keys() != arrays.keys():
+            lone = ", ".join(sorted(mine.keys() ^ arrays.keys()))
+            raise ArgumentError(f"the arrays are not those of {self.name}: {lone} differ.")
+        for name, array in mine.items():
+            if array.shape != arrays[name].shape:
+                raise ShapeError(
+                    f"{name} of {self.name} has the shape {array.shape}, got {arrays[name].shape}."
+                )
+        for name, array in mine.items():
+            array[...] = self.backend.asarray(arrays[name], dtype=array.dtype)
+
+    def config(self) -> dict[str, Any]:
+        """Return the architecture, as JSON can hold it; see `network_from_config`."""
+        return {
+            "name": self.name,
+            "input_shape": list(self.input_shape),
+            "body": self.body.config(),
+            "loss": self.loss_layer.config(),
+            "weight_decay": self.weight_decay,
+            "dtype": self.precision.name,
+        }
+
+    def save(self, path: str | os.PathLike[str], about: Mapping[str, Any] | None = None) -> None:
+        """Write the network to a safetensors file, whole or not at all; `xpdl.load` reads it.
+
+        Parameters
+        ----------
+        path : str or path
+        about : mapping, optional
+            More to keep with it, as JSON can hold it: the data set, the classes' names ...
+
+        Raises
+        ------
+        FileAccessError
+            If the place is missing, read-only or full.
+        """
+        arrays = self._host_arrays()
+        metadata = {
+            "format": FILE_FORMAT,
+            "architecture": json.dumps(self.config()),
+            "about": json.dumps(dict(about or {}), allow_nan=False),
+        }
+        files.write_tensors(path, arrays, metadata)
+
+    # ---- looking at it ------------------------------------------------------------------------------
+
+    def summary(self, batch_size: int = 100) -> str:
+        """Return a table: layers, output shapes, parameter counts, memory for a batch."""
+        rows = [("input", "", _show(self.input_shape), 0)]
+        activations = math.prod(self.input_shape)
+        for name, layer, shape in _walk(self.body):
+            count = sum(math.prod(spec.shape) for spec in layer.specs.values())
+            rows.append((name, repr(layer), _show(shape), count))
+            activations += math.prod(shape)
+        widths = max(len(row[0]) for row in rows), max(len(row[2]) for row in rows)
+        lines = [
+            f"{name:<{widths[0]}}  {shape:>{widths[1]}}  {f'{count:,}' if count else '':>10}  {layer}"
+            for name, layer, shape, count in rows
+        ]
+        total = sum(row[3] for row in rows)
+        precision = self.precision
+        fixed = total * (precision.parameters.itemsize + precision.accumulate.itemsize)
+        kept = batch_size * activations * precision.compute.itemsize
+        header = f"{self.name}: {total:,} parameters, {precision.name}, on {self.backend.name}"
+        footer = (
+            f"memory: {_megabytes(fixed)} for parameters and gradients, about {_megabytes(kept)} "
+            f"for the activations of a training batch of {batch_size}"
+        )
+        return "\n".join(line.rstrip() for line in (header, *lines, footer))
+
+    def __repr__(self) -> str:
+        total = sum(math.prod(shape) for shape in self.parameters.layout.shapes.values())
+        return f"<{self.name}: {total:,} parameters, {self.precision.name}, {self.backend.name}>"
+
+
+def count_hits(scores: Array, t: Array) -> Array:
+    """Return how many rows of scores (N, K) are highest at their target, (), on the device."""
+    classes = t if t.ndim == 1 else t.argmax(axis=1)
+    return (scores.argmax(axis=1) == classes).sum()  # type: ignore[no-any-return]
+
+
+def network_from_config(config: Mapping[str, Any], *, dtype: Any = None) -> Network:
+    """Make a network, with parameters of zero, from what `Network.config` returned."""
+    body = layer_from_config(config["body"])
+    loss = Loss.classes[config["loss"]["type"]]()
+    return Network(
+        body if isinstance(body, Sequential) else [body],
+        config["input_shape"],
+        loss=loss,
+        dtype=dtype or config["dtype"],
+        weight_decay=config["weight_decay"],
+        name=config["name"],
+        initialize=False,
+    )
+
+
+def _walk(body: Sequential, prefix: str = "") -> Iterator[tuple[str, Layer, Shape]]:
+    for name, layer in body.layers.items():
+        if isinstance(layer, Sequential):
+            yield from _walk(layer, f"{prefix}{name}.")
+        else:
+            yield prefix + name, layer, body.shapes[name]
+
+
+def _shape(shape: Sequence[int]) -> Shape:
+    try:
+        numbers = tuple(int(n) for n in shape)
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(f"input_shape must be ints such as (1, 28, 28), got {shape!r}.") from error
+    if not numbers or min(numbers) < 1:
+        raise ArgumentError(f"input_shape must be sizes of at least 1, got {shape!r}.")
+    return numbers
+
+
+def _show(shape: Shape) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 2**20:.1f} MB"

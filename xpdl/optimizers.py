@@ -1,0 +1,405 @@
+"""The update rules: each turns gradients into new parameters, in place.
+
+The arithmetic of a rule is a primitive of the backend (`Backend.adam` and its neighbours), since
+it runs over every parameter at every step; here are the rule's settings and its memory.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Collection, Mapping
+from numbers import Real
+from typing import Any, ClassVar, TypeAlias
+
+from xpdl.backends import Array, Backend, accumulation_dtype, backend_of
+from xpdl.errors import ArgumentError, ModelFileError, ShapeError, UnknownNameError
+
+Arrays: TypeAlias = Mapping[str, Array]
+
+
+class Blocks(Mapping[str, Array]):
+    """A dictionary of arrays that are parts of a few large ones, as a network's parameters are.
+
+    One update over a block does the work of many small ones.
+
+    Attributes
+    ----------
+    blocks : dict of str to array, (size,)
+        The large ones.
+    decayed_blocks : set of str
+        Which of them hold weights, as opposed to biases and parameters of normalisation.
+    """
+
+    blocks: dict[str, Array]
+    decayed_blocks: frozenset[str]
+
+    @abstractmethod
+    def zeros_like(self) -> Blocks:
+        """Return zeros laid out in the same way."""
+
+
+class Optimizer:
+    """Base of the update rules.
+
+    Parameters
+    ----------
+    learning_rate : float
+        How far to go, per unit of gradient.
+    weight_decay : float
+        The factor lambda of L2 regularisation: adds lambda W to the gradient of each weight, which
+        is the gradient of a term lambda/2 W^2 in the loss (book, section 6.4.2).
+    decay_all : bool
+        Whether biases and the parameters of normalisation decay too.
+    clip_norm : float, optional
+        The largest Euclidean norm of the whole gradient; a longer one is scaled down to it.
+
+    Attributes
+    ----------
+    iteration : int
+        How many updates were made.
+    state : dict of str to dict of str to array
+        What the rule remembers of each parameter: slot, then the parameter's name.
+    """
+
+    slots: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(
+        self,
+        learning_rate: float,
+        *,
+        weight_decay: float = 0.0,
+        decay_all: bool = False,
+        clip_norm: float | None = None,
+    ) -> None:
+        self.learning_rate = _number("learning_rate", learning_rate)
+        self.weight_decay = _number("weight_decay", weight_decay)
+        self.decay_all = decay_all
+        if clip_norm is not None and not clip_norm > 0:
+            raise ArgumentError(f"clip_norm must be above 0, got {clip_norm!r}.")
+        self.clip_norm = clip_norm
+        self.iteration = 0
+        self.state: dict[str, Arrays] = {}
+        self._restored: dict[str, dict[str, Any]] | None = None
+
+    def update(self, params: Arrays, grads: Arrays) -> None:
+        """Change `params` in place by one step along `grads`; both by the same names.
+
+        Raises
+        ------
+        ArgumentError
+            If a parameter has no gradient, or a gradient no parameter.
+        ShapeError
+            If a gradient's shape is not its parameter's. Nothing is changed in either case.
+        """
+        _check_names(params, grads)
+        backend = backend_of(*params.values(), *grads.values())
+        self._remember(params)
+        # Blocks on both sides are updated whole; otherwise one array after the other.
+        blocked = isinstance(params, Blocks) and isinstance(grads, Blocks)
+        pieces = _blocks if blocked else dict
+        values, gradients = pieces(params), self._clipped(backend, pieces(grads))
+        memory = [pieces(arrays) for arrays in self.state.values()]
+        decayed = self._decayed(values, params)
+        self.iteration += 1
+        for name, p in values.items():
+            decay = self.weight_decay if name in decayed else 0.0
+            self._step(backend, p, gradients[name], [slot[name] for slot in memory], decay)
+
+    def _step(
+        self, backend: Backend, p: Array, g: Array, memory: list[Array], decay: float
+    ) -> None:
+        if decay:
+            g = g + decay * p
+        self.rule(backend, p, g, *memory)
+
+    def rule(self, backend: Backend, p: Array, g: Array, *memory: Array) -> None:
+        """Change p, and the arrays of memory (one a slot), in place."""
+        raise NotImplementedError
+
+    def _remember(self, params: Arrays) -> None:
+        """Make sure that there is memory for `params`: zeros at first, or what was restored."""
+        if not self.state:
+            memory = {slot: _zeros_like(params) for slot in self.slots}
+            if self._restored is not None:
+                _restore(memory, self._restored)
+                self._restored = None
+            self.state = memory
+        for slot, arrays in self.state.items():
+            if arrays.keys() != params.keys():
+                raise ArgumentError(
+                    f"this {type(self).__name__} remembers {slot} of other parameters "
+                    f"({', '.join(sorted(arrays.keys() ^ params.keys()))} differ); "
+                    "make a new optimizer for this network."
+                )
+
+    def _decayed(self, values: Arrays, params: Arrays) -> Collection[str]:
+        """Return the names among `values` whose weights decay."""
+        if self.decay_all:
+            return values.keys()
+        if isinstance(params, Blocks) and values.keys() == params.blocks.keys():
+            return params.decayed_blocks
+        # Of a plain dictionary, matrices and filters are weights; vectors are biases and the like.
+        return [name for name, p in values.items() if p.ndim > 1]
+
+    def _clipped(self, backend: Backend, blocks: dict[str, Array]) -> dict[str, Array]:
+        if self.clip_norm is None:
+            return blocks
+        norm = gradient_norm(blocks)
+        scale = self.clip_norm / backend.xp.maximum(norm, self.clip_norm)
+        return {name: (g * scale).astype(g.dtype, copy=False) for name, g in blocks.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that is needed to go on later: host arrays by slot and name, and numbers."""
+        state = {
+            slot: {name: backend_of(a).to_numpy(a) for name, a in arrays.items()}
+            for slot, arrays in self.state.items()
+        }
+        if self._restored is not None:
+            state = {slot: dict(arrays) for slot, arrays in self._restored.items()}
+        return {
+            "rule": type(self).__name__,
+            "iteration": self.iteration,
+            "learning_rate": self.learning_rate,
+            "state": state,
+        }
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned; names and shapes are checked at the next update.
+
+        Raises
+        ------
+        ModelFileError
+            If it is of another rule.
+        """
+        if saved.get("rule") != type(self).__name__:
+            raise ModelFileError(
+                f"the saved state is of {saved.get('rule')!r}, not of {type(self).__name__!r}."
+            )
+        if saved["iteration"] and set(saved["state"]) != set(self.slots):
+            raise ModelFileError(
+                f"the saved state has the slots {sorted(saved['state'])}, "
+                f"{type(self).__name__} wants {sorted(self.slots)}."
+            )
+        self.iteration = int(saved["iteration"])
+        self.learning_rate = float(saved["learning_rate"])
+        self.state = {}
+        self._restored = {slot: dict(arrays) for slot, arrays in saved["state"].items()} or None
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent: W <- W - rate dL/dW. Book, equation 6.2."""
+
+    def __init__(self, learning_rate: float = 0.01, **options: Any) -> None:
+        super().__init__(learning_rate, **options)
+
+    def rule(self, backend: Backend, p: Array, g: Array, *memory: Array) -> None:  # noqa: D102
+        backend.sgd(p, g, self.learning_rate)
+
+
+class Momentum(Optimizer):
+    """A ball rolling down: v <- momentum v - rate dL/dW; W <- W + v. Book, 6.3 and 6.4."""
+
+    slots = ("v",)
+
+    def __init__(
+        self, learning_rate: float = 0.01, momentum: float = 0.9, **options: Any
+    ) -> None:
+        super().__init__(learning_rate, **options)
+        self.momentum = _fraction("momentum", momentum)
+
+    def rule(self, backend: Backend, p: Array, g: Array, *memory: Array) -> None:  # noqa: D102
+        backend.momentum(p, g, *memory, self.learning_rate, self.momentum)
+
+
+class Nesterov(Momentum):
+    """Momentum that looks one step ahead; see `Backend.nesterov`."""
+
+    def rule(self, backend: Backend, p: Array, g: Array, *memory: Array) -> None:  # noqa: D102
+        backend.nesterov(p, g, *memory, self.learning_rate, self.momentum)
+
+
+class AdaGrad(Optimizer):
+    """Each parameter's rate falls with the gradients it has seen. Book, 6.5 and 6.6.
+
+    h <- h + g*g; W <- W - rate g / (sqrt(h) + epsilon)            (Duchi et al. 2011)
+    """
+
+    slots = ("h",)
+
+    def __init__(
+        self, learning_rate: float = 0.01, epsilon: float = 1e-7, **options: Any
+    ) -> None:
+        super().__init__(learning_rate, **options)
+        self.epsilon = _number("epsilon", epsilon)
+
+    def rule(self, backend: Backend, p: Array, g: Array, *memory: Array) -> None:  # noqa: D102
+        backend.adagrad(p, g, *memory, self.learning_rate, self.epsilon)
+
+
+class RMSProp(Optimizer):
+    """AdaGrad that forgets: h <- decay_rate h + (1 - decay_rate) g*g. Hinton 2012."""
+
+    slots = ("h",)
+
+    def __init__(
+        self,
+        learning_rate: float = 0.01,
+        decay_rate: float = 0.99,
+        epsilon: float = 1e-7,
+        **options: Any,
+    ) -> None:
+        super().__init__(learning_rate, **options)
+        self.decay_rate = _fraction("decay_rate", decay_rate)
+        self.epsilon = _number("epsilon", epsilon)
+
+    def rule(self, backend: Backend, p: Array, g: Array, *memory: Array) -> None:  # noqa: D102
+        backend.rmsprop(p, g, *memory, self.learning_rate, self.decay_rate, self.epsilon)
+
+
+class Adam(Optimizer):
+    """Momentum and RMSProp together, corrected for their start from zero; see `Backend.adam`."""
+
+    slots = ("m", "v")
+
+    def __init__(
+        self,
+        learning_rate: float = 0.001,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        epsilon: float = 1e-8,
+        **options: Any,
+    ) -> None:
+        super().__init__(learning_rate, **options)
+        self.beta1 = _fraction("beta1", beta1)
+        self.beta2 = _fraction("beta2", beta2)
+        self.epsilon = _number("epsilon", epsilon)
+
+    def rule(self, backend: Backend, p: Array, g: Array, *memory: Array) -> None:  # noqa: D102
+        m, v = memory
+        backend.adam(
+            p, g, m, v, self.learning_rate, self.beta1, self.beta2, self.epsilon, self.iteration
+        )
+
+
+class AdamW(Adam):
+    """Adam with decoupled decay: W <- W - rate lambda W beside Adam's own step.
+
+    Loshchilov and Hutter 2019 (arXiv:1711.05101).
+    """
+
+    def __init__(
+        self, learning_rate: float = 0.001, *, weight_decay: float = 0.01, **options: Any
+    ) -> None:
+        super().__init__(learning_rate, weight_decay=weight_decay, **options)
+
+    def _step(
+        self, backend: Backend, p: Array, g: Array, memory: list[Array], decay: float
+    ) -> None:
+        if decay:
+            p *= 1 - self.learning_rate * decay
+        self.rule(backend, p, g, *memory)
+
+
+BY_NAME: dict[str, type[Optimizer]] = {
+    rule.__name__.lower(): rule for rule in (SGD, Momentum, Nesterov, AdaGrad, RMSProp, Adam, AdamW)
+}
+
+
+def get_optimizer(choice: str | Optimizer, **options: Any) -> Optimizer:
+    """Return the optimizer of a name (in any case), made with `options`, or an optimizer itself.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is none of that name.
+    """
+    if isinstance(choice, Optimizer):
+        if options:
+            raise ArgumentError(
+                f"{', '.join(options)}: give these to {type(choice).__name__}(...) itself."
+            )
+        return choice
+    if str(choice).lower() not in BY_NAME:
+        raise UnknownNameError("optimizer", choice, BY_NAME)
+    return BY_NAME[choice.lower()](**options)
+
+
+def gradient_norm(grads: Arrays) -> Array:
+    """Return the Euclidean norm over all arrays together, (), in float32 at least, on the device."""
+    blocks = _blocks(grads)
+    backend = backend_of(*blocks.values())
+    squares = [_sum_of_squares(g) for g in blocks.values()]
+    return backend.xp.sqrt(sum(squares[1:], start=squares[0]))  # type: ignore[no-any-return]
+
+
+def _sum_of_squares(g: Array) -> Array:
+    wide = g.astype(accumulation_dtype(g.dtype), copy=False)
+    return (wide * wide).sum()  # type: ignore[no-any-return]
+
+
+def _blocks(arrays: Arrays) -> dict[str, Array]:
+    return arrays.blocks if isinstance(arrays, Blocks) else dict(arrays)
+
+
+def _zeros_like(params: Arrays) -> Arrays:
+    if isinstance(params, Blocks):
+        return params.zeros_like()
+    return {name: backend_of(p).xp.zeros_like(p) for name, p in params.items()}
+
+
+def _restore(memory: Mapping[str, Arrays], saved: Mapping[str, Mapping[str, Any]]) -> None:
+    """Copy saved host arrays into `memory`, once all names and shapes are seen to agree."""
+    for slot, arrays in memory.items():
+        for name, array in arrays.items():
+            shape = getattr(saved[slot].get(name), "shape", None)
+            if shape != array.shape:
+                raise ModelFileError(
+                    f"the saved optimizer state has {slot} of {name} with shape {shape}, "
+                    f"the network wants {array.shape}."
+                )
+    for slot, arrays in memory.items():
+        for name, array in arrays.items():
+            array[...] = backend_of(array).asarray(saved[slot][name], dtype=array.dtype)
+
+
+def _check_names(params: Arrays, grads: Arrays) -> None:
+    if params.keys() != grads.keys():
+        lone = sorted(params.keys() ^ grads.keys())
+        raise ArgumentError(
+            f"params and grads must have the same names; {', '.join(lone)} stands in one only."
+        )
+    if not params:
+        raise ArgumentError("params is empty; there is nothing to update.")
+    for name, p in params.items():
+        if p.shape != grads[name].shape:
+            raise ShapeError(
+                f"the gradient of {name} must have the shape {p.shape} of the parameter, "
+                f"got {grads[name].shape}."
+            )
+
+
+def _number(argument: str, value: float) -> float:
+    if not isinstance(value, Real) or not (value >= 0 and math.isfinite(value)):
+        raise ArgumentError(f"{argument} must be a finite number >= 0, got {value!r}.")
+    return float(value)
+
+
+def _fraction(argument: str, value: float) -> float:
+    if not 0 <= _number(argument, value) < 1:
+        raise ArgumentError(f"{argument} must be at least 0 and below 1, got {value!r}.")
+    return float(value)
+
+
+__all__ = [
+    "SGD",
+    "AdaGrad",
+    "Adam",
+    "AdamW",
+    "Momentum",
+    "Nesterov",
+    "Optimizer",
+    "RMSProp",
+    "get_optimizer",
+    "gradient_norm",
+]

@@ -1,0 +1,110 @@
+"""All parameters of a network in one buffer.
+
+A network owns one contiguous array of parameters and one of gradients; layers hold named, shaped
+views into them. An update, a cast, a norm or a finite check is then one call, not one a layer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from xpdl.backends import Array, Backend, Shape, backend_of
+from xpdl.optimizers import Blocks
+from xpdl.precision import Precision
+
+# Each view starts at a multiple of so many elements, which keeps it aligned for vector loads.
+ALIGNMENT = 32
+
+
+class Layout:
+    """Where each parameter lies in a buffer: weights first, then what does not decay.
+
+    Parameters
+    ----------
+    shapes : dict of str to tuple
+        The shape of each parameter, in the network's order.
+    decayed : set of str
+        The names of those that are weights.
+    """
+
+    def __init__(self, shapes: Mapping[str, Shape], decayed: frozenset[str]) -> None:
+        self.shapes = dict(shapes)
+        self.offsets: dict[str, int] = {}
+        offset = 0
+        for part in (True, False):
+            for name, shape in self.shapes.items():
+                if (name in decayed) == part:
+                    self.offsets[name] = offset
+                    offset += -(-math.prod(shape) // ALIGNMENT) * ALIGNMENT
+            if part:
+                self.weights_end = offset
+        self.size = offset
+
+    def view(self, buffer: Array, name: str) -> Array:
+        """Return the part of `buffer` that is the parameter `name`, in its shape."""
+        start, shape = self.offsets[name], self.shapes[name]
+        return buffer[start : start + math.prod(shape)].reshape(shape)
+
+
+class ArrayDict(Blocks):
+    """The arrays of a network by name, such as ``conv1.W``: views into one buffer.
+
+    Reads like a dictionary; ``d[name] = values`` copies into the view.
+    """
+
+    def __init__(self, layout: Layout, buffer: Array) -> None:
+        self.layout = layout
+        self.buffer = buffer
+        self._views = {name: layout.view(buffer, name) for name in layout.shapes}
+        parts = {"weights": buffer[: layout.weights_end], "others": buffer[layout.weights_end :]}
+        self.blocks = {name: part for name, part in parts.items() if part.size}
+        self.decayed_blocks = frozenset({"weights"})
+
+    def __getitem__(self, name: str) -> Array:
+        return self._views[name]
+
+    def __setitem__(self, name: str, values: Array) -> None:
+        self._views[name][...] = values
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._views)
+
+    def __len__(self) -> int:
+        return len(self._views)
+
+    def __repr__(self) -> str:
+        return "{" + ", ".join(f"{name}: {a.shape}" for name, a in self.items()) + "}"
+
+    def zeros_like(self) -> ArrayDict:
+        """Return zeros in the same layout."""
+        return ArrayDict(self.layout, backend_of(self.buffer).xp.zeros_like(self.buffer))
+
+
+class Parameters:
+    """The buffers of one network on one backend.
+
+    Attributes
+    ----------
+    values : ArrayDict
+        What the optimizer updates, in the policy's parameter type.
+    gradients : ArrayDict
+        In the policy's accumulation type.
+    compute : ArrayDict
+        What layers use: `values` itself, or its copy in the compute type.
+    """
+
+    def __init__(self, layout: Layout, backend: Backend, precision: Precision) -> None:
+        def zeros(dtype: Any) -> ArrayDict:
+            return ArrayDict(layout, backend.xp.zeros(layout.size, dtype=dtype))
+
+        self.layout = layout
+        self.values = zeros(precision.parameters)
+        self.gradients = zeros(precision.accumulate)
+        self.compute = zeros(precision.compute) if precision.mixed else self.values
+
+    def refresh(self) -> None:
+        """Bring the copy that layers use up to date with the values."""
+        if self.compute is not self.values:
+            self.compute.buffer[...] = self.values.buffer.astype(self.compute.buffer.dtype)

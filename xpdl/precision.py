@@ -1,0 +1,71 @@
+"""Which float type holds the parameters, which computes, and which sums."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from xpdl.errors import UnknownNameError
+
+
+@dataclass(frozen=True)
+class Precision:
+    """A float policy.
+
+    Parameters
+    ----------
+    name : str
+        The policy's name, that of its compute type.
+    parameters : dtype
+        Of the parameters that the optimizer updates, and of its state.
+    compute : dtype
+        Of activations and of the copy of the parameters that layers use.
+    accumulate : dtype
+        Of gradients of parameters, of sums, statistics and losses.
+    """
+
+    name: str
+    parameters: np.dtype[Any]
+    compute: np.dtype[Any]
+    accumulate: np.dtype[Any]
+
+    @property
+    def mixed(self) -> bool:
+        """Whether layers use a copy of the parameters in another type than the optimizer's."""
+        return self.parameters != self.compute
+
+
+def _policy(name: str, parameters: str, accumulate: str) -> Precision:
+    return Precision(name, np.dtype(parameters), np.dtype(name), np.dtype(accumulate))
+
+
+PRECISIONS = {
+    "float32": _policy("float32", "float32", "float32"),
+    "float16": _policy("float16", "float32", "float32"),
+    "float64": _policy("float64", "float64", "float64"),
+}
+
+
+def get_precision(choice: Any = None) -> Precision:
+    """Return the policy for a name, a dtype, a `Precision`, or None for ``XPDL_DTYPE``.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such policy; the default of ``XPDL_DTYPE`` is ``float32``.
+    """
+    if isinstance(choice, Precision):
+        return choice
+    kind = "dtype"
+    if choice is None:
+        choice, kind = os.environ.get("XPDL_DTYPE") or "float32", "dtype in XPDL_DTYPE,"
+    try:
+        name = choice if isinstance(choice, str) else np.dtype(choice).name
+    except TypeError:
+        name = repr(choice)
+    if name not in PRECISIONS:
+        raise UnknownNameError(kind, name, PRECISIONS)
+    return PRECISIONS[name]

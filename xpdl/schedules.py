@@ -1,0 +1,131 @@
+"""How the learning rate changes during training, as a factor on the optimizer's own rate.
+
+A schedule is called with the position in the training, in epochs (2.5 is the middle of the third)
+and the number of epochs in all.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from xpdl.errors import ArgumentError, UnknownNameError
+
+Schedule: TypeAlias = Callable[[float, float], float]
+
+
+@dataclass(frozen=True)
+class Constant:
+    """The same rate from first to last, as in the book."""
+
+    def __call__(self, epoch: float, epochs: float) -> float:
+        return 1.0
+
+
+@dataclass(frozen=True)
+class Step:
+    """The rate is multiplied by `factor` after every `every` epochs."""
+
+    every: float = 10.0
+    factor: float = 0.1
+
+    def __post_init__(self) -> None:
+        _positive("every", self.every)
+        _positive("factor", self.factor)
+
+    def __call__(self, epoch: float, epochs: float) -> float:
+        return float(self.factor ** math.floor(epoch / self.every))
+
+
+@dataclass(frozen=True)
+class Exponential:
+    """The rate falls evenly on a logarithmic scale, to `final` of itself at the end."""
+
+    final: float = 0.01
+
+    def __post_init__(self) -> None:
+        _positive("final", self.final)
+
+    def __call__(self, epoch: float, epochs: float) -> float:
+        return float(self.final ** (epoch / epochs))
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """Half a cosine wave, from 1 to `final`. Loshchilov and Hutter 2017, without restarts."""
+
+    final: float = 0.0
+
+    def __call__(self, epoch: float, epochs: float) -> float:
+        return _cosine(1.0, self.final, epoch / epochs)
+
+
+@dataclass(frozen=True)
+class OneCycle:
+    """Up from `start` to 1 in the first `warm_up` of the training, then down to `final`.
+
+    Both ways along half a cosine wave. Smith and Topin 2018 (arXiv:1708.07120).
+    """
+
+    warm_up: float = 0.25
+    start: float = 0.04
+    final: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.warm_up < 1:
+            raise ArgumentError(
+                f"warm_up is a share of the training, between 0 and 1; got {self.warm_up!r}."
+            )
+
+    def __call__(self, epoch: float, epochs: float) -> float:
+        position = epoch / epochs
+        if position < self.warm_up:
+            return _cosine(self.start, 1.0, position / self.warm_up)
+        return _cosine(1.0, self.final, (position - self.warm_up) / (1 - self.warm_up))
+
+
+@dataclass(frozen=True)
+class WarmUp:
+    """Rise evenly to `schedule` over the first `epochs` epochs, then follow it."""
+
+    schedule: Schedule = Constant()
+    epochs: float = 1.0
+
+    def __post_init__(self) -> None:
+        _positive("epochs", self.epochs)
+
+    def __call__(self, epoch: float, epochs: float) -> float:
+        return min(1.0, epoch / self.epochs) * self.schedule(epoch, epochs)
+
+
+BY_NAME: dict[str, Callable[[], Schedule]] = {
+    "constant": Constant,
+    "step": Step,
+    "exponential": Exponential,
+    "cosine": Cosine,
+    "one-cycle": OneCycle,
+}
+
+
+def get_schedule(choice: str | Schedule | None) -> Schedule:
+    """Return the schedule of a name, or a schedule itself; None is constant."""
+    if choice is None:
+        return Constant()
+    if isinstance(choice, str):
+        if choice not in BY_NAME:
+            raise UnknownNameError("schedule", choice, BY_NAME)
+        return BY_NAME[choice]()
+    if not callable(choice):
+        raise ArgumentError(f"schedule must be a name or callable, got {choice!r}.")
+    return choice
+
+
+def _cosine(begin: float, end: float, position: float) -> float:
+    return end + (begin - end) * (1 + math.cos(math.pi * position)) / 2
+
+
+def _positive(argument: str, value: float) -> None:
+    if not (value > 0 and math.isfinite(value)):
+        raise ArgumentError(f"{argument} must be a number above 0, got {value!r}.")

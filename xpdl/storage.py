@@ -1,0 +1,70 @@
+"""A network to and from a file, which needs nothing but the file."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from typing import Any
+
+from xpdl import files
+from xpdl.errors import ArgumentError, ModelFileError
+from xpdl.layers import Sequential, layer_from_config
+from xpdl.network import FILE_FORMAT, Network, network_from_config
+
+
+def load(path: str | os.PathLike[str], *, dtype: Any = None) -> Network:
+    """Read a network that `Network.save` wrote; it is born on the active backend.
+
+    Parameters
+    ----------
+    path : str or path
+        A safetensors file, or a run's folder, whose ``model.safetensors`` is read.
+    dtype : str or dtype, optional
+        Another float policy than the file's.
+
+    Raises
+    ------
+    FileAccessError
+        If the file cannot be read.
+    ModelFileError
+        If it is foreign, damaged, or its arrays are not those of its architecture.
+    """
+    return load_with_notes(path, dtype=dtype)[0]
+
+
+def load_with_notes(
+    path: str | os.PathLike[str], *, dtype: Any = None
+) -> tuple[Network, dict[str, Any]]:
+    """Read a network as `load` does, and what `Network.save` was told about it."""
+    if os.path.isdir(path):
+        path = os.path.join(path, "model.safetensors")
+    arrays, metadata = files.read_tensors(path)
+    if metadata.get("format") != FILE_FORMAT:
+        raise ModelFileError(
+            f"{str(path)!r} is a safetensors file, but not a network of xpdl: its format is "
+            f"{metadata.get('format')!r}, wanted {FILE_FORMAT!r}."
+        )
+    try:
+        config = json.loads(metadata["architecture"])
+        about = json.loads(metadata["about"])
+        _expect_size(config, sum(a.size for a in arrays.values()))
+        network = network_from_config(config, dtype=dtype)
+        network.load_arrays(arrays)
+    except (ArgumentError, KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+        reason = f"{type(error).__name__} {error}" if isinstance(error, KeyError) else str(error)
+        raise ModelFileError(f"{str(path)!r} does not describe a network: {reason}") from error
+    return network, about
+
+
+def _expect_size(config: Any, stored: int) -> None:
+    """See, before anything is allocated, that the architecture wants no more than is stored."""
+    body = layer_from_config(config["body"])
+    if not isinstance(body, Sequential):
+        raise ModelFileError("its architecture is not a sequence of layers.")
+    body.plan(tuple(config["input_shape"]))
+    wanted = sum(
+        math.prod(spec.shape) for _, leaf in body.leaves() for spec in leaf.specs.values()
+    )
+    if wanted > stored:
+        raise ModelFileError(f"its layers want {wanted:,} parameters, it holds {stored:,} numbers.")
