@@ -16,13 +16,16 @@ from xpdl.backends import (
 from xpdl.gradient import gradient_check, numerical_gradient
 from xpdl.network import Network
 from xpdl.storage import load
+from xpdl.training import History, Trainer
 
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Array",
+    "History",
     "Network",
+    "Trainer",
     "array_module",
     "asarray",
     "available_backends",

@@ -12,7 +12,8 @@ import numpy as np
 
 from xpdl import files, functions
 from xpdl.backends import Array, Backend, Shape, backend_of, get_backend
-from xpdl.errors import ArgumentError, NonFiniteError, ShapeError
+from xpdl.datasets.batches import check_finite
+from xpdl.errors import ArgumentError, ShapeError
 from xpdl.layers import Layer, Loss, Sequential, SoftmaxWithLoss, layer_from_config
 from xpdl.parameters import ArrayDict, Layout, Parameters
 from xpdl.precision import Precision, get_precision
@@ -238,9 +239,7 @@ class Network:
             raise ShapeError(f"x must be (N, {wanted}), got {x.shape}.{fix}")
         if not len(x):
             raise ArgumentError(f"x is empty: its shape is {x.shape}.")
-        if self.backend.xp is np and x.dtype.kind == "f" and not np.isfinite(x).all():
-            n = int(np.argmin(np.isfinite(x).reshape(len(x), -1).all(axis=1)))
-            raise NonFiniteError(f"x holds NaN or infinity, first in sample {n}; clean it first.")
+        check_finite(x)
         return x
 
     def _target(self, t: Array, samples: int) -> Array:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from xpdl.errors import UnknownNameError
+from xpdl.errors import DivergenceError, UnknownNameError
 
 
 @dataclass(frozen=True)
@@ -69,3 +69,49 @@ def get_precision(choice: Any = None) -> Precision:
     if name not in PRECISIONS:
         raise UnknownNameError(kind, name, PRECISIONS)
     return PRECISIONS[name]
+
+
+class LossScale:
+    """A factor on the loss that keeps small half-precision gradients from vanishing.
+
+    It doubles after `patience` good steps and halves after one whose gradients are not finite,
+    which is skipped. Micikevicius et al. 2018 (arXiv:1710.03740).
+
+    Parameters
+    ----------
+    value : float
+        The factor to begin with.
+    patience : int
+        How many good steps in a row before it doubles.
+    """
+
+    def __init__(self, value: float = 2.0**15, patience: int = 1000) -> None:
+        self.value = value
+        self.patience = patience
+        self.good_steps = 0
+        self.bad_steps = 0
+        self.skipped = 0
+
+    def update(self, finite: bool) -> None:
+        """Adapt to whether a step's gradients were finite.
+
+        Raises
+        ------
+        DivergenceError
+            If 50 steps in a row were not: no factor will help then.
+        """
+        if finite:
+            self.bad_steps = 0
+            self.good_steps += 1
+            if self.good_steps >= self.patience:
+                self.value, self.good_steps = min(self.value * 2, 2.0**24), 0
+            return
+        self.good_steps = 0
+        self.bad_steps += 1
+        self.skipped += 1
+        self.value /= 2
+        if self.bad_steps >= 50:
+            raise DivergenceError(
+                "the gradients were not finite for 50 steps in a row, whatever the loss scale; "
+                "train with a lower learning rate or in float32."
+            )

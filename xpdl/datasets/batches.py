@@ -1,0 +1,96 @@
+"""Shuffled mini-batches of data that stays on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from xpdl.backends import Array, Backend
+from xpdl.errors import ArgumentError, NonFiniteError, ShapeError
+
+
+class Batches:
+    """The examples of a data set in random order, a batch at a time.
+
+    The data is put on the device once. Every epoch has its own order, drawn on the host from the
+    seed and the epoch's number, so it is the same on every backend. The last batch of an epoch
+    holds what is left over.
+
+    Parameters
+    ----------
+    x : array (N, ...)
+        Examples, on the host or on `backend`.
+    t : array (N, ...)
+        Their targets.
+    batch_size : int
+        How many examples a batch holds.
+    backend : Backend
+        Where batches are wanted.
+    dtype : dtype, optional
+        The float type of the batches of x; that of x by default.
+    seed : int
+        For the order.
+
+    Raises
+    ------
+    ShapeError, ArgumentError, NonFiniteError
+        If x and t differ in length, are empty, or (where they come from the host) x holds NaN.
+    """
+
+    def __init__(
+        self,
+        x: Any,
+        t: Any,
+        batch_size: int,
+        *,
+        backend: Backend,
+        dtype: Any = None,
+        seed: int = 0,
+    ) -> None:
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise ArgumentError(f"batch_size must be an int of at least 1, got {batch_size!r}.")
+        x, t = (a if hasattr(a, "shape") else np.asarray(a) for a in (x, t))
+        if not x.shape or not t.shape or x.shape[0] != t.shape[0]:
+            raise ShapeError(f"x and t must be of one length, got shapes {x.shape} and {t.shape}.")
+        if not x.shape[0]:
+            raise ArgumentError("x and t are empty; there is nothing to train on.")
+        check_finite(x)
+        self.x = backend.asarray(x, dtype)
+        self.t = backend.asarray(t)
+        self.batch_size = batch_size
+        self.seed = seed
+        self._backend = backend
+
+    def __len__(self) -> int:
+        """Return the number of batches in an epoch."""
+        return -(-len(self.x) // self.batch_size)
+
+    def epoch(self, number: int) -> Iterator[tuple[Array, Array]]:
+        """Yield the batches (x, t) of epoch `number`, counted from 0."""
+        order = np.random.default_rng([self.seed, number]).permutation(len(self.x))
+        indices = self._backend.asarray(order)
+        for start in range(0, len(self.x), self.batch_size):
+            part = indices[start : start + self.batch_size]
+            yield self.x[part], self.t[part]
+
+
+def check_finite(x: Any) -> None:
+    """See that the host array x (N, ...) is finite; arrays of a device are taken on trust.
+
+    Raises
+    ------
+    NonFiniteError
+        If it is not; the message gives the first example that holds NaN or infinity.
+    """
+    if not isinstance(x, np.ndarray) or x.dtype.kind != "f":
+        return
+    # In parts, so that the check needs no second copy of the data.
+    for start in range(0, len(x), 1000):
+        finite = np.isfinite(x[start : start + 1000]).reshape(len(x[start : start + 1000]), -1)
+        bad = (~finite.all(axis=1)).nonzero()[0]
+        if len(bad):
+            raise NonFiniteError(
+                f"x holds NaN or infinity, first in example {start + bad[0]}; clean it first."
+            )

@@ -1,0 +1,101 @@
+"""Pictures, one function a kind; each returns a Matplotlib figure, drawn without a window."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from xpdl.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def learning_curves(
+    losses: Sequence[float],
+    train_accuracy: Sequence[float | None] = (),
+    test_accuracy: Sequence[float | None] = (),
+    title: str = "",
+) -> Figure:
+    """Draw the loss by step, and the accuracies by epoch (in [0, 1]) beside it."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    loss_axes, accuracy_axes = figure.subplots(1, 2)
+    loss_axes.plot(np.arange(1, len(losses) + 1), losses, color="0.8", linewidth=0.6, label="step")
+    smooth = _smoothed(np.asarray(losses, dtype=float))
+    loss_axes.plot(np.arange(1, len(losses) + 1), smooth, color="C0", label="smoothed")
+    loss_axes.set(xlabel="step", ylabel="loss", yscale="log")
+    loss_axes.legend()
+    for values, label, style in (
+        (train_accuracy, "training (with dropout)", "o--"),
+        (test_accuracy, "test", "s-"),
+    ):
+        known = [(i + 1, 100 * v) for i, v in enumerate(values) if v is not None]
+        if known:
+            accuracy_axes.plot(*zip(*known, strict=True), style, label=label, markersize=4)
+    accuracy_axes.set(xlabel="epoch", ylabel="accuracy (%)")
+    accuracy_axes.xaxis.get_major_locator().set_params(integer=True)
+    if accuracy_axes.lines:
+        accuracy_axes.legend()
+    for axes in (loss_axes, accuracy_axes):
+        axes.grid(alpha=0.3)
+    if title:
+        figure.suptitle(title)
+    return figure
+
+
+def _smoothed(values: np.ndarray[Any, np.dtype[np.float64]], window: int = 50) -> Any:
+    """Return the mean of the last `window` values at each place."""
+    if not len(values):
+        return values
+    total = np.concatenate([[0.0], np.cumsum(values)])
+    end = np.arange(1, len(values) + 1)
+    start = np.maximum(end - window, 0)
+    return (total[end] - total[start]) / (end - start)
+
+
+def misclassified(
+    images: Any,
+    labels: Sequence[int],
+    answers: Sequence[int],
+    class_names: Sequence[str] | None = None,
+    title: str = "",
+    most: int = 48,
+) -> Figure:
+    """Draw pictures with their label and the network's other answer, as Figure 8-2 of the book.
+
+    Parameters
+    ----------
+    images : host array (N, H, W)
+        Grey, 0 for white paper.
+    labels, answers : sequence of int, (N,)
+        The right class and the answer.
+    class_names : sequence of str, optional
+        What the classes are called; their numbers by default.
+    most : int
+        How many at most; the first ones.
+    """
+    from matplotlib.figure import Figure
+
+    if not len(images) == len(labels) == len(answers):
+        raise ArgumentError(
+            f"images, labels and answers must be of one length, got {len(images)}, "
+            f"{len(labels)} and {len(answers)}."
+        )
+    names = class_names or [str(i) for i in range(1 + max([*labels, *answers], default=0))]
+    count = min(len(images), most)
+    columns = 8
+    rows = max(1, -(-count // columns))
+    figure = Figure(figsize=(9, 0.7 + 1.35 * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for i, axes in enumerate(grid.flat):
+        axes.set_axis_off()
+        if i < count:
+            axes.imshow(images[i], cmap="gray_r", interpolation="nearest")
+            axes.set_title(f"{names[labels[i]]} → {names[answers[i]]}", fontsize=8)
+    more = f" (the first {count} of {len(images)})" if count < len(images) else ""
+    figure.suptitle(f"{title}label → inference{more}" if count else f"{title}none misclassified")
+    return figure

@@ -1,0 +1,94 @@
+"""A training to and from a file: network, optimizer, and how far it came."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+from xpdl import files
+from xpdl.errors import ArgumentError, ModelFileError
+from xpdl.network import Network
+from xpdl.optimizers import Optimizer
+
+FILE_FORMAT = "xpdl-checkpoint-1"
+
+
+def save_checkpoint(
+    path: str | os.PathLike[str], network: Network, optimizer: Optimizer, notes: dict[str, Any]
+) -> None:
+    """Write all that is needed to go on to one safetensors file, whole or not at all.
+
+    Parameters
+    ----------
+    notes : dict
+        What else is to be known on going on, as JSON can hold it.
+    """
+    state = optimizer.state_dict()
+    tensors = {
+        f"network/{name}": network.backend.to_numpy(array)
+        for name, array in network.arrays().items()
+    }
+    for slot, arrays in state.pop("state").items():
+        tensors |= {f"optimizer/{slot}/{name}": array for name, array in arrays.items()}
+    metadata = {
+        "format": FILE_FORMAT,
+        "optimizer": json.dumps(state),
+        "notes": json.dumps(notes, allow_nan=False),
+    }
+    files.write_tensors(path, tensors, metadata)
+
+
+def load_checkpoint(
+    path: str | os.PathLike[str],
+    network: Network,
+    optimizer: Optimizer,
+    expected: dict[str, Any],
+) -> dict[str, Any]:
+    """Bring `network` and `optimizer` to where `path` left them; return its notes.
+
+    Parameters
+    ----------
+    expected : dict
+        Notes that must be the same now as when the checkpoint was written.
+
+    Raises
+    ------
+    ModelFileError
+        If the file is foreign, damaged, or of another network or optimizer.
+    ArgumentError
+        If a note in `expected` differs; the message names it. Nothing is changed then.
+    """
+    tensors, metadata = files.read_tensors(path)
+    if metadata.get("format") != FILE_FORMAT:
+        raise ModelFileError(f"{str(path)!r} is not a checkpoint of xpdl.")
+    try:
+        notes: dict[str, Any] = json.loads(metadata["notes"])
+        state = json.loads(metadata["optimizer"])
+        differ = [
+            f"{name} (then {notes.get(name)!r}, now {value!r})"
+            for name, value in expected.items()
+            if notes.get(name) != value
+        ]
+    except (KeyError, ValueError, AttributeError) as error:
+        raise ModelFileError(f"{str(path)!r} is damaged: {error!r}.") from error
+    if differ:
+        raise ArgumentError(
+            f"{str(path)!r} is of another training: {', '.join(differ)}. "
+            "Go on with the same, or start anew elsewhere."
+        )
+    state["state"] = {}
+    arrays = {}
+    for key, array in tensors.items():
+        room, _, name = key.partition("/")
+        if room == "network":
+            arrays[name] = array
+        else:
+            slot, _, name = name.partition("/")
+            state["state"].setdefault(slot, {})[name] = array
+    try:
+        optimizer.load_state_dict(state)
+        network.load_arrays(arrays)
+    except (ArgumentError, KeyError, TypeError) as error:
+        raise ModelFileError(f"{str(path)!r} does not fit: {error}") from error
+    return notes

@@ -1,0 +1,96 @@
+"""What a person sees while a network trains."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from xpdl.training.history import Epoch
+
+
+class Progress:
+    """A bar on the terminal during an epoch, and a line on standard output after it.
+
+    The bar shows epoch, loss, accuracy, images per second and the time left for the whole run. It
+    goes to standard error, and only if that is a terminal, so that a log holds whole lines.
+
+    Parameters
+    ----------
+    every : float
+        Seconds between two looks at the loss; each look makes a GPU wait.
+    """
+
+    def __init__(self, every: float = 0.5) -> None:
+        self.every = every
+        self.visible = sys.stderr.isatty()
+        self._bar: Any = None
+        self._next = 0.0
+
+    def begin(self, epoch: int, epochs: int, steps: int, images: int) -> None:
+        """Start the bar of epoch `epoch` of `epochs`."""
+        self._epoch, self._epochs, self._steps, self._images = epoch, epochs, steps, images
+        self._start = time.perf_counter()
+        self._next = self._start + self.every
+        if self.visible:
+            from tqdm import tqdm
+
+            self._bar = tqdm(
+                total=steps,
+                desc=f"epoch {epoch + 1}/{epochs}",
+                leave=False,
+                dynamic_ncols=True,
+                bar_format="{desc} |{bar}| {percentage:3.0f}%{postfix}",
+                mininterval=0,
+            )
+
+    def due(self) -> bool:
+        """Tell whether it is time to `show` again."""
+        return self.visible and time.perf_counter() >= self._next
+
+    def show(self, step: int, loss: float, accuracy: float | None) -> None:
+        """Show the loss and accuracy after `step` steps."""
+        now = time.perf_counter()
+        self._next = now + self.every
+        share = step / self._steps
+        spent = now - self._start
+        left = spent / share * (self._epochs - self._epoch - share)
+        parts = [f" loss {loss:.4f}"]
+        if accuracy is not None:
+            parts.append(f"accuracy {accuracy:.2%}")
+        parts += [f"{self._images * share / spent:,.0f} images/s", f"{_clock(left)} left"]
+        self._bar.set_postfix_str("  ".join(parts), refresh=False)
+        self._bar.update(step - self._bar.n)
+        self._bar.refresh()
+
+    def end(self, epoch: Epoch | None) -> None:
+        """Take the bar away, and print a line on the epoch if it was finished."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+        if epoch is None:
+            return
+        parts = [f"epoch {epoch.number + 1:>2}/{self._epochs}", f"loss {epoch.loss:.4f}"]
+        if epoch.train_accuracy is not None:
+            parts.append(f"train accuracy {epoch.train_accuracy:.2%}")
+        if epoch.test_accuracy is not None:
+            parts.append(f"test accuracy {epoch.test_accuracy:.2%}")
+        parts += [f"{self._images / epoch.seconds:,.0f} images/s", f"{epoch.seconds:.1f} s"]
+        print("  ".join(parts), flush=True)
+
+
+class Silence(Progress):
+    """Shows nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.visible = False
+
+    def end(self, epoch: Epoch | None) -> None:  # noqa: D102
+        return
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes:02}:{seconds:02}"

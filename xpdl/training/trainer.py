@@ -1,0 +1,237 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from xpdl import functions
+from xpdl.backends import Array
+from xpdl.datasets.batches import Batches
+from xpdl.errors import ArgumentError, DivergenceError
+from xpdl.network import Network, count_hits
+from xpdl.optimizers import Optimizer, get_optimizer
+from xpdl.precision import LossScale
+from xpdl.schedules import Schedule, get_schedule
+from xpdl.training.checkpoint import load_checkpoint, save_checkpoint
+from xpdl.training.history import Epoch, History
+from xpdl.training.progress import Progress, Silence
+
+Data: TypeAlias = tuple[Any, Any]
+Callback: TypeAlias = Callable[["Trainer", Epoch], object]
+
+
+class Trainer:
+    """Trains a network on batches of data, epoch by epoch.
+
+    The data is put on the network's device once. Losses and accuracies stay there too and are
+    read when the progress bar refreshes and at the end of an epoch.
+
+    Parameters
+    ----------
+    network : Network
+        What to train; changed in place.
+    train : (x, t)
+        Examples (N, ...) and targets, host arrays or arrays of the network's backend.
+    test : (x, t), optional
+        Data on which accuracy is measured after each epoch; nothing is chosen by it.
+    optimizer : str or Optimizer
+        A name, made with its default settings, or an optimizer.
+    epochs, batch_size : int
+        How many passes over the data, and how many examples a step.
+    schedule : str or Schedule, optional
+        A factor on the optimizer's learning rate, by position in the training.
+    callbacks : iterable of callable
+        Each is called as ``callback(trainer, epoch)`` after an epoch; it may set `stop`.
+    checkpoint : str or path, optional
+        A file that is written after each epoch. If it exists, `fit` goes on from there, and ends
+        as it would have without the interruption.
+    seed : int
+        For the order of the examples and the dropout masks.
+    progress : bool or Progress
+        Whether to show a bar and a line an epoch.
+
+    Attributes
+    ----------
+    history : History
+        What happened so far.
+    stop : bool
+        Set to end the training after the current epoch.
+
+    Raises
+    ------
+    ArgumentError, ShapeError, DTypeError, NonFiniteError
+        If an argument does not fit; labels and finiteness are checked here, once.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        train: Data,
+        test: Data | None = None,
+        *,
+        optimizer: str | Optimizer = "adam",
+        epochs: int = 20,
+        batch_size: int = 100,
+        schedule: str | Schedule | None = None,
+        callbacks: Iterable[Callback] = (),
+        checkpoint: str | os.PathLike[str] | None = None,
+        seed: int = 0,
+        progress: bool | Progress = True,
+    ) -> None:
+        if not isinstance(epochs, int) or epochs < 1:
+            raise ArgumentError(f"epochs must be an int of at least 1, got {epochs!r}.")
+        if not isinstance(seed, int) or seed < 0:
+            raise ArgumentError(f"seed must be an int of at least 0, got {seed!r}.")
+        self.network = network
+        self.optimizer = get_optimizer(optimizer)
+        self.epochs = epochs
+        self.schedule = get_schedule(schedule)
+        self.callbacks = list(callbacks)
+        self.checkpoint = None if checkpoint is None else Path(checkpoint)
+        self.seed = seed
+        self.history = History()
+        self.stop = False
+        self.batches = self._batches(train, batch_size)
+        self.test = None if test is None else self._batches(test, batch_size)
+        self.loss_scale = LossScale() if network.precision.mixed else None
+        self._learning_rate = self.optimizer.learning_rate
+        if isinstance(progress, Progress):
+            self.progress = progress
+        else:
+            self.progress = Progress() if progress else Silence()
+
+    def fit(self) -> History:
+        """Train for the epochs that are left, and return what happened.
+
+        Raises
+        ------
+        DivergenceError
+            If the loss is NaN or infinite.
+        """
+        if self.checkpoint is not None and self.checkpoint.exists():
+            self._resume()
+        while len(self.history.epochs) < self.epochs and not self.stop:
+            epoch = self._train_epoch(len(self.history.epochs))
+            if self.checkpoint is not None:
+                save_checkpoint(
+                    self.checkpoint, self.network, self.optimizer, self._notes(progress=True)
+                )
+            for callback in self.callbacks:
+                callback(self, epoch)
+        return self.history
+
+    def _train_epoch(self, number: int) -> Epoch:
+        network, steps = self.network, len(self.batches)
+        backend = network.backend
+        losses = backend.xp.zeros(steps, dtype=network.precision.accumulate)
+        hits = backend.xp.zeros((), dtype="int64")
+        classifies = network.loss_layer.classifies
+        seen, start, finished = 0, time.perf_counter(), None
+        network.reseed([self.seed, number])
+        self.progress.begin(number, self.epochs, steps, len(self.batches.x))
+        try:
+            for step, (x, t) in enumerate(self.batches.epoch(number)):
+                position = number + step / steps
+                rate = self._learning_rate * self.schedule(position, self.epochs)
+                self.optimizer.learning_rate = rate
+                losses[step], scores = self._step(x, t)
+                seen += len(x)
+                if classifies:
+                    hits += count_hits(scores, t)
+                if self.progress.due():
+                    recent = self._read_losses(losses[max(0, step - 99) : step + 1], step)
+                    accuracy = backend.item(hits) / seen if classifies else None
+                    self.progress.show(step + 1, float(recent.mean()), accuracy)
+            finished = Epoch(
+                number=number,
+                loss=float(self._read_losses(losses, steps - 1).mean(dtype=np.float64)),
+                train_accuracy=backend.item(hits) / seen if classifies else None,
+                test_accuracy=self._test_accuracy(),
+                learning_rate=rate,
+                seconds=time.perf_counter() - start,
+            )
+            self.history.losses += [float(loss) for loss in backend.to_numpy(losses)]
+            self.history.epochs.append(finished)
+        finally:
+            self.progress.end(finished)
+        return finished
+
+    def _step(self, x: Array, t: Array) -> tuple[Array, Array]:
+        """Train on one batch; return the loss and the scores behind it."""
+        network = self.network
+        if self.loss_scale is None:
+            result = network.forward_backward(x, t)
+            self.optimizer.update(network.params, network.grads)
+            return result
+        result = network.forward_backward(x, t, self.loss_scale.value)
+        gradient = network.grads.buffer
+        gradient *= 1 / self.loss_scale.value
+        finite = bool(network.backend.item(network.backend.xp.isfinite(gradient).all()))
+        if finite:
+            self.optimizer.update(network.params, network.grads)
+        self.loss_scale.update(finite)
+        return result
+
+    def _read_losses(self, losses: Array, last_step: int) -> Array:
+        """Bring losses to the host, and see that they are finite."""
+        host = self.network.backend.to_numpy(losses)
+        bad = (~np.isfinite(host)).nonzero()[0]
+        if len(bad):
+            step = len(self.history.losses) + last_step - len(host) + 1 + int(bad[0])
+            raise DivergenceError(
+                f"the loss became {host[bad[0]]} at step {step}; "
+                "use a lower learning rate, gradient clipping or another initialisation."
+            )
+        return host
+
+    def _test_accuracy(self) -> float | None:
+        if self.test is None or not self.network.loss_layer.classifies:
+            return None
+        return self.network.accuracy(self.test.x, self.test.t)
+
+    def _batches(self, data: Data, batch_size: int) -> Batches:
+        network = self.network
+        x, t = data
+        batches = Batches(x, t, batch_size, backend=network.backend, seed=self.seed)
+        if batches.x.shape[1:] != network.input_shape:
+            # One sample is enough for the network to say what it wants instead.
+            network.predict(batches.x[:1])
+        if network.loss_layer.classifies:
+            functions.check_targets(batches.t, (len(batches.t), *network.output_shape))
+            if batches.t.ndim == 1:
+                functions.check_labels(
+                    network.backend.to_numpy(batches.t), network.output_shape[0]
+                )
+        return batches
+
+    def _notes(self, progress: bool) -> dict[str, Any]:
+        """Return what a checkpoint says beside the arrays; without `progress`, what must agree."""
+        notes = {
+            "architecture": self.network.config(),
+            "epochs": self.epochs,
+            "batch_size": self.batches.batch_size,
+            "examples": len(self.batches.x),
+            "seed": self.seed,
+            "base_learning_rate": self._learning_rate,
+            "schedule": repr(self.schedule),
+        }
+        if progress:
+            scale = self.loss_scale
+            notes["loss_scale"] = None if scale is None else vars(scale)
+            notes["history"] = self.history.as_dict()
+        return notes
+
+    def _resume(self) -> None:
+        assert self.checkpoint is not None
+        notes = load_checkpoint(
+            self.checkpoint, self.network, self.optimizer, self._notes(progress=False)
+        )
+        self.history = History.from_dict(notes["history"])
+        if self.loss_scale is not None:
+            vars(self.loss_scale).update(notes["loss_scale"])
