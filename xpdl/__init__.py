@@ -18,7 +18,6 @@ from xpdl.network import Network
 from xpdl.storage import load
 from xpdl.training import History, Trainer
 
-
 __version__ = "0.1.0"
 
 __all__ = [

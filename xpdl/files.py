@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -79,12 +79,6 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
     """Write `content` to `path`, atomically."""
     with replacing(path) as stream:
         stream.write(content)
-
-
-def write_with(path: str | os.PathLike[str], write: Callable[[IO[bytes]], object]) -> None:
-    """Let `write(stream)` produce the content of `path`, atomically."""
-    with replacing(path) as stream:
-        write(stream)
 
 
 def write_json(path: str | os.PathLike[str], value: object) -> None:

@@ -46,7 +46,7 @@ def numerical_gradient(f: Callable[[Array], Any], x: Array, h: float = 1e-4) -> 
         below = f(x)
         x[index] = value
         gradient[index] = (above - below) / (2 * h)
-    return gradient  # type: ignore[no-any-return]
+    return gradient
 
 
 def _indices(shape: tuple[int, ...]) -> list[tuple[int, ...]]:

@@ -48,7 +48,7 @@ class Normal(Initializer):
 
     deviation: float = 0.01
 
-    def std(self, fan_in: int, fan_out: int) -> float:  # noqa: D102
+    def std(self, fan_in: int, fan_out: int) -> float:
         return self.deviation
 
 
@@ -61,7 +61,7 @@ class Xavier(Initializer):
 
     average: bool = False
 
-    def std(self, fan_in: int, fan_out: int) -> float:  # noqa: D102
+    def std(self, fan_in: int, fan_out: int) -> float:
         return math.sqrt(2 / (fan_in + fan_out) if self.average else 1 / fan_in)
 
 
@@ -69,7 +69,7 @@ class Xavier(Initializer):
 class He(Initializer):
     """sqrt(2 / fan_in), for ReLU. He et al. 2015."""
 
-    def std(self, fan_in: int, fan_out: int) -> float:  # noqa: D102
+    def std(self, fan_in: int, fan_out: int) -> float:
         return math.sqrt(2 / fan_in)
 
 
@@ -79,7 +79,7 @@ class Constant(Initializer):
 
     value: float = 0.0
 
-    def draw(  # noqa: D102
+    def draw(
         self, shape: tuple[int, ...], fan_in: int, fan_out: int, rng: np.random.Generator
     ) -> np.ndarray[Any, np.dtype[np.float64]]:
         return np.full(shape, self.value)

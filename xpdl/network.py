@@ -52,7 +52,7 @@ class Network:
 
     def __init__(
         self,
-        layers: Iterable[Layer] | Mapping[str, Layer],
+        layers: Sequential | Iterable[Layer] | Mapping[str, Layer],
         input_shape: Sequence[int],
         *,
         loss: Loss | None = None,
@@ -262,7 +262,7 @@ class Network:
             raise type(error)(f"{argument} and the network {self.name}: {error}") from error
         return a
 
-    # ---- moving, copying, saving ------------------------------------------------------------------
+    # ---- moving, copying, saving ---------------------------------------------------------------
 
     def to(self, backend: str | Backend) -> Network:
         """Move the network to another backend, and return it."""
@@ -339,22 +339,23 @@ class Network:
         }
         files.write_tensors(path, arrays, metadata)
 
-    # ---- looking at it ------------------------------------------------------------------------------
+    # ---- looking at it -------------------------------------------------------------------------
 
     def summary(self, batch_size: int = 100) -> str:
         """Return a table: layers, output shapes, parameter counts, memory for a batch."""
-        rows = [("input", "", _show(self.input_shape), 0)]
+        rows = [("input", "", _show(self.input_shape), "")]
+        total = 0
         activations = math.prod(self.input_shape)
         for name, layer, shape in _walk(self.body):
             count = sum(math.prod(spec.shape) for spec in layer.specs.values())
-            rows.append((name, repr(layer), _show(shape), count))
+            rows.append((name, repr(layer), _show(shape), f"{count:,}" if count else ""))
+            total += count
             activations += math.prod(shape)
         widths = max(len(row[0]) for row in rows), max(len(row[2]) for row in rows)
         lines = [
-            f"{name:<{widths[0]}}  {shape:>{widths[1]}}  {f'{count:,}' if count else '':>10}  {layer}"
+            f"{name:<{widths[0]}}  {shape:>{widths[1]}}  {count:>10}  {layer}"
             for name, layer, shape, count in rows
         ]
-        total = sum(row[3] for row in rows)
         precision = self.precision
         fixed = total * (precision.parameters.itemsize + precision.accumulate.itemsize)
         kept = batch_size * activations * precision.compute.itemsize
@@ -373,7 +374,7 @@ class Network:
 def count_hits(scores: Array, t: Array) -> Array:
     """Return how many rows of scores (N, K) are highest at their target, (), on the device."""
     classes = t if t.ndim == 1 else t.argmax(axis=1)
-    return (scores.argmax(axis=1) == classes).sum()  # type: ignore[no-any-return]
+    return (scores.argmax(axis=1) == classes).sum()
 
 
 def network_from_config(config: Mapping[str, Any], *, dtype: Any = None) -> Network:
@@ -381,7 +382,7 @@ def network_from_config(config: Mapping[str, Any], *, dtype: Any = None) -> Netw
     body = layer_from_config(config["body"])
     loss = Loss.classes[config["loss"]["type"]]()
     return Network(
-        body if isinstance(body, Sequential) else [body],
+        body if isinstance(body, Sequential) else Sequential([body]),
         config["input_shape"],
         loss=loss,
         dtype=dtype or config["dtype"],
@@ -403,7 +404,9 @@ def _shape(shape: Sequence[int]) -> Shape:
     try:
         numbers = tuple(int(n) for n in shape)
     except (TypeError, ValueError) as error:
-        raise ArgumentError(f"input_shape must be ints such as (1, 28, 28), got {shape!r}.") from error
+        raise ArgumentError(
+            f"input_shape must be ints such as (1, 28, 28), got {shape!r}."
+        ) from error
     if not numbers or min(numbers) < 1:
         raise ArgumentError(f"input_shape must be sizes of at least 1, got {shape!r}.")
     return numbers

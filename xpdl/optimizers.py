@@ -193,7 +193,7 @@ class SGD(Optimizer):
     def __init__(self, learning_rate: float = 0.01, **options: Any) -> None:
         super().__init__(learning_rate, **options)
 
-    def rule(self, backend: Backend, p: Array, g: Array, *memory: Array) -> None:  # noqa: D102
+    def rule(self, backend: Backend, p: Array, g: Array, *memory: Array) -> None:
         backend.sgd(p, g, self.learning_rate)
 
 
@@ -202,21 +202,21 @@ class Momentum(Optimizer):
 
     slots = ("v",)
 
-    def __init__(
-        self, learning_rate: float = 0.01, momentum: float = 0.9, **options: Any
-    ) -> None:
+    def __init__(self, learning_rate: float = 0.01, momentum: float = 0.9, **options: Any) -> None:
         super().__init__(learning_rate, **options)
         self.momentum = _fraction("momentum", momentum)
 
-    def rule(self, backend: Backend, p: Array, g: Array, *memory: Array) -> None:  # noqa: D102
-        backend.momentum(p, g, *memory, self.learning_rate, self.momentum)
+    def rule(self, backend: Backend, p: Array, g: Array, *memory: Array) -> None:
+        (v,) = memory
+        backend.momentum(p, g, v, self.learning_rate, self.momentum)
 
 
 class Nesterov(Momentum):
     """Momentum that looks one step ahead; see `Backend.nesterov`."""
 
-    def rule(self, backend: Backend, p: Array, g: Array, *memory: Array) -> None:  # noqa: D102
-        backend.nesterov(p, g, *memory, self.learning_rate, self.momentum)
+    def rule(self, backend: Backend, p: Array, g: Array, *memory: Array) -> None:
+        (v,) = memory
+        backend.nesterov(p, g, v, self.learning_rate, self.momentum)
 
 
 class AdaGrad(Optimizer):
@@ -227,14 +227,13 @@ class AdaGrad(Optimizer):
 
     slots = ("h",)
 
-    def __init__(
-        self, learning_rate: float = 0.01, epsilon: float = 1e-7, **options: Any
-    ) -> None:
+    def __init__(self, learning_rate: float = 0.01, epsilon: float = 1e-7, **options: Any) -> None:
         super().__init__(learning_rate, **options)
         self.epsilon = _number("epsilon", epsilon)
 
-    def rule(self, backend: Backend, p: Array, g: Array, *memory: Array) -> None:  # noqa: D102
-        backend.adagrad(p, g, *memory, self.learning_rate, self.epsilon)
+    def rule(self, backend: Backend, p: Array, g: Array, *memory: Array) -> None:
+        (h,) = memory
+        backend.adagrad(p, g, h, self.learning_rate, self.epsilon)
 
 
 class RMSProp(Optimizer):
@@ -253,8 +252,9 @@ class RMSProp(Optimizer):
         self.decay_rate = _fraction("decay_rate", decay_rate)
         self.epsilon = _number("epsilon", epsilon)
 
-    def rule(self, backend: Backend, p: Array, g: Array, *memory: Array) -> None:  # noqa: D102
-        backend.rmsprop(p, g, *memory, self.learning_rate, self.decay_rate, self.epsilon)
+    def rule(self, backend: Backend, p: Array, g: Array, *memory: Array) -> None:
+        (h,) = memory
+        backend.rmsprop(p, g, h, self.learning_rate, self.decay_rate, self.epsilon)
 
 
 class Adam(Optimizer):
@@ -275,7 +275,7 @@ class Adam(Optimizer):
         self.beta2 = _fraction("beta2", beta2)
         self.epsilon = _number("epsilon", epsilon)
 
-    def rule(self, backend: Backend, p: Array, g: Array, *memory: Array) -> None:  # noqa: D102
+    def rule(self, backend: Backend, p: Array, g: Array, *memory: Array) -> None:
         m, v = memory
         backend.adam(
             p, g, m, v, self.learning_rate, self.beta1, self.beta2, self.epsilon, self.iteration
@@ -326,16 +326,16 @@ def get_optimizer(choice: str | Optimizer, **options: Any) -> Optimizer:
 
 
 def gradient_norm(grads: Arrays) -> Array:
-    """Return the Euclidean norm over all arrays together, (), in float32 at least, on the device."""
+    """Return the Euclidean norm over all arrays together, (), in float32 at least."""
     blocks = _blocks(grads)
     backend = backend_of(*blocks.values())
     squares = [_sum_of_squares(g) for g in blocks.values()]
-    return backend.xp.sqrt(sum(squares[1:], start=squares[0]))  # type: ignore[no-any-return]
+    return backend.xp.sqrt(sum(squares[1:], start=squares[0]))
 
 
 def _sum_of_squares(g: Array) -> Array:
     wide = g.astype(accumulation_dtype(g.dtype), copy=False)
-    return (wide * wide).sum()  # type: ignore[no-any-return]
+    return (wide * wide).sum()
 
 
 def _blocks(arrays: Arrays) -> dict[str, Array]:

@@ -51,7 +51,14 @@ def load_with_notes(
         _expect_size(config, sum(a.size for a in arrays.values()))
         network = network_from_config(config, dtype=dtype)
         network.load_arrays(arrays)
-    except (ArgumentError, KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+    except (
+        ArgumentError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        ValueError,
+        RecursionError,
+    ) as error:
         reason = f"{type(error).__name__} {error}" if isinstance(error, KeyError) else str(error)
         raise ModelFileError(f"{str(path)!r} does not describe a network: {reason}") from error
     return network, about
@@ -63,8 +70,6 @@ def _expect_size(config: Any, stored: int) -> None:
     if not isinstance(body, Sequential):
         raise ModelFileError("its architecture is not a sequence of layers.")
     body.plan(tuple(config["input_shape"]))
-    wanted = sum(
-        math.prod(spec.shape) for _, leaf in body.leaves() for spec in leaf.specs.values()
-    )
+    wanted = sum(math.prod(spec.shape) for _, leaf in body.leaves() for spec in leaf.specs.values())
     if wanted > stored:
         raise ModelFileError(f"its layers want {wanted:,} parameters, it holds {stored:,} numbers.")

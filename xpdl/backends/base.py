@@ -76,7 +76,7 @@ class Backend:
 
     def item(self, a: Any) -> float:
         """Return the one number in `a` as a Python number. On a GPU this waits for it."""
-        return self.to_numpy(a).item()  # type: ignore[no-any-return]
+        return self.to_numpy(a).item()
 
     def synchronize(self) -> None:
         """Wait until all work given to the device is done; a CPU has none outstanding."""
@@ -96,7 +96,7 @@ class Backend:
         if a.dtype == np.float16:
             product: Array = self.xp.matmul(a.astype(np.float32), b.astype(np.float32))
             return product.astype(np.float16)
-        return self.xp.matmul(a, b)  # type: ignore[no-any-return]
+        return self.xp.matmul(a, b)
 
     # ---- windows ------------------------------------------------------------------------
 
@@ -222,14 +222,14 @@ class Backend:
 
     def relu(self, x: Array) -> Array:
         """Return max(x, 0), in the memory order of x."""
-        return self.xp.maximum(x, 0, out=self.xp.empty_like(x))  # type: ignore[no-any-return]
+        return self.xp.maximum(x, 0, out=self.xp.empty_like(x))
 
     def relu_backward(self, dout: Array, y: Array) -> Array:
         """Return dout where y, the output of `relu`, is positive, and 0 elsewhere."""
-        return self.xp.multiply(dout, y > 0, out=self.xp.empty_like(dout))  # type: ignore[no-any-return]
+        return self.xp.multiply(dout, y > 0, out=self.xp.empty_like(dout))
 
     def dropout_mask(self, generator: RandomGenerator, like: Array, ratio: float) -> Array:
-        """Return an array like `like` in shape and memory order: 0 with probability `ratio`, else 1.
+        """Return zeros, with probability `ratio`, and ones, in the shape and order of `like`.
 
         The numbers are drawn in float32, in the logical order of the axes.
         """
@@ -245,13 +245,13 @@ class Backend:
         p -= rate * g
 
     def momentum(self, p: Array, g: Array, v: Array, rate: float, momentum: float) -> None:
-        """v <- momentum v - rate g; p <- p + v. Book, equations 6.3 and 6.4."""
+        """V <- momentum v - rate g; p <- p + v. Book, equations 6.3 and 6.4."""
         v *= momentum
         v -= rate * g
         p += v
 
     def nesterov(self, p: Array, g: Array, v: Array, rate: float, momentum: float) -> None:
-        """v <- momentum v - rate g; p <- p + momentum v - rate g: the gradient one step ahead.
+        """V <- momentum v - rate g; p <- p + momentum v - rate g: the gradient one step ahead.
 
         Sutskever et al. 2013 in the form of Bengio et al. 2012 (arXiv:1212.0901), which keeps
         the parameters at the point where the gradient is taken.
@@ -261,14 +261,14 @@ class Backend:
         p += momentum * v - rate * g
 
     def adagrad(self, p: Array, g: Array, h: Array, rate: float, epsilon: float) -> None:
-        """h <- h + g*g; p <- p - rate g / (sqrt(h) + epsilon). Book, equations 6.5 and 6.6."""
+        """H <- h + g*g; p <- p - rate g / (sqrt(h) + epsilon). Book, equations 6.5 and 6.6."""
         h += g * g
         p -= rate * g / (self.xp.sqrt(h) + epsilon)
 
     def rmsprop(
         self, p: Array, g: Array, h: Array, rate: float, decay: float, epsilon: float
     ) -> None:
-        """h <- decay h + (1 - decay) g*g; p <- p - rate g / (sqrt(h) + epsilon). Hinton 2012."""
+        """H <- decay h + (1 - decay) g*g; p <- p - rate g / (sqrt(h) + epsilon). Hinton 2012."""
         h *= decay
         h += (1 - decay) * (g * g)
         p -= rate * g / (self.xp.sqrt(h) + epsilon)

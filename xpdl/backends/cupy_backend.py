@@ -29,22 +29,22 @@ class CupyBackend(Backend):
         self.xp = _import_cupy()
         self.array_type = self.xp.ndarray
 
-    def to_numpy(self, a: Any) -> Array:  # noqa: D102
-        return self.xp.asnumpy(a)  # type: ignore[no-any-return]
+    def to_numpy(self, a: Any) -> Array:
+        return self.xp.asnumpy(a)
 
-    def synchronize(self) -> None:  # noqa: D102
+    def synchronize(self) -> None:
         self.xp.cuda.get_current_stream().synchronize()
 
-    def generator(self, seed: int | Sequence[int]) -> RandomGenerator:  # noqa: D102
+    def generator(self, seed: int | Sequence[int]) -> RandomGenerator:
         # CuPy's own seeding takes one integer; the sequence is condensed as NumPy would.
         state = np.random.SeedSequence(seed).generate_state(1, np.uint64)
-        return self.xp.random.default_rng(int(state[0]))  # type: ignore[no-any-return]
+        return self.xp.random.default_rng(int(state[0]))
 
-    def matmul(self, a: Array, b: Array) -> Array:  # noqa: D102
+    def matmul(self, a: Array, b: Array) -> Array:
         # cuBLAS sums half-precision products in float32 by itself.
-        return self.xp.matmul(a, b)  # type: ignore[no-any-return]
+        return self.xp.matmul(a, b)
 
-    def describe(self) -> dict[str, str]:  # noqa: D102
+    def describe(self) -> dict[str, str]:
         runtime = self.xp.cuda.runtime
         properties = runtime.getDeviceProperties(self.xp.cuda.Device().id)
         free, total = runtime.memGetInfo()

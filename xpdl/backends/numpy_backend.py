@@ -27,9 +27,7 @@ class NumpyBackend(Backend):
 
     name = "numpy"
 
-    def convolution(  # noqa: D102
-        self, x: Array, W: Array, b: Array | None, stride: Pair, pad: Pair
-    ) -> Array:
+    def convolution(self, x: Array, W: Array, b: Array | None, stride: Pair, pad: Pair) -> Array:
         if x.dtype == np.float16:
             return super().convolution(x, W, b, stride, pad)
         fn, c, fh, fw = W.shape
@@ -50,7 +48,7 @@ class NumpyBackend(Backend):
         _workers.over(n, work)
         return y.transpose(0, 3, 1, 2)
 
-    def convolution_backward(  # noqa: D102
+    def convolution_backward(
         self, dout: Array, x: Array, W: Array, stride: Pair, pad: Pair, need_dx: bool = True
     ) -> tuple[Array | None, Array, Array]:
         if x.dtype == np.float16:
@@ -60,7 +58,7 @@ class NumpyBackend(Backend):
             return _backward_by_gradient_windows(dout, x, W, pad)
         return _backward_by_image_windows(dout, x, W, stride, pad, need_dx)
 
-    def max_pooling(  # noqa: D102
+    def max_pooling(
         self, x: Array, size: Pair, stride: Pair, pad: Pair, train: bool = False
     ) -> tuple[Array, Any]:
         if size != stride or pad != (0, 0):
@@ -72,7 +70,7 @@ class NumpyBackend(Backend):
         # Both are kept by other layers anyway, so the winners cost no memory.
         return y, (x, y) if train else None
 
-    def max_pooling_backward(  # noqa: D102
+    def max_pooling_backward(
         self, dout: Array, winners: Any, shape: Shape, size: Pair, stride: Pair, pad: Pair
     ) -> Array:
         if not isinstance(winners, tuple):
@@ -182,7 +180,9 @@ def _backward_by_image_windows(
                 target = dimage[block]
                 for i in range(fh):
                     for j in range(fw):
-                        target[:, i : i + sh * oh : sh, j : j + sw * ow : sw] += parts[:, :, :, i, j]
+                        target[:, i : i + sh * oh : sh, j : j + sw * ow : sw] += parts[
+                            :, :, :, i, j
+                        ]
         return total
 
     total = sum(_workers.over(n, work))

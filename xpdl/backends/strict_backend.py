@@ -95,7 +95,7 @@ class DeviceArray:
         # A NumPy number on the left of an operator comes this way, and is as good as a constant.
         if method == "__call__" and any(isinstance(a, np.generic) for a in inputs):
             return _Function(ufunc.__name__, ufunc)(*inputs, **options)
-        _numpy_function(ufunc.__name__)
+        return _numpy_function(ufunc.__name__)
 
     def __array_function__(self, function: Any, *_: Any) -> NoReturn:
         _numpy_function(function.__name__)
@@ -249,12 +249,13 @@ class _Function:
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         arguments = self._bound + arguments
         name, function = self.__name__, self._function
-        if name not in _TAKES_HOST_VALUES and isinstance(arguments[0], list | tuple):
-            if arguments[0] and not _holds_device_array(arguments[0]):
-                raise DeviceRuleError(
-                    f"xp.{name} was given a {type(arguments[0]).__name__}; CuPy takes only its own "
-                    "arrays here. Use Python's own function (math.prod, max ...) on sizes."
-                )
+        first = arguments[0] if arguments else None
+        on_host = isinstance(first, list | tuple) and first and not _holds_device_array(first)
+        if on_host and name not in _TAKES_HOST_VALUES:
+            raise DeviceRuleError(
+                f"xp.{name} was given a {type(first).__name__}; CuPy takes only its own "
+                "arrays here. Use Python's own function (math.prod, max ...) on sizes."
+            )
         host = [_unwrap(value, f"xp.{name}") for value in arguments]
         host_options = {key: _unwrap(value, f"xp.{name}") for key, value in options.items()}
         try:
@@ -332,18 +333,16 @@ class StrictBackend(Backend):
         self.transfers = Transfers()
         self.xp = DeviceModule(np, self)
 
-    def asarray(self, a: Any, dtype: Any = None) -> Array:  # noqa: D102
-        return self.xp.asarray(  # type: ignore[no-any-return]
-            a if self.owns(a) else host_array(a), dtype=dtype
-        )
+    def asarray(self, a: Any, dtype: Any = None) -> Array:
+        return self.xp.asarray(a if self.owns(a) else host_array(a), dtype=dtype)
 
-    def to_numpy(self, a: Any) -> Array:  # noqa: D102
+    def to_numpy(self, a: Any) -> Array:
         if not self.owns(a):
             return np.array(a)
         self.transfers.to_host += 1
-        return a._host.copy()  # type: ignore[no-any-return]
+        return a._host.copy()
 
-    def generator(self, seed: int | Sequence[int]) -> RandomGenerator:  # noqa: D102
+    def generator(self, seed: int | Sequence[int]) -> RandomGenerator:
         return _DeviceGenerator(seed)
 
 

@@ -88,8 +88,9 @@ def check_finite(x: Any) -> None:
         return
     # In parts, so that the check needs no second copy of the data.
     for start in range(0, len(x), 1000):
-        finite = np.isfinite(x[start : start + 1000]).reshape(len(x[start : start + 1000]), -1)
-        bad = (~finite.all(axis=1)).nonzero()[0]
+        part = x[start : start + 1000]
+        finite = np.isfinite(part).reshape(len(part), -1).all(axis=1)
+        bad = np.flatnonzero(~finite)
         if len(bad):
             raise NonFiniteError(
                 f"x holds NaN or infinity, first in example {start + bad[0]}; clean it first."

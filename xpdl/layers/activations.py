@@ -18,13 +18,13 @@ class ReLU(Layer):
     kind = "relu"
     y: Any = Kept()
 
-    def forward(self, x: Array, train: bool = False) -> Array:  # noqa: D102
+    def forward(self, x: Array, train: bool = False) -> Array:
         y = functions.relu(x)
         if train:
             self.y = y
         return y
 
-    def backward(self, dout: Array) -> Array:  # noqa: D102
+    def backward(self, dout: Array) -> Array:
         return backend_of(dout).relu_backward(dout, self.y)
 
 
@@ -37,14 +37,14 @@ class Sigmoid(Layer):
     kind = "sigmoid"
     y: Any = Kept()
 
-    def forward(self, x: Array, train: bool = False) -> Array:  # noqa: D102
+    def forward(self, x: Array, train: bool = False) -> Array:
         y = functions.sigmoid(x)
         if train:
             self.y = y
         return y
 
-    def backward(self, dout: Array) -> Array:  # noqa: D102
-        return dout * self.y * (1 - self.y)  # type: ignore[no-any-return]
+    def backward(self, dout: Array) -> Array:
+        return dout * self.y * (1 - self.y)
 
 
 class Tanh(Layer):
@@ -56,14 +56,14 @@ class Tanh(Layer):
     kind = "tanh"
     y: Any = Kept()
 
-    def forward(self, x: Array, train: bool = False) -> Array:  # noqa: D102
+    def forward(self, x: Array, train: bool = False) -> Array:
         y = functions.tanh(x)
         if train:
             self.y = y
         return y
 
-    def backward(self, dout: Array) -> Array:  # noqa: D102
-        return dout * (1 - self.y * self.y)  # type: ignore[no-any-return]
+    def backward(self, dout: Array) -> Array:
+        return dout * (1 - self.y * self.y)
 
 
 class Softmax(Layer):
@@ -77,13 +77,13 @@ class Softmax(Layer):
     kind = "softmax"
     y: Any = Kept()
 
-    def forward(self, x: Array, train: bool = False) -> Array:  # noqa: D102
+    def forward(self, x: Array, train: bool = False) -> Array:
         y = functions.softmax(x)
         if train:
             self.y = y
         return y
 
-    def backward(self, dout: Array) -> Array:  # noqa: D102
+    def backward(self, dout: Array) -> Array:
         wide = accumulation_dtype(dout.dtype)
         inner = (dout * self.y).sum(axis=-1, keepdims=True, dtype=wide)
-        return (self.y * (dout - inner)).astype(dout.dtype, copy=False)  # type: ignore[no-any-return]
+        return (self.y * (dout - inner)).astype(dout.dtype, copy=False)

@@ -55,11 +55,11 @@ class Affine(Layer):
             raise ArgumentError("b was given without W; write Affine(W, b) or Affine(units).")
         if units < 1:
             raise ArgumentError(f"units must be at least 1, got {units}.")
-        self.units = units
+        self.units = int(units)
         self.bias = bias
         self._initializer = get_initializer(weight_init)
 
-    def plan(self, input_shape: Shape) -> Shape:  # noqa: D102
+    def plan(self, input_shape: Shape) -> Shape:
         n_in = math.prod(input_shape)
         self.parameter(
             "W",
@@ -73,7 +73,7 @@ class Affine(Layer):
             self.parameter("b", (self.units,), Constant())
         return (self.units,)
 
-    def forward(self, x: Array, train: bool = False) -> Array:  # noqa: D102
+    def forward(self, x: Array, train: bool = False) -> Array:
         W = self.params["W"]
         if math.prod(x.shape[1:]) != len(W):
             raise ShapeError(f"Affine wants {len(W)} numbers a sample, got x of shape {x.shape}.")
@@ -85,7 +85,7 @@ class Affine(Layer):
             y += self.params["b"]
         return y
 
-    def backward(self, dout: Array) -> Array:  # noqa: D102
+    def backward(self, dout: Array) -> Array:
         W, x, backend = self.params["W"], self.x, backend_of(dout)
         self.set_gradient("W", backend.matmul(x.T, dout))
         if self.bias:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -206,8 +207,18 @@ class Layer:
         return {"type": type(self).__name__} | {name: getattr(self, name) for name in self.options}
 
     def __repr__(self) -> str:
-        options = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.options)
-        return f"{type(self).__name__}({options})"
+        """Return how to make the layer, without what is as usual."""
+        usual = inspect.signature(type(self)).parameters
+        shown = []
+        for name in self.options:
+            value = getattr(self, name)
+            if isinstance(value, tuple) and len(set(value)) == 1:
+                value = value[0]
+            if usual[name].default is inspect.Parameter.empty:
+                shown.append(repr(value))
+            elif value != usual[name].default:
+                shown.append(f"{name}={value!r}")
+        return f"{type(self).__name__}({', '.join(shown)})"
 
 
 def layer_from_config(config: Mapping[str, Any]) -> Layer:
@@ -233,9 +244,7 @@ def pair(argument: str, value: int | Sequence[int], least: int) -> tuple[int, in
     """Return `value`, one int or two, as (vertical, horizontal)."""
     both = (value, value) if isinstance(value, int) else tuple(value)
     if len(both) != 2 or not all(isinstance(v, int) and v >= least for v in both):
-        raise ArgumentError(
-            f"{argument} must be an int >= {least} or two of them, got {value!r}."
-        )
+        raise ArgumentError(f"{argument} must be an int >= {least} or two of them, got {value!r}.")
     return both[0], both[1]
 
 

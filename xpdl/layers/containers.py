@@ -21,16 +21,16 @@ class Flatten(Layer):
     kind = "flatten"
     shape: Any = Kept()
 
-    def plan(self, input_shape: Shape) -> Shape:  # noqa: D102
+    def plan(self, input_shape: Shape) -> Shape:
         return (math.prod(input_shape),)
 
-    def forward(self, x: Array, train: bool = False) -> Array:  # noqa: D102
+    def forward(self, x: Array, train: bool = False) -> Array:
         if train:
             self.shape = x.shape
         return x.reshape(len(x), math.prod(x.shape[1:]))
 
-    def backward(self, dout: Array) -> Array:  # noqa: D102
-        return dout.reshape(self.shape)  # type: ignore[no-any-return]
+    def backward(self, dout: Array) -> Array:
+        return dout.reshape(self.shape)
 
 
 class Sequential(Layer):
@@ -74,25 +74,25 @@ class Sequential(Layer):
             self.shapes[name] = shape
         return shape
 
-    def forward(self, x: Array, train: bool = False) -> Array:  # noqa: D102
+    def forward(self, x: Array, train: bool = False) -> Array:
         for layer in self.layers.values():
             x = layer.forward(x, train)
         return x
 
-    def backward(self, dout: Array) -> Array:  # noqa: D102
+    def backward(self, dout: Array) -> Array:
         for layer in reversed(self.layers.values()):
             dout = layer.backward(dout)
         return dout
 
-    def leaves(self, prefix: str = "") -> Iterator[tuple[str, Layer]]:  # noqa: D102
+    def leaves(self, prefix: str = "") -> Iterator[tuple[str, Layer]]:
         for name, layer in self.layers.items():
             yield from layer.leaves(f"{prefix}.{name}" if prefix else name)
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Sequential:  # noqa: D102
+    def from_config(cls, config: Mapping[str, Any]) -> Sequential:
         return cls({name: layer_from_config(layer) for name, layer in config["layers"].items()})
 
-    def config(self) -> dict[str, Any]:  # noqa: D102
+    def config(self) -> dict[str, Any]:
         layers = {name: layer.config() for name, layer in self.layers.items()}
         return {"type": type(self).__name__, "layers": layers}
 
@@ -108,17 +108,17 @@ class Residual(Sequential):
 
     kind = "residual"
 
-    def plan(self, input_shape: Shape) -> Shape:  # noqa: D102
+    def plan(self, input_shape: Shape) -> Shape:
         shape = super().plan(input_shape)
         if shape != input_shape:
             raise ShapeError(f"Residual adds its input {input_shape} to its output {shape}.")
         return shape
 
-    def forward(self, x: Array, train: bool = False) -> Array:  # noqa: D102
-        return x + super().forward(x, train)  # type: ignore[no-any-return]
+    def forward(self, x: Array, train: bool = False) -> Array:
+        return x + super().forward(x, train)
 
-    def backward(self, dout: Array) -> Array:  # noqa: D102
-        return dout + super().backward(dout)  # type: ignore[no-any-return]
+    def backward(self, dout: Array) -> Array:
+        return dout + super().backward(dout)
 
 
 def _named(layers: list[Layer]) -> dict[str, Layer]:

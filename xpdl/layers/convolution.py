@@ -68,7 +68,7 @@ class Convolution(Layer):
             raise ArgumentError("size is missing: the height and width of a filter, such as 3.")
         if remainder not in ("error", "drop"):
             raise ArgumentError(f"remainder must be 'error' or 'drop', got {remainder!r}.")
-        self.filters = filters
+        self.filters = int(filters)
         self.size = pair("size", size, least=1)  # type: ignore[arg-type]
         self.stride = pair("stride", stride, least=1)
         self.pad = pair("pad", pad, least=0)
@@ -76,7 +76,7 @@ class Convolution(Layer):
         self.remainder = remainder
         self._initializer = get_initializer(weight_init)
 
-    def plan(self, input_shape: Shape) -> Shape:  # noqa: D102
+    def plan(self, input_shape: Shape) -> Shape:
         c, h, w = image_shape("Convolution", input_shape)
         counts = window_counts((h, w), self.size, self.stride, self.pad, self.remainder)
         area = self.size[0] * self.size[1]
@@ -92,7 +92,7 @@ class Convolution(Layer):
             self.parameter("b", (self.filters,), Constant())
         return (self.filters, *counts)
 
-    def forward(self, x: Array, train: bool = False) -> Array:  # noqa: D102
+    def forward(self, x: Array, train: bool = False) -> Array:
         W, b = self.params["W"], self.params["b"] if self.bias else None
         if x.ndim != 4 or x.shape[1] != W.shape[1]:
             raise ShapeError(
@@ -103,7 +103,7 @@ class Convolution(Layer):
             self.x = x
         return backend_of(x, W).convolution(x, W, b, self.stride, self.pad)
 
-    def backward(self, dout: Array) -> Array:  # noqa: D102
+    def backward(self, dout: Array) -> Array:
         dx, dW, db = backend_of(dout).convolution_backward(
             dout, self.x, self.params["W"], self.stride, self.pad, self.input_gradient
         )

@@ -51,7 +51,7 @@ class Dropout(Layer):
             self._generators[backend.name] = backend.generator(self._seed)
         return self._generators[backend.name]
 
-    def forward(self, x: Array, train: bool = False) -> Array:  # noqa: D102
+    def forward(self, x: Array, train: bool = False) -> Array:
         keep = 1 - self.ratio
         if not train:
             return x * keep if self.scale_at == "inference" else x
@@ -59,7 +59,7 @@ class Dropout(Layer):
         self.mask = backend.dropout_mask(self._generator(backend), x, self.ratio)
         if self.scale_at == "training":
             self.mask = self.mask / keep
-        return x * self.mask  # type: ignore[no-any-return]
+        return x * self.mask
 
-    def backward(self, dout: Array) -> Array:  # noqa: D102
-        return dout * self.mask  # type: ignore[no-any-return]
+    def backward(self, dout: Array) -> Array:
+        return dout * self.mask

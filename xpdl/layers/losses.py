@@ -46,7 +46,7 @@ class SoftmaxWithLoss(Loss):
     y: Any = Kept()
     t: Any = Kept()
 
-    def forward(self, x: Array, t: Array) -> Array:  # noqa: D102
+    def forward(self, x: Array, t: Array) -> Array:
         if x.ndim != 2:
             raise ShapeError(f"scores must be (N, K), got x of shape {x.shape}.")
         if not len(x):
@@ -56,10 +56,10 @@ class SoftmaxWithLoss(Loss):
         self.y, self.t, self._dtype = backend_of(x, t).xp.exp(log_y), t, x.dtype
         return functions.mean_cross_entropy(log_y, t)
 
-    def backward(self, dout: float | Array = 1.0) -> Array:  # noqa: D102
+    def backward(self, dout: float | Array = 1.0) -> Array:
         y, t = self.y, self.t
         dx = (y - functions.as_distribution(t, y)) * (dout / len(y))
-        return dx.astype(self._dtype, copy=False)  # type: ignore[no-any-return]
+        return dx.astype(self._dtype, copy=False)
 
 
 class IdentityWithLoss(Loss):
@@ -72,13 +72,13 @@ class IdentityWithLoss(Loss):
 
     difference: Any = Kept()
 
-    def forward(self, x: Array, t: Array) -> Array:  # noqa: D102
+    def forward(self, x: Array, t: Array) -> Array:
         if not len(x):
             raise ArgumentError("the batch is empty; the mean loss of nothing is undefined.")
         loss = functions.sum_squared_error(x, t)
         self.difference = (x - t).astype(x.dtype, copy=False)
         return loss
 
-    def backward(self, dout: float | Array = 1.0) -> Array:  # noqa: D102
+    def backward(self, dout: float | Array = 1.0) -> Array:
         dx = self.difference * (dout / len(self.difference))
-        return dx.astype(self.difference.dtype, copy=False)  # type: ignore[no-any-return]
+        return dx.astype(self.difference.dtype, copy=False)

@@ -44,7 +44,7 @@ class BatchNormalization(Layer):
         self.momentum = float(momentum)
         self.epsilon = float(epsilon)
 
-    def plan(self, input_shape: Shape) -> Shape:  # noqa: D102
+    def plan(self, input_shape: Shape) -> Shape:
         if len(input_shape) not in (1, 3):
             raise ShapeError(f"BatchNormalization wants (D,) or (C, H, W), got {input_shape}.")
         features = input_shape[:1]
@@ -54,7 +54,7 @@ class BatchNormalization(Layer):
         self.statistic("running_var", features, 1.0)
         return input_shape
 
-    def forward(self, x: Array, train: bool = False) -> Array:  # noqa: D102
+    def forward(self, x: Array, train: bool = False) -> Array:
         gamma, beta = self.params["gamma"], self.params["beta"]
         if x.ndim not in (2, 4) or x.shape[1:2] != gamma.shape:
             raise ShapeError(
@@ -78,7 +78,7 @@ class BatchNormalization(Layer):
             self.xn, self.inverse_std = xn, inverse_std
         return (_along(gamma, x) * xn + _along(beta, x)).astype(x.dtype, copy=False)
 
-    def backward(self, dout: Array) -> Array:  # noqa: D102
+    def backward(self, dout: Array) -> Array:
         axes, xn = _others(dout), self.xn
         wide = dout.astype(xn.dtype, copy=False)
         dgamma, dbeta = (wide * xn).sum(axis=axes), wide.sum(axis=axes)
@@ -87,7 +87,7 @@ class BatchNormalization(Layer):
         count = dout.size // dout.shape[1]
         centred = wide - _along(dbeta / count, dout) - xn * _along(dgamma / count, dout)
         dx = _along(self.params["gamma"] * self.inverse_std, dout) * centred
-        return dx.astype(dout.dtype, copy=False)  # type: ignore[no-any-return]
+        return dx.astype(dout.dtype, copy=False)
 
     def _remember(self, mean: Array, variance: Array) -> None:
         for name, batch in (("running_mean", mean), ("running_var", variance)):

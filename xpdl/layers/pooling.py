@@ -32,7 +32,7 @@ class _Pooling(Layer):
 
     def __init__(
         self,
-        size: int | Sequence[int] = 2,
+        size: int | Sequence[int],
         stride: int | Sequence[int] | None = None,
         pad: int | Sequence[int] = 0,
         *,
@@ -72,14 +72,14 @@ class MaxPooling(_Pooling):
     __doc__ += (_Pooling.__doc__ or "").partition("\n\n")[2]
     winners: Any = Kept()
 
-    def forward(self, x: Array, train: bool = False) -> Array:  # noqa: D102
+    def forward(self, x: Array, train: bool = False) -> Array:
         self._check(x)
         y, winners = backend_of(x).max_pooling(x, self.size, self.stride, self.pad, train)
         if train:
             self.winners, self.shape = winners, x.shape
         return y
 
-    def backward(self, dout: Array) -> Array:  # noqa: D102
+    def backward(self, dout: Array) -> Array:
         return backend_of(dout).max_pooling_backward(
             dout, self.winners, self.shape, self.size, self.stride, self.pad
         )
@@ -95,13 +95,13 @@ class AveragePooling(_Pooling):
 
     __doc__ += (_Pooling.__doc__ or "").partition("\n\n")[2]
 
-    def forward(self, x: Array, train: bool = False) -> Array:  # noqa: D102
+    def forward(self, x: Array, train: bool = False) -> Array:
         self._check(x)
         if train:
             self.shape = x.shape
         return backend_of(x).average_pooling(x, self.size, self.stride, self.pad)
 
-    def backward(self, dout: Array) -> Array:  # noqa: D102
+    def backward(self, dout: Array) -> Array:
         return backend_of(dout).average_pooling_backward(
             dout, self.shape, self.size, self.stride, self.pad
         )
@@ -116,10 +116,10 @@ class GlobalAveragePooling(Layer):
     kind = "pool"
     shape: Any = Kept()
 
-    def plan(self, input_shape: Shape) -> Shape:  # noqa: D102
+    def plan(self, input_shape: Shape) -> Shape:
         return image_shape("GlobalAveragePooling", input_shape)[:1]
 
-    def forward(self, x: Array, train: bool = False) -> Array:  # noqa: D102
+    def forward(self, x: Array, train: bool = False) -> Array:
         if x.ndim != 4:
             raise ShapeError(f"GlobalAveragePooling wants x (N, C, H, W), got {x.shape}.")
         if train:
@@ -127,7 +127,7 @@ class GlobalAveragePooling(Layer):
         mean = x.mean(axis=(2, 3), dtype=accumulation_dtype(x.dtype))
         return mean.astype(x.dtype, copy=False)
 
-    def backward(self, dout: Array) -> Array:  # noqa: D102
+    def backward(self, dout: Array) -> Array:
         _, _, h, w = self.shape
         share = (dout / (h * w))[:, :, None, None]
-        return array_module(dout).broadcast_to(share, self.shape)  # type: ignore[no-any-return]
+        return array_module(dout).broadcast_to(share, self.shape)

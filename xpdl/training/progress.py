@@ -86,7 +86,7 @@ class Silence(Progress):
         super().__init__()
         self.visible = False
 
-    def end(self, epoch: Epoch | None) -> None:  # noqa: D102
+    def end(self, epoch: Epoch | None) -> None:
         return
 
 

@@ -205,9 +205,7 @@ class Trainer:
         if network.loss_layer.classifies:
             functions.check_targets(batches.t, (len(batches.t), *network.output_shape))
             if batches.t.ndim == 1:
-                functions.check_labels(
-                    network.backend.to_numpy(batches.t), network.output_shape[0]
-                )
+                functions.check_labels(network.backend.to_numpy(batches.t), network.output_shape[0])
         return batches
 
     def _notes(self, progress: bool) -> dict[str, Any]:

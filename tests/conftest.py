@@ -1,0 +1,51 @@
+"""What all tests share: the backends, one seed, and a clean choice of backend."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+
+import xpdl
+from xpdl.backends import Backend, available_backends
+
+settings.register_profile(
+    "xpdl",
+    deadline=None,
+    max_examples=25,
+    derandomize=True,
+    # The backend fixture only chooses a device; examples may share it.
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+settings.load_profile("xpdl")
+
+BACKENDS = [
+    "numpy",
+    "strict",
+    "generic",
+    pytest.param("cupy", marks=pytest.mark.gpu),
+]
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
+    """Each backend in turn, active for the test; a visible skip where it is not to be had."""
+    state = available_backends()[request.param]
+    if state != "ready":
+        pytest.skip(state)
+    with xpdl.use_backend(request.param) as active:
+        yield active
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """Random numbers on the host, the same in every run."""
+    return np.random.default_rng(20160924)
+
+
+@pytest.fixture(autouse=True)
+def _no_float_surprises(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the user's own settings out of the tests, but for the backend under test."""
+    monkeypatch.delenv("XPDL_DTYPE", raising=False)

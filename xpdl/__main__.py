@@ -1,0 +1,7 @@
+"""``python -m xpdl``: the command ``xpdl``."""
+
+import sys
+
+from xpdl.cli import main
+
+sys.exit(main())

@@ -1,0 +1,312 @@
+"""The command ``xpdl``: parse, call, print."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import xpdl
+from xpdl.backends import BACKEND_NAMES, available_backends, get_backend, use_backend
+from xpdl.backends.threads import thread_count
+from xpdl.datasets import DATA_SETS, data_folder, folder_status, prepare_digit
+from xpdl.errors import BackendUnavailableError, XpdlError
+from xpdl.functions import softmax
+from xpdl.models import MODELS
+from xpdl.optimizers import BY_NAME as OPTIMIZERS
+from xpdl.precision import PRECISIONS, get_precision
+from xpdl.schedules import BY_NAME as SCHEDULES
+from xpdl.storage import load_with_notes
+from xpdl.training.recipes import RECIPES
+from xpdl.training.run import LOADERS, Result, Run, evaluate, make_options
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}. See {self.prog} --help.\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code: 0, 2 for bad input, 130 for Ctrl-C."""
+    options = _parser().parse_args(arguments)
+    try:
+        if options.backend is not None:
+            use_backend(options.backend)
+        get_precision(options.dtype)
+        code: int = options.run(options)
+        sys.stdout.flush()
+        return code
+    except XpdlError as error:
+        print(f"xpdl {options.command}: {error}", file=sys.stderr)
+        return 2
+    except MemoryError:
+        print(
+            f"xpdl {options.command}: out of memory; use a smaller --batch-size or network.",
+            file=sys.stderr,
+        )
+        return 2
+    except KeyboardInterrupt:
+        print(f"xpdl {options.command}: interrupted.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output is gone; Python must not complain about it again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
+        prog="xpdl",
+        description="Train the networks of the book Deep Learning from Scratch.",
+        epilog="Start with: xpdl train",
+    )
+    parser.add_argument("--version", action="version", version=f"xpdl {xpdl.__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_train(commands)
+    _add_evaluate(commands)
+    _add_predict(commands)
+    _add_info(commands)
+    return parser
+
+
+def _add(
+    commands: Any, name: str, run: Callable[[argparse.Namespace], int], text: str, example: str
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=text,
+        description=text[0].upper() + text[1:] + ".",
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument(
+        "--backend", metavar="NAME", help=f"{', '.join(BACKEND_NAMES)} (default: XPDL_BACKEND)"
+    )
+    parser.add_argument(
+        "--dtype", metavar="TYPE", help=f"{', '.join(PRECISIONS)} (default: XPDL_DTYPE)"
+    )
+    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 0, got {text!r}")
+    return int(text)
+
+
+def _rate(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a number above 0, got {text!r}")
+    return value
+
+
+# ---- train --------------------------------------------------------------------------------------
+
+
+def _add_train(commands: Any) -> None:
+    parser = _add(
+        commands,
+        "train",
+        _train,
+        "train a network on MNIST and leave it in a folder",
+        "xpdl train --model SimpleConvNet --epochs 2 --out runs/simple",
+    )
+    add = parser.add_argument
+    recipes = "; ".join(f"{name}: {recipe.about}" for name, recipe in RECIPES.items())
+    add("--recipe", metavar="NAME", help=f"where the other options come from ({recipes})")
+    add("--model", metavar="NAME", help=", ".join(MODELS))
+    add("--data", metavar="NAME", help=f"{', '.join(LOADERS)} (default: mnist)")
+    add("--epochs", type=_count, metavar="N", help="passes over the training data")
+    add("--batch-size", type=_count, metavar="N", help="images a step")
+    add("--optimizer", metavar="NAME", help=", ".join(OPTIMIZERS))
+    add("--learning-rate", type=_rate, metavar="RATE", help="its peak, if it has a schedule")
+    add("--schedule", metavar="NAME", help=", ".join(SCHEDULES))
+    add("--seed", type=_seed, metavar="N", help="for weights, order and dropout (default: 0)")
+    add("--out", metavar="DIR", help="the run's folder (default: runs/<model>-<time>)")
+    add("--resume", metavar="RUN", help="go on with an interrupted run")
+
+
+def _train(options: argparse.Namespace) -> int:
+    names = ("model", "epochs", "batch_size", "optimizer", "learning_rate", "schedule")
+    overrides = {name: getattr(options, name) for name in names}
+    if options.resume is not None:
+        given = [
+            "--" + name.replace("_", "-")
+            for name in (*names, "recipe", "data", "seed", "dtype", "out")
+            if getattr(options, name) is not None
+        ]
+        if given:
+            return _complain(options, f"--resume takes the run's own options; omit {given[0]}.")
+        run = Run.resume(options.resume)
+    else:
+        run = Run(
+            make_options(
+                options.recipe or "fast",
+                data=options.data or "mnist",
+                seed=options.seed or 0,
+                dtype=options.dtype,
+                **overrides,
+            ),
+            options.out,
+        )
+    o = run.options
+    print(
+        f"{o.model} on {o.data}: {o.epochs} {'epoch' if o.epochs == 1 else 'epochs'}, {o.optimizer}"
+        f" {o.learning_rate:g} ({o.schedule}), batch {o.batch_size}, seed {o.seed}, {o.dtype} on "
+        f"{o.backend}",
+        flush=True,
+    )
+    if o.dtype == "float16" and o.backend != "cupy":
+        print("float16 is emulated on a CPU: products are computed in float32, and it is slow.")
+    try:
+        result = run.fit()
+    except KeyboardInterrupt:
+        done = len(run.trainer.history.epochs)
+        print(
+            f"xpdl train: interrupted after {done} of {o.epochs} epochs; the network as it is now "
+            f"is in {run.folder}. Go on with: xpdl train --resume {run.folder}",
+            file=sys.stderr,
+        )
+        return 130
+    print(f"{_score(result)}, trained in {result.seconds:.1f} s")
+    print(f"{result.folder}: {', '.join(sorted(path.name for path in result.folder.iterdir()))}")
+    return 0
+
+
+def _complain(options: argparse.Namespace, message: str) -> int:
+    print(f"xpdl {options.command}: {message}", file=sys.stderr)
+    return 2
+
+
+def _score(result: Result) -> str:
+    return f"test accuracy {result.accuracy:.2%} ({result.wrong} of {result.images:,} wrong)"
+
+
+# ---- evaluate and predict -----------------------------------------------------------------------
+
+
+def _add_evaluate(commands: Any) -> None:
+    parser = _add(
+        commands,
+        "evaluate",
+        _evaluate,
+        "measure a trained network on the test images",
+        "xpdl evaluate runs/simple",
+    )
+    parser.add_argument("network", metavar="RUN", help="a run's folder, or a .safetensors file")
+    parser.add_argument("--data", metavar="NAME", help="another data set than it was trained on")
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    network, about = load_with_notes(options.network, dtype=options.dtype)
+    data = options.data or about.get("data", "mnist")
+    result, loss = evaluate(network, data, Path(options.network))
+    print(f"{network.name} on {data}: {_score(result)}, loss {loss:.4f}, {result.seconds:.1f} s")
+    return 0
+
+
+def _add_predict(commands: Any) -> None:
+    parser = _add(
+        commands,
+        "predict",
+        _predict,
+        "say what pictures show",
+        "xpdl predict runs/simple seven.png",
+    )
+    parser.add_argument("network", metavar="RUN", help="a run's folder, or a .safetensors file")
+    parser.add_argument("images", metavar="IMAGE", nargs="+", help="PNG, JPEG ... of one digit")
+
+
+def _predict(options: argparse.Namespace) -> int:
+    network, about = load_with_notes(options.network, dtype=options.dtype)
+    names = about.get("class_names") or [str(i) for i in range(network.output_shape[0])]
+    code = 0
+    for path in options.images:
+        try:
+            digit = prepare_digit(path)
+        except XpdlError as error:
+            code = _complain(options, str(error))
+            continue
+        x = network.backend.asarray(digit.reshape(1, *network.input_shape))
+        probabilities = network.backend.to_numpy(softmax(network.predict(x)))[0]
+        best = probabilities.argsort()[::-1][:3]
+        answers = ", ".join(f"{names[i]} ({probabilities[i]:.1%})" for i in best)
+        print(f"{path}: {answers}")
+    return code
+
+
+# ---- info ---------------------------------------------------------------------------------------
+
+
+def _add_info(commands: Any) -> None:
+    _add(
+        commands,
+        "info",
+        _info,
+        "show backends, threads, libraries and data",
+        "xpdl info --backend cupy",
+    )
+
+
+def _info(options: argparse.Namespace) -> int:
+    from threadpoolctl import threadpool_info
+
+    try:
+        active, libraries = get_backend().name, get_backend().describe()
+    except BackendUnavailableError:
+        active, libraries = "", {}  # the list below says why
+    _section(
+        "xpdl",
+        {
+            "version": xpdl.__version__,
+            "Python": f"{platform.python_version()} on {platform.platform()}",
+            **libraries,
+        },
+    )
+    backends = {
+        name: state + (", active" if name == active else "")
+        for name, state in available_backends().items()
+    }
+    _section("backends", backends)
+    blas = {
+        f"BLAS ({library['internal_api']})": f"{library['num_threads']} threads, "
+        f"{library.get('version')}, {library.get('architecture', 'unknown architecture')}"
+        for library in threadpool_info()
+        if library["user_api"] == "blas"
+    }
+    _section(
+        "computing",
+        {
+            "float policy": get_precision(options.dtype).name,
+            "threads": f"{thread_count()} of {os.cpu_count()} cores",
+            **blas,
+        },
+    )
+    for name in DATA_SETS:
+        states = {status.name: status.state for status in folder_status(name)}
+        _section(f"data: {name} in {data_folder(name)}", states)
+    return 0
+
+
+def _section(title: str, rows: dict[str, str]) -> None:
+    print(title)
+    width = max(map(len, rows))
+    for label, text in rows.items():
+        print(f"  {label:<{width}}  {text}")

@@ -1,0 +1,30 @@
+"""The data: MNIST and Fashion-MNIST, fetched and verified, and pictures made to look like them."""
+
+from xpdl.datasets.catalogue import DATA_SETS
+from xpdl.datasets.idx import decode_idx, encode_idx
+from xpdl.datasets.mnist import (
+    CLASS_NAMES,
+    MnistArrays,
+    load_fashion_mnist,
+    load_mnist,
+    read_mnist,
+    split_validation,
+)
+from xpdl.datasets.picture import prepare_digit
+from xpdl.datasets.sources import FileStatus, data_folder, folder_status
+
+__all__ = [
+    "CLASS_NAMES",
+    "DATA_SETS",
+    "FileStatus",
+    "MnistArrays",
+    "data_folder",
+    "decode_idx",
+    "encode_idx",
+    "folder_status",
+    "load_fashion_mnist",
+    "load_mnist",
+    "prepare_digit",
+    "read_mnist",
+    "split_validation",
+]

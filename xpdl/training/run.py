@@ -1,0 +1,283 @@
+"""A training run: from options to a folder that holds the network and what is known of it.
+
+The folder ends with ``model.safetensors``, ``history.json`` (options, losses, accuracies, machine),
+``curves.png`` and ``misclassified.png``. While the run lasts, ``checkpoint.safetensors`` holds the
+last whole epoch.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xpdl import files, plots
+from xpdl.backends import Array, get_backend
+from xpdl.datasets import CLASS_NAMES, load_fashion_mnist, load_mnist
+from xpdl.errors import ArgumentError, ModelFileError, UnknownNameError
+from xpdl.models import MODELS, make_model
+from xpdl.network import Network
+from xpdl.optimizers import get_optimizer
+from xpdl.precision import get_precision
+from xpdl.training.progress import Progress
+from xpdl.training.recipes import RECIPES
+from xpdl.training.trainer import Trainer
+
+MODEL, HISTORY, CHECKPOINT = "model.safetensors", "history.json", "checkpoint.safetensors"
+CURVES, MISCLASSIFIED = "curves.png", "misclassified.png"
+
+LOADERS = {"mnist": load_mnist, "fashion-mnist": load_fashion_mnist}
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """All that decides how a run goes; a run's ``history.json`` keeps them."""
+
+    data: str
+    model: str
+    model_options: dict[str, Any]
+    optimizer: str
+    learning_rate: float
+    schedule: str
+    epochs: int
+    batch_size: int
+    seed: int
+    backend: str
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run, or an evaluation, came to."""
+
+    folder: Path
+    accuracy: float
+    wrong: int
+    images: int
+    seconds: float
+
+
+def make_options(recipe: str, *, data: str, seed: int, dtype: Any, **overrides: Any) -> RunOptions:
+    """Return the options of a recipe, with those in `overrides` that are not None in its place.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such recipe, data set, model, optimizer, schedule or dtype.
+    """
+    for kind, name, known in (("recipe", recipe, RECIPES), ("data set", data, LOADERS)):
+        if name not in known:
+            raise UnknownNameError(kind, name, known)
+    chosen = asdict(RECIPES[recipe])
+    del chosen["about"]
+    model = overrides.get("model")
+    if model is not None:
+        proper = {known.lower(): known for known in MODELS}.get(str(model).lower(), model)
+        if proper != chosen["model"]:
+            overrides["model_options"] = {}
+        overrides["model"] = proper
+    chosen |= {name: value for name, value in overrides.items() if value is not None}
+    return RunOptions(
+        data=data, seed=seed, dtype=get_precision(dtype).name, backend=get_backend().name, **chosen
+    )
+
+
+class Run:
+    """A run in its folder.
+
+    Parameters
+    ----------
+    options : RunOptions
+    folder : str or path, optional
+        A new or empty folder; ``runs/<model>-<time>`` by default.
+
+    Raises
+    ------
+    XpdlError
+        If an option, the data or the folder does not serve; nothing is trained then.
+    """
+
+    def __init__(self, options: RunOptions, folder: str | Path | None = None) -> None:
+        self._prepare(options)
+        self.folder = _new_folder(options.model, folder)
+        self._write_history(seconds=0.0, finished=False)
+
+    @classmethod
+    def resume(cls, folder: str | Path) -> Run:
+        """Return the unfinished run in `folder`, to go on from its last whole epoch.
+
+        Raises
+        ------
+        ModelFileError
+            If `folder` holds no run.
+        ArgumentError
+            If the run is finished, or is of another backend than the active one.
+        """
+        folder = Path(folder)
+        record = _read_history(folder)
+        try:
+            options, finished = RunOptions(**record["options"]), record["finished"]
+        except (TypeError, KeyError) as error:
+            raise ModelFileError(f"{str(folder / HISTORY)!r} is damaged: {error!r}.") from error
+        if finished:
+            raise ArgumentError(f"the run in {str(folder)!r} is finished; there is no more to do.")
+        if options.backend != get_backend().name:
+            raise ArgumentError(
+                f"the run in {str(folder)!r} was on the backend {options.backend!r}, the active "
+                f"one is {get_backend().name!r}; give --backend {options.backend}."
+            )
+        run = cls.__new__(cls)
+        run._prepare(options)
+        run.folder = folder
+        return run
+
+    def _prepare(self, options: RunOptions) -> None:
+        self.options = options
+        optimizer = get_optimizer(options.optimizer, learning_rate=options.learning_rate)
+        network_options = {
+            "input_shape": (784,) if _is_flat(options.model) else (1, 28, 28),
+            "seed": options.seed,
+            "dtype": options.dtype,
+        }
+        self.network = make_model(options.model, **network_options, **options.model_options)
+        self.train, self.test = load_data(options.data, self.network)
+        self.progress = Progress()
+        self.trainer = Trainer(
+            self.network,
+            self.train,
+            self.test,
+            optimizer=optimizer,
+            epochs=options.epochs,
+            batch_size=options.batch_size,
+            schedule=options.schedule,
+            seed=options.seed,
+            progress=self.progress,
+        )
+
+    def fit(self) -> Result:
+        """Train to the end and fill the folder; say what it came to.
+
+        Ctrl-C leaves the network as it is in ``model.safetensors`` and goes on as
+        KeyboardInterrupt.
+        """
+        self.trainer.checkpoint = self.folder / CHECKPOINT
+        start = time.perf_counter()
+        try:
+            self.trainer.fit()
+        except KeyboardInterrupt:
+            self._save_model()
+            self._write_history(time.perf_counter() - start, finished=False)
+            raise
+        seconds = time.perf_counter() - start
+        self._save_model()
+        result = self._draw(seconds)
+        self._write_history(seconds, finished=True, test_accuracy=result.accuracy)
+        (self.folder / CHECKPOINT).unlink(missing_ok=True)
+        return result
+
+    def _save_model(self) -> None:
+        about = {
+            "data": self.options.data,
+            "class_names": list(CLASS_NAMES[self.options.data]),
+            "epochs": len(self.trainer.history.epochs),
+        }
+        self.network.save(self.folder / MODEL, about)
+
+    def _write_history(self, seconds: float, **more: Any) -> None:
+        backend = self.network.backend
+        record = {
+            "options": asdict(self.options),
+            "machine": {
+                "python": platform.python_version(),
+                "system": platform.platform(),
+                **backend.describe(),
+            },
+            "seconds": seconds,
+            **more,
+            **self.trainer.history.as_dict(),
+        }
+        files.write_json(self.folder / HISTORY, record)
+
+    def _draw(self, seconds: float) -> Result:
+        history, options = self.trainer.history, self.options
+        x, t = self.test
+        answers = _answers(self.network, x)
+        labels = self.network.backend.to_numpy(t)
+        wrong = (answers != labels).nonzero()[0]
+        accuracy = 1 - len(wrong) / len(labels)
+        curves = plots.learning_curves(
+            history.losses,
+            [epoch.train_accuracy for epoch in history.epochs],
+            [epoch.test_accuracy for epoch in history.epochs],
+            f"{options.model} on {options.data}: {accuracy:.2%} on the test set",
+        )
+        names = None if options.data == "mnist" else CLASS_NAMES[options.data]
+        pictures = plots.misclassified(
+            self.network.backend.to_numpy(x[self.network.backend.asarray(wrong)]).reshape(
+                -1, 28, 28
+            ),
+            labels[wrong].tolist(),
+            answers[wrong].tolist(),
+            names,
+            f"{len(wrong)} of {len(labels):,} misclassified: ",
+        )
+        for name, figure in ((CURVES, curves), (MISCLASSIFIED, pictures)):
+            with files.replacing(self.folder / name) as stream:
+                figure.savefig(stream, format="png", dpi=110)
+        return Result(self.folder, accuracy, len(wrong), len(labels), seconds)
+
+
+def load_data(name: str, network: Network) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    """Return training and test data (x, t) of a name, in the shape that `network` takes."""
+    if name not in LOADERS:
+        raise UnknownNameError("data set", name, LOADERS)
+    flat = len(network.input_shape) == 1
+    if int(np.prod(network.input_shape)) != 784:
+        raise ArgumentError(
+            f"{network.name} takes inputs of shape {network.input_shape}; {name} has (1, 28, 28)."
+        )
+    return LOADERS[name](flatten=flat)
+
+
+def evaluate(network: Network, data: str, folder: Path) -> tuple[Result, float]:
+    """Return how the network does on the test set of `data`, and its mean loss."""
+    _, (x, t) = load_data(data, network)
+    start = time.perf_counter()
+    wrong = int((_answers(network, x) != network.backend.to_numpy(t)).sum())
+    seconds = time.perf_counter() - start
+    loss = network.backend.item(network.loss(x, t))
+    return Result(folder, 1 - wrong / len(t), wrong, len(t), seconds), loss
+
+
+def _answers(network: Network, x: Array) -> Array:
+    return network.backend.to_numpy(network.predict(x).argmax(axis=1))
+
+
+def _is_flat(model: str) -> bool:
+    return model in ("TwoLayerNet", "MultiLayerNet")
+
+
+def _new_folder(model: str, folder: str | Path | None) -> Path:
+    if folder is None:
+        stem = Path("runs") / f"{model}-{time.strftime('%Y%m%d-%H%M%S')}"
+        folder, number = stem, 2
+        while folder.exists():
+            folder, number = stem.with_name(f"{stem.name}-{number}"), number + 1
+    path = files.make_folder(folder)
+    if any(path.iterdir()):
+        raise ArgumentError(
+            f"the folder {str(path)!r} is not empty; choose another, "
+            f"or go on with the run in it: xpdl train --resume {path}"
+        )
+    return path
+
+
+def _read_history(folder: Path) -> dict[str, Any]:
+    record = files.read_json(folder / HISTORY)
+    if not isinstance(record, dict):
+        raise ModelFileError(f"{str(folder / HISTORY)!r} is not the record of a run.")
+    return record
