@@ -21,6 +21,16 @@ settings.register_profile(
 )
 settings.load_profile("xpdl")
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip, visibly and in one line of the report, what needs a GPU where there is none."""
+    state = available_backends()["cupy"]
+    if state != "ready":
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason=f"no GPU: {state}"))
+
+
 BACKENDS = [
     "numpy",
     "strict",
@@ -31,10 +41,7 @@ BACKENDS = [
 
 @pytest.fixture(params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
-    """Each backend in turn, active for the test; a visible skip where it is not to be had."""
-    state = available_backends()[request.param]
-    if state != "ready":
-        pytest.skip(state)
+    """Each backend in turn, active for the test."""
     with xpdl.use_backend(request.param) as active:
         yield active
 

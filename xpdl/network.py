@@ -13,7 +13,7 @@ import numpy as np
 from xpdl import files, functions
 from xpdl.backends import Array, Backend, Shape, backend_of, get_backend
 from xpdl.datasets.batches import check_finite
-from xpdl.errors import ArgumentError, ShapeError
+from xpdl.errors import ArgumentError, DTypeError, ShapeError
 from xpdl.layers import Layer, Loss, Sequential, SoftmaxWithLoss, layer_from_config
 from xpdl.parameters import ArrayDict, Layout, Parameters
 from xpdl.precision import Precision, get_precision
@@ -291,8 +291,8 @@ class Network:
 
         Raises
         ------
-        ArgumentError, ShapeError
-            If names or shapes are not the network's. Nothing is changed then.
+        ArgumentError, ShapeError, DTypeError
+            If names, shapes or types are not the network's. Nothing is changed then.
         """
         mine = self.arrays()
         if mine.keys() != arrays.keys():
@@ -303,6 +303,8 @@ class Network:
                 raise ShapeError(
                     f"{name} of {self.name} has the shape {array.shape}, got {arrays[name].shape}."
                 )
+            if arrays[name].dtype.kind != "f":
+                raise DTypeError(f"{name} must hold floats, got dtype {arrays[name].dtype}.")
         for name, array in mine.items():
             array[...] = self.backend.asarray(arrays[name], dtype=array.dtype)
 

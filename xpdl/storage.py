@@ -7,6 +7,8 @@ import math
 import os
 from typing import Any
 
+import numpy as np
+
 from xpdl import files
 from xpdl.errors import ArgumentError, ModelFileError
 from xpdl.layers import Sequential, layer_from_config
@@ -49,6 +51,9 @@ def load_with_notes(
         config = json.loads(metadata["architecture"])
         about = json.loads(metadata["about"])
         _expect_size(config, sum(a.size for a in arrays.values()))
+        for name, array in arrays.items():
+            if not np.isfinite(array).all():
+                raise ModelFileError(f"{name} holds NaN or infinity: a training that diverged?")
         network = network_from_config(config, dtype=dtype)
         network.load_arrays(arrays)
     except (

@@ -62,7 +62,7 @@ class DeviceArray:
 
     def __getattr__(self, name: str) -> Any:
         if name in _METHODS:
-            return _Function(f"array.{name}", getattr(np.ndarray, name), self)
+            return _Function(name, getattr(np.ndarray, name), self)
         if name in _ATTRIBUTES:
             return getattr(self._host, name)
         if name in ("item", "tolist", "tobytes", "data"):
@@ -244,25 +244,26 @@ class _Function:
         self.__name__ = name
         self._function = function
         self._bound = bound
+        self._where = f"array.{name}" if bound else f"xp.{name}"
         self._elementwise = isinstance(function, np.ufunc) or name in _ELEMENTWISE
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         arguments = self._bound + arguments
-        name, function = self.__name__, self._function
+        name, where, function = self.__name__, self._where, self._function
         first = arguments[0] if arguments else None
         on_host = isinstance(first, list | tuple) and first and not _holds_device_array(first)
         if on_host and name not in _TAKES_HOST_VALUES:
             raise DeviceRuleError(
-                f"xp.{name} was given a {type(first).__name__}; CuPy takes only its own "
+                f"{where} was given a {type(first).__name__}; CuPy takes only its own "
                 "arrays here. Use Python's own function (math.prod, max ...) on sizes."
             )
-        host = [_unwrap(value, f"xp.{name}") for value in arguments]
-        host_options = {key: _unwrap(value, f"xp.{name}") for key, value in options.items()}
+        host = [_unwrap(value, where) for value in arguments]
+        host_options = {key: _unwrap(value, where) for key, value in options.items()}
         try:
             result = function(*host, **host_options)
         except IndexError as error:
             raise DeviceRuleError(
-                f"xp.{name} got an index beyond the bounds ({error}); CuPy would silently wrap it "
+                f"{where} got an index beyond the bounds ({error}); CuPy would silently wrap it "
                 "around. Check indices on the host."
             ) from error
         if options.get("out") is not None:
@@ -279,7 +280,7 @@ class _Function:
             return
         kinds = ", ".join(str(dtype) for dtype in dtypes) or "no float array"
         raise DeviceRuleError(
-            f"xp.{self.__name__} gave float64 from {kinds}; on a GPU that is up to 64 times slower "
+            f"{self._where} gave float64 from {kinds}; on a GPU that is up to 64 times slower "
             "and the drift spreads. Give dtype=, and use math.sqrt and Python numbers for scalars."
         )
 

@@ -1,0 +1,273 @@
+"""Work shared among threads: each part done once, and BLAS as it was found."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import threadpoolctl
+from hypothesis import given
+from hypothesis import strategies as st
+
+import xpdl
+from xpdl.backends.threads import SingleThreadedBlas, Workers, thread_count
+from xpdl.errors import ArgumentError
+
+ROOT = Path(xpdl.__file__).parents[1]
+
+
+def blas_threads():
+    """Return the number of threads of every BLAS that is loaded."""
+    return [
+        library["num_threads"]
+        for library in threadpoolctl.threadpool_info()
+        if library["user_api"] == "blas"
+    ]
+
+
+@pytest.fixture
+def two_blas_threads():
+    """Start from a BLAS of two threads, so that one and the number before can be told apart."""
+    with threadpoolctl.threadpool_limits(2, user_api="blas"):
+        if set(blas_threads()) != {2}:
+            pytest.skip("no BLAS here whose threads can be counted")
+        yield
+
+
+@pytest.fixture
+def workers():
+    workers = Workers()
+    yield workers
+    if workers._pool is not None:
+        workers._pool.shutdown()
+
+
+# ---- the number of threads ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("text", "count"), [("1", 1), ("2", 2), ("16", 16), ("007", 7)])
+def test_xpdl_threads_is_obeyed(monkeypatch, text, count):
+    monkeypatch.setenv("XPDL_THREADS", text)
+    assert thread_count() == count
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "+2", "two", "1.5", "1e3", " ", "2 ", "²", "1_0"])
+def test_a_bad_number_of_threads_is_named(monkeypatch, workers, text):
+    monkeypatch.setenv("XPDL_THREADS", text)
+    with pytest.raises(ArgumentError, match="XPDL_THREADS.*at least 1") as caught:
+        workers.over(4, lambda start, stop: None)
+    assert repr(text) in str(caught.value)
+
+
+@pytest.mark.parametrize("text", [None, ""])
+def test_else_the_cores_we_may_use(monkeypatch, text):
+    if text is None:
+        monkeypatch.delenv("XPDL_THREADS", raising=False)
+    else:
+        monkeypatch.setenv("XPDL_THREADS", text)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {1, 4, 7}, raising=False)
+    assert thread_count() == 3
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 5)
+    assert thread_count() == 5
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert thread_count() == 1
+
+
+# ---- the parts ------------------------------------------------------------------------------
+
+
+@given(count=st.integers(0, 40), threads=st.integers(1, 9))
+def test_the_parts_cover_the_range_once_and_in_order(count, threads):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XPDL_THREADS", str(threads))
+        parts = SHARED.over(count, lambda start, stop: (start, stop))
+    covered = [i for start, stop in parts for i in range(start, stop)]
+    assert covered == list(range(count))
+    assert len(parts) == max(1, min(threads, count))
+    sizes = [stop - start for start, stop in parts]
+    assert max(sizes) - min(sizes) <= 1
+
+
+SHARED = Workers()
+
+
+def test_results_come_in_order_though_the_first_is_last_to_finish(monkeypatch, workers):
+    monkeypatch.setenv("XPDL_THREADS", "3")
+    later = threading.Event()
+
+    def work(start, stop):
+        if start == 0:
+            assert later.wait(10)
+        elif stop == 3:
+            later.set()
+        return start
+
+    assert workers.over(3, work) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("before", [None, "2"])
+def test_as_many_threads_as_asked_for_run_side_by_side(monkeypatch, workers, before):
+    if before:  # the number is read at each call
+        monkeypatch.setenv("XPDL_THREADS", before)
+        workers.over(8, lambda start, stop: None)
+    monkeypatch.setenv("XPDL_THREADS", "4")
+    together = threading.Barrier(4)
+    assert sorted(workers.over(8, lambda start, stop: together.wait(3))) == [0, 1, 2, 3]
+
+
+def test_one_thread_is_the_callers_own(monkeypatch, workers):
+    monkeypatch.setenv("XPDL_THREADS", "1")
+    assert workers.over(8, lambda start, stop: threading.get_ident()) == [threading.get_ident()]
+    monkeypatch.setenv("XPDL_THREADS", "4")
+    assert workers.over(1, lambda start, stop: threading.get_ident()) == [threading.get_ident()]
+
+
+def test_an_error_in_a_part_reaches_the_caller(monkeypatch, workers):
+    monkeypatch.setenv("XPDL_THREADS", "4")
+
+    def work(start, stop):
+        if start == 4:
+            raise ZeroDivisionError("part 4")
+        return start
+
+    with pytest.raises(ZeroDivisionError, match="part 4"):
+        workers.over(8, work)
+    assert workers.over(8, lambda start, stop: start) == [0, 2, 4, 6]
+
+
+def test_no_part_runs_on_after_an_error(monkeypatch, workers):
+    # The caller's arrays may be reused as soon as the call has returned.
+    monkeypatch.setenv("XPDL_THREADS", "2")
+    finished = threading.Event()
+    second_runs = threading.Event()
+
+    def work(start, stop):
+        if start == 0:
+            assert second_runs.wait(10)
+            raise ZeroDivisionError
+        second_runs.set()
+        time.sleep(0.2)
+        finished.set()
+
+    with pytest.raises(ZeroDivisionError):
+        workers.over(2, work)
+    assert finished.is_set()
+
+
+# ---- BLAS -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_blas_has_one_thread_during_the_work_alone(
+    monkeypatch, workers, two_blas_threads, threads
+):
+    monkeypatch.setenv("XPDL_THREADS", threads)
+    for _ in range(2):
+        for seen in workers.over(4, lambda start, stop: blas_threads()):
+            assert set(seen) == {1}
+        assert set(blas_threads()) == {2}
+
+
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_blas_is_restored_after_an_error(monkeypatch, workers, two_blas_threads, threads):
+    monkeypatch.setenv("XPDL_THREADS", threads)
+
+    def work(start, stop):
+        raise ZeroDivisionError
+
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            workers.over(4, work)
+        assert set(blas_threads()) == {2}
+
+
+def test_nested_limits_are_lifted_by_the_last(two_blas_threads):
+    single = SingleThreadedBlas()
+    with single:
+        with single:
+            assert set(blas_threads()) == {1}
+        assert set(blas_threads()) == {1}
+    assert set(blas_threads()) == {2}
+
+
+def test_overlapping_callers_restore_blas_once(two_blas_threads):
+    # The first to come is the first to go, while the other is still at work.
+    single = SingleThreadedBlas()
+    steps = {name: threading.Event() for name in ("first in", "second in", "first out")}
+    seen = []
+
+    def first():
+        with single:
+            steps["first in"].set()
+            assert steps["second in"].wait(10)
+        steps["first out"].set()
+
+    def second():
+        assert steps["first in"].wait(10)
+        with single:
+            steps["second in"].set()
+            assert steps["first out"].wait(10)
+            seen.append(blas_threads())
+
+    callers = [threading.Thread(target=target) for target in (first, second)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join(20)
+    assert seen
+    assert set(seen[0]) == {1}
+    assert set(blas_threads()) == {2}
+
+
+def test_many_callers_at_once(monkeypatch, workers, two_blas_threads):
+    monkeypatch.setenv("XPDL_THREADS", "2")
+    wrong = []
+
+    def call():
+        for _ in range(20):
+            parts = workers.over(10, lambda start, stop: (start, stop, set(blas_threads())))
+            if parts != [(0, 5, {1}), (5, 10, {1})]:
+                wrong.append(parts)
+
+    callers = [threading.Thread(target=call) for _ in range(4)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join(60)
+    assert not wrong
+    assert set(blas_threads()) == {2}
+
+
+# ---- fork -----------------------------------------------------------------------------------
+
+FORK = """
+import os, signal, sys
+import numpy as np
+from xpdl.backends import get_backend
+
+backend = get_backend("numpy")
+x = np.random.default_rng(0).random((6, 2, 5, 5), np.float32)
+W = np.ones((3, 2, 3, 3), np.float32)
+before = backend.convolution(x, W, None, (1, 1), (1, 1))  # the pool has its threads now
+child = os.fork()
+if child == 0:
+    signal.alarm(20)  # a pool whose threads are gone would wait for ever
+    after = backend.convolution(x, W, None, (1, 1), (1, 1))
+    os._exit(0 if (before == after).all() else 3)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_can_compute():
+    environment = os.environ | {"XPDL_THREADS": "3", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", FORK], env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr

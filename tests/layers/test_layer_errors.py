@@ -1,0 +1,198 @@
+"""What layers say to input that they cannot use: who, what they got, what they want."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from xpdl.backends import Backend, get_backend
+from xpdl.errors import (
+    ArgumentError,
+    BackendMismatchError,
+    DTypeError,
+    NotReadyError,
+    ShapeError,
+    UnknownNameError,
+)
+from xpdl.layers import (
+    Affine,
+    AveragePooling,
+    BatchNormalization,
+    Convolution,
+    Dropout,
+    Flatten,
+    GlobalAveragePooling,
+    IdentityWithLoss,
+    Layer,
+    MaxPooling,
+    ReLU,
+    Residual,
+    Sequential,
+    Sigmoid,
+    Softmax,
+    SoftmaxWithLoss,
+    Tanh,
+    layer_from_config,
+)
+
+zeros = np.zeros
+
+CONSTRUCTION: dict[str, tuple[Callable[[], Any], type[Exception], list[str]]] = {
+    "no units": (lambda: Affine(0), ArgumentError, ["units", "0"]),
+    "b without W": (lambda: Affine(3, zeros(3)), ArgumentError, ["b", "W"]),
+    "1-D W": (lambda: Affine(zeros(3)), ShapeError, ["(in, out)", "(3,)"]),
+    "b too short": (lambda: Affine(zeros((2, 3)), zeros(2)), ShapeError, ["(2, 3)", "(2,)"]),
+    "integer W": (lambda: Affine(zeros((2, 3), int)), DTypeError, ["W", "int64"]),
+    "unknown start": (lambda: Affine(3, weight_init="hee"), UnknownNameError, ["hee", "he"]),
+    "negative std": (lambda: Affine(3, weight_init=-1.0), ArgumentError, ["-1.0"]),
+    "no filters": (lambda: Convolution(0, 3), ArgumentError, ["filters", "0"]),
+    "no size": (lambda: Convolution(4), ArgumentError, ["size"]),
+    "size 0": (lambda: Convolution(4, 0), ArgumentError, ["size", "0"]),
+    "three sizes": (lambda: Convolution(4, (1, 2, 3)), ArgumentError, ["size", "(1, 2, 3)"]),
+    "stride 0": (lambda: Convolution(4, 3, stride=0), ArgumentError, ["stride", "0"]),
+    "pad -1": (lambda: Convolution(4, 3, pad=-1), ArgumentError, ["pad", "-1"]),
+    "3-D W": (lambda: Convolution(zeros((2, 3, 3))), ShapeError, ["FN", "(2, 3, 3)"]),
+    "remainder": (lambda: Convolution(4, 3, remainder="x"), ArgumentError, ["remainder", "x"]),
+    "pool size": (lambda: MaxPooling(-2), ArgumentError, ["size", "-2"]),
+    "pool pad": (lambda: MaxPooling(2, pad=2), ArgumentError, ["pad", "(2, 2)"]),
+    "pool remainder": (lambda: AveragePooling(2, remainder=1), ArgumentError, ["remainder"]),  # type: ignore[arg-type]
+    "ratio 1": (lambda: Dropout(1.0), ArgumentError, ["ratio", "1.0"]),
+    "ratio -0.1": (lambda: Dropout(-0.1), ArgumentError, ["ratio", "-0.1"]),
+    "scale_at": (lambda: Dropout(0.5, scale_at="x"), ArgumentError, ["scale_at", "x"]),
+    "momentum 1": (lambda: BatchNormalization(momentum=1.0), ArgumentError, ["momentum", "1.0"]),
+    "epsilon 0": (lambda: BatchNormalization(epsilon=0), ArgumentError, ["epsilon", "0"]),
+    "no layer": (lambda: Sequential([ReLU(), "relu"]), ArgumentError, ["relu"]),  # type: ignore[list-item]
+    "a class": (lambda: Sequential([ReLU]), ArgumentError, ["ReLU()"]),  # type: ignore[list-item]
+    "a dotted name": (lambda: Sequential({"a.b": ReLU()}), ArgumentError, ["a.b"]),
+    "one layer twice": (lambda: Sequential([ReLU()] * 2), ArgumentError, ["twice"]),
+    "unknown layer": (lambda: layer_from_config({"type": "Relu"}), UnknownNameError, ["ReLU"]),
+    "foreign option": (
+        lambda: layer_from_config({"type": "ReLU", "units": 3}), ArgumentError, ["ReLU", "units"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CONSTRUCTION)
+def test_construction(case: str) -> None:
+    make, kind, words = CONSTRUCTION[case]
+    with pytest.raises(kind) as caught:
+        make()
+    for word in words:
+        assert word in str(caught.value)
+
+
+PLANS: dict[str, tuple[Callable[[], Layer], tuple[int, ...], list[str]]] = {
+    "images wanted": (lambda: Convolution(4, 3), (784,), ["Convolution", "(784,)"]),
+    "filter too large": (lambda: Convolution(4, 5), (1, 3, 3), ["5", "3", "pad >= 1"]),
+    "stride misfit": (lambda: Convolution(4, 3, stride=2), (1, 28, 28), ["13.5", "remainder"]),
+    "pooling misfit": (lambda: MaxPooling(2), (1, 7, 8), ["height", "7", "drop"]),
+    "pooling of rows": (lambda: MaxPooling(2), (10,), ["MaxPooling", "(10,)"]),
+    "global pooling of rows": (GlobalAveragePooling, (10,), ["GlobalAveragePooling", "(10,)"]),
+    "given W": (lambda: Affine(zeros((4, 2))), (5,), ["(4, 2)", "(5, 2)"]),
+    "given filters": (lambda: Convolution(zeros((2, 3, 1, 1))), (4, 5, 5), ["(2, 3, 1, 1)"]),
+    "normalising 2-D": (BatchNormalization, (3, 4), ["BatchNormalization", "(3, 4)"]),
+    "residual": (lambda: Residual([Affine(3)]), (4,), ["(4,)", "(3,)"]),
+    "in a container": (
+        lambda: Sequential([ReLU(), Sequential({"inner": Convolution(2, 9)})]), (1, 5, 5),
+        ["block1", "inner", "9"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", PLANS)
+def test_layers_that_do_not_fit_say_so_when_built(case: str, rng: Any) -> None:
+    make, shape, words = PLANS[case]
+    with pytest.raises(ShapeError) as caught:
+        make().build(shape, rng)
+    for word in words:
+        assert word in str(caught.value)
+
+
+FORWARD: dict[str, tuple[Callable[[], Layer], tuple[int, ...], tuple[int, ...]]] = {
+    "affine": (lambda: Affine(3), (4,), (2, 5)),
+    "convolution of rows": (lambda: Convolution(3, 3), (2, 5, 5), (2, 50)),
+    "other channels": (lambda: Convolution(3, 3), (2, 5, 5), (2, 3, 5, 5)),
+    "smaller image": (lambda: Convolution(3, 3), (2, 5, 5), (2, 2, 7, 2)),
+    "max pooling": (lambda: MaxPooling(2), (2, 4, 4), (2, 16)),
+    "average pooling": (lambda: AveragePooling(2), (2, 4, 4), (2, 2, 4, 5)),
+    "global pooling": (GlobalAveragePooling, (2, 4, 4), (2, 16)),
+    "normalisation": (BatchNormalization, (4,), (2, 5)),
+}
+
+
+@pytest.mark.parametrize("case", FORWARD)
+def test_forward_refuses_another_shape(backend: Backend, case: str, rng: Any) -> None:
+    make, shape, other = FORWARD[case]
+    layer = make()
+    layer.build(shape, rng)
+    with pytest.raises(ShapeError, match=str(other[-1])):
+        layer.forward(backend.asarray(np.zeros(other), "float32"))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [ReLU, Sigmoid, Tanh, Softmax, Flatten, GlobalAveragePooling, lambda: MaxPooling(2),
+     lambda: AveragePooling(2), lambda: Dropout(0.5), lambda: Affine(np.ones((3, 4))),
+     lambda: Convolution(np.ones((1, 1, 1, 1))), BatchNormalization],
+)  # fmt: skip
+def test_backward_before_forward_says_what_to_do(layer: Callable[[], Layer]) -> None:
+    with pytest.raises(NotReadyError, match=r"forward\(x, train=True\)"):
+        layer().backward(np.ones((2, 4)))
+
+
+@pytest.mark.parametrize(
+    "layer", [lambda: Affine(3), lambda: Convolution(3, 3), BatchNormalization]
+)
+def test_forward_before_build_says_what_to_do(layer: Callable[[], Layer]) -> None:
+    with pytest.raises(NotReadyError, match="build"):
+        layer().forward(np.ones((2, 4, 4, 4)))
+
+
+@pytest.mark.parametrize(
+    "layer", [lambda: Affine(3), lambda: Convolution(3, 1), BatchNormalization]
+)
+def test_an_array_of_another_backend_is_refused(backend: Backend, layer: Any, rng: Any) -> None:
+    made = layer()
+    made.build((2, 4, 4), rng)
+    other = get_backend("strict" if backend.xp is np else "numpy")
+    with pytest.raises(BackendMismatchError):
+        made.forward(other.asarray(np.ones((2, 2, 4, 4), "float32")))
+
+
+LOSSES: dict[str, tuple[Any, Any, Any, type[Exception], list[str]]] = {
+    "too few labels": (SoftmaxWithLoss, zeros((3, 4)), zeros(2, int), ShapeError, ["(3,)", "(2,)"]),
+    "a column": (SoftmaxWithLoss, zeros((3, 4)), zeros((3, 1), int), ShapeError, ["(3, 1)"]),
+    "float labels": (SoftmaxWithLoss, zeros((3, 4)), zeros(3, "f4"), DTypeError, ["float32"]),
+    "image scores": (SoftmaxWithLoss, zeros((3, 4, 2, 2)), zeros(3, int), ShapeError, ["(N, K)"]),
+    "no samples": (SoftmaxWithLoss, zeros((0, 4)), zeros(0, int), ArgumentError, ["empty"]),
+    "another shape": (IdentityWithLoss, zeros((3, 4)), zeros((3, 5)), ShapeError, ["(3, 5)"]),
+    "nothing": (IdentityWithLoss, zeros((0, 4)), zeros((0, 4)), ArgumentError, ["empty"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", LOSSES)
+def test_losses(backend: Backend, case: str) -> None:
+    loss, x, t, kind, words = LOSSES[case]
+    with pytest.raises(kind) as caught:
+        loss().forward(backend.asarray(x, "float32"), backend.asarray(t))
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_a_layer_of_xpdl_cannot_be_replaced_by_name() -> None:
+    with pytest.raises(ArgumentError, match="ReLU"):
+        type("ReLU", (Layer,), {})
+
+
+def test_a_layer_belongs_to_one_network(rng: Any) -> None:
+    from xpdl import Network
+
+    layer = Affine(3)
+    Network([layer], (4,))
+    with pytest.raises(ArgumentError, match=r"affine1.*already"):
+        Network([layer], (4,))
+    with pytest.raises(ArgumentError, match="belongs to a network"):
+        layer.build((4,), rng)

@@ -1,0 +1,305 @@
+"""Every layer against its formula, on every backend, in every dtype and memory order."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+from checks import check_layer, distinct
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from xpdl.backends import Backend
+from xpdl.layers import (
+    Affine,
+    AveragePooling,
+    BatchNormalization,
+    Convolution,
+    Dropout,
+    Flatten,
+    GlobalAveragePooling,
+    MaxPooling,
+    ReLU,
+    Residual,
+    Sequential,
+    Sigmoid,
+    Softmax,
+    Tanh,
+)
+
+Array = np.ndarray[Any, Any]
+seeds = st.integers(0, 2**32 - 1)
+small = st.integers(1, 3)
+
+
+def padded(x: Array, pad: tuple[int, int], value: float) -> Array:
+    (ph, pw) = pad
+    return np.pad(x, ((0, 0), (0, 0), (ph, ph), (pw, pw)), constant_values=value)
+
+
+def windows_of(x: Array, size: Any, stride: Any) -> Any:
+    """Yield (i, j, window) with window (N, C, FH, FW), one at a time."""
+    for i in range((x.shape[2] - size[0]) // stride[0] + 1):
+        for j in range((x.shape[3] - size[1]) // stride[1] + 1):
+            top, left = i * stride[0], j * stride[1]
+            yield i, j, x[:, :, top : top + size[0], left : left + size[1]]
+
+
+def window_formula(reduce: Any, size: Any, stride: Any, pad: Any, value: float) -> Any:
+    def formula(x: Array, **params: Array) -> Array:
+        x = padded(x, pad, value)
+        oh = (x.shape[2] - size[0]) // stride[0] + 1
+        ow = (x.shape[3] - size[1]) // stride[1] + 1
+        columns = [reduce(window, **params) for _, _, window in windows_of(x, size, stride)]
+        return np.stack(columns, axis=-1).reshape(*columns[0].shape, oh, ow)
+
+    return formula
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (1, 1), (2, 3, 2, 3), (5, 2, 1, 1)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_affine(backend: Backend, rng: Any, shape: tuple[int, ...], bias: bool) -> None:
+    def formula(x: Array, W: Array, b: Array | float = 0.0) -> Array:
+        return np.einsum("ni,io->no", x.reshape(len(x), -1), W) + b
+
+    x = rng.standard_normal(shape)
+    check_layer(backend, lambda: Affine(3, bias=bias), x, formula, rng=rng)
+
+
+@given(
+    seed=seeds,
+    n=small,
+    c=small,
+    fn=small,
+    image=st.tuples(st.integers(1, 6), st.integers(1, 6)),
+    size=st.tuples(small, small),
+    stride=st.tuples(small, small),
+    pad=st.tuples(st.integers(0, 3), st.integers(0, 3)),
+    bias=st.booleans(),
+)
+def test_convolution(
+    backend: Backend, seed: int, n: Any, c: Any, fn: Any, image: Any, size: Any, stride: Any,
+    pad: Any, bias: bool,
+) -> None:  # fmt: skip
+    assume(all(i + 2 * p >= f for i, p, f in zip(image, pad, size, strict=True)))
+    rng = np.random.default_rng(seed)
+
+    def correlate(window: Array, W: Array, b: Array | float = 0.0) -> Array:
+        return np.einsum("nckl,fckl->nf", window, W) + b
+
+    check_layer(
+        backend,
+        lambda: Convolution(fn, size, stride, pad, bias=bias, remainder="drop"),
+        rng.standard_normal((n, c, *image)),
+        window_formula(correlate, size, stride, pad, 0.0),
+        rng=rng,
+    )
+
+
+pooling_cases = {
+    "seed": seeds,
+    "n": small,
+    "c": small,
+    "image": st.tuples(st.integers(1, 6), st.integers(1, 6)),
+    "size": st.tuples(small, small),
+    "stride": st.none() | st.tuples(small, small),
+    "pad": st.tuples(st.integers(0, 2), st.integers(0, 2)),
+}
+
+
+def pooling_case(image: Any, size: Any, stride: Any, pad: Any) -> Any:
+    assume(all(p < f for p, f in zip(pad, size, strict=True)))
+    assume(all(i + 2 * p >= f for i, p, f in zip(image, pad, size, strict=True)))
+    return size if stride is None else stride
+
+
+@given(**pooling_cases)
+def test_max_pooling(
+    backend: Backend, seed: int, n: Any, c: Any, image: Any, size: Any, stride: Any, pad: Any
+) -> None:
+    steps = pooling_case(image, size, stride, pad)
+    rng = np.random.default_rng(seed)
+    check_layer(
+        backend,
+        lambda: MaxPooling(size, stride, pad, remainder="drop"),
+        distinct(rng, (n, c, *image)),
+        window_formula(lambda w: w.max(axis=(2, 3)), size, steps, pad, -np.inf),
+        rng=rng,
+    )
+
+
+@given(**pooling_cases)
+def test_average_pooling(
+    backend: Backend, seed: int, n: Any, c: Any, image: Any, size: Any, stride: Any, pad: Any
+) -> None:
+    steps = pooling_case(image, size, stride, pad)
+    rng = np.random.default_rng(seed)
+    check_layer(
+        backend,
+        lambda: AveragePooling(size, stride, pad, remainder="drop"),
+        rng.standard_normal((n, c, *image)),
+        window_formula(lambda w: w.mean(axis=(2, 3)), size, steps, pad, 0.0),
+        rng=rng,
+    )
+
+
+def test_global_average_pooling(backend: Backend, rng: Any) -> None:
+    x = rng.standard_normal((2, 3, 4, 5))
+    check_layer(backend, GlobalAveragePooling, x, lambda x: x.mean(axis=(2, 3)), rng=rng)
+
+
+ELEMENTWISE = {
+    ReLU: lambda x: np.where(x > 0, x, 0),
+    Sigmoid: lambda x: 1 / (1 + np.exp(-x)),
+    Tanh: lambda x: (np.exp(x) - np.exp(-x)) / (np.exp(x) + np.exp(-x)),
+}
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"), list(product(ELEMENTWISE, [(7,), (3, 4), (2, 3, 4, 5)]))
+)
+def test_activations(backend: Backend, rng: Any, layer: Any, shape: tuple[int, ...]) -> None:
+    check_layer(backend, layer, distinct(rng, shape), ELEMENTWISE[layer], rng=rng)
+
+
+def test_softmax(backend: Backend, rng: Any) -> None:
+    def formula(x: Array) -> Array:
+        return np.exp(x) / np.exp(x).sum(axis=-1, keepdims=True)
+
+    check_layer(backend, Softmax, rng.standard_normal((4, 5)), formula, rng=rng)
+
+
+def test_flatten(backend: Backend, rng: Any) -> None:
+    x = rng.standard_normal((2, 3, 4, 5))
+    check_layer(backend, Flatten, x, lambda x: np.stack([s.ravel() for s in x]), rng=rng)
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (3, 2, 4, 3), (2, 5, 1, 1)])
+def test_batch_normalization(backend: Backend, rng: Any, shape: tuple[int, ...]) -> None:
+    def formula(x: Array, gamma: Array, beta: Array) -> Array:
+        y = np.empty_like(x)
+        for c in range(x.shape[1]):
+            feature = x[:, c]
+            deviation = np.sqrt(feature.var() + 1e-6)
+            y[:, c] = gamma[c] * (feature - feature.mean()) / deviation + beta[c]
+        return y
+
+    x = 3 + 2 * rng.standard_normal(shape)
+    check_layer(backend, BatchNormalization, x, formula, rng=rng)
+
+
+def test_containers_nest(backend: Backend, rng: Any) -> None:
+    def make() -> Sequential:
+        return Sequential([Tanh(), Residual([Sequential([Tanh()]), Sigmoid()]), Flatten()])
+
+    def formula(x: Array) -> Array:
+        h = np.tanh(x)
+        return (h + 1 / (1 + np.exp(-np.tanh(h)))).reshape(len(x), -1)
+
+    check_layer(backend, make, rng.standard_normal((2, 3, 2, 2)), formula, rng=rng)
+
+
+@pytest.mark.parametrize("scale_at", ["inference", "training"])
+def test_dropout_forward_and_backward(backend: Backend, rng: Any, scale_at: str) -> None:
+    layer = Dropout(0.3, scale_at=scale_at)
+    layer.reseed([5])
+    x = backend.asarray(1 + rng.random((50, 200)), "float32")
+    y, dx = (backend.to_numpy(a) for a in (layer.forward(x, train=True), layer.backward(x)))
+    host = backend.to_numpy(x)
+    ratio = y / host
+    kept = 1.0 if scale_at == "inference" else 1 / 0.7
+    assert set(np.unique(ratio.round(5))) == {0.0, np.float32(round(kept, 5))}
+    dropped = (ratio == 0).mean()
+    assert abs(dropped - 0.3) < 4 * np.sqrt(0.3 * 0.7 / ratio.size)
+    np.testing.assert_array_equal(dx, y)  # the same mask, both ways
+    assert y.dtype == dx.dtype == np.float32
+    inference = backend.to_numpy(layer.forward(x))
+    np.testing.assert_allclose(inference, host * (0.7 if scale_at == "inference" else 1), 1e-6)
+
+
+def test_dropout_masks_follow_the_seed(backend: Backend) -> None:
+    layer, x = Dropout(0.5), backend.asarray(np.ones((4, 100)), "float32")
+
+    def mask(seed: int) -> Array:
+        layer.reseed([seed])
+        return backend.to_numpy(layer.forward(x, train=True))
+
+    first, again, other = mask(1), mask(1), mask(2)
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+    assert (backend.to_numpy(layer.forward(x, train=True)) != other).any()  # each batch its own
+
+
+def test_dropout_masks_do_not_depend_on_memory_order(backend: Backend, rng: Any) -> None:
+    layer = Dropout(0.5)
+    x = rng.random((3, 4, 5, 6)) + 1
+    last = backend.asarray(np.ascontiguousarray(x.transpose(0, 2, 3, 1))).transpose(0, 3, 1, 2)
+    layer.reseed([1])
+    y = backend.to_numpy(layer.forward(backend.asarray(x), train=True))
+    layer.reseed([1])
+    np.testing.assert_array_equal(backend.to_numpy(layer.forward(last, train=True)), y)
+
+
+def test_batch_normalization_at_inference_uses_running_statistics(
+    backend: Backend, rng: Any
+) -> None:
+    layer = BatchNormalization(momentum=0.8)
+    layer.build((3, 4, 4), rng, dtype="float64")
+    mean, variance = np.zeros(3), np.ones(3)
+    for _ in range(4):
+        x = 5 + 3 * rng.standard_normal((6, 3, 4, 4))
+        layer.forward(backend.asarray(x), train=True)
+        mean = 0.8 * mean + 0.2 * x.mean(axis=(0, 2, 3))
+        variance = 0.8 * variance + 0.2 * x.var(axis=(0, 2, 3))
+    before = {name: backend.to_numpy(array) for name, array in layer.state.items()}
+    np.testing.assert_allclose(before["running_mean"], mean)
+    np.testing.assert_allclose(before["running_var"], variance)
+    y = backend.to_numpy(layer.forward(backend.asarray(x)))
+    expected = (x - mean[:, None, None]) / np.sqrt(variance + 1e-6)[:, None, None]
+    np.testing.assert_allclose(y, expected)
+    for name, array in before.items():
+        np.testing.assert_array_equal(backend.to_numpy(layer.state[name]), array)
+
+
+def test_batch_normalization_of_half_precision_does_not_overflow(backend: Backend) -> None:
+    # The variance of N(100, 60) has squares beyond 65504 in its sum.
+    x = 100 + 60 * np.random.default_rng(0).standard_normal((64, 2, 8, 8))
+    layer = BatchNormalization()
+    layer.build((2, 8, 8), np.random.default_rng(0), dtype="float16")
+    y = backend.to_numpy(layer.forward(backend.asarray(x, "float16"), train=True))
+    assert abs(y.astype("float64").std() - 1) < 0.01
+    assert layer.state["running_var"].dtype == np.float32
+
+
+def test_max_pooling_gives_ties_to_the_first(backend: Backend) -> None:
+    layer = MaxPooling(2)
+    x = backend.asarray(np.ones((1, 1, 2, 4)), "float32")
+    layer.forward(x, train=True)
+    dx = layer.backward(backend.asarray([[[[3.0, 5.0]]]], "float32"))
+    np.testing.assert_array_equal(backend.to_numpy(dx)[0, 0], [[3, 0, 5, 0], [0, 0, 0, 0]])
+
+
+def test_a_forward_pass_without_train_does_not_disturb_one_with(backend: Backend, rng: Any) -> None:
+    layers = Sequential([Convolution(2, 3, pad=1), ReLU(), MaxPooling(2), Affine(3), Tanh()])
+    layers.build((2, 4, 4), np.random.default_rng(1), dtype="float64")
+    x, other = (backend.asarray(rng.standard_normal((3, 2, 4, 4))) for _ in range(2))
+    dout = backend.asarray(rng.standard_normal((3, 3)))
+    layers.forward(x, train=True)
+    expected = backend.to_numpy(layers.backward(dout))
+    layers.forward(x, train=True)
+    layers.forward(other)
+    np.testing.assert_array_equal(backend.to_numpy(layers.backward(dout)), expected)
+
+
+def test_residual_does_not_corrupt_the_way_around(backend: Backend, rng: Any) -> None:
+    # A layer that wrote into dout would change what the way around adds.
+    layer = Residual([Affine(4), Affine(4)])
+    layer.build((4,), rng, dtype="float64")
+    x = backend.asarray(rng.standard_normal((3, 4)))
+    dout = rng.standard_normal((3, 4))
+    layer.forward(x, train=True)
+    dx = backend.to_numpy(layer.backward(backend.asarray(dout)))
+    first, second = (backend.to_numpy(leaf.params["W"]) for _, leaf in layer.leaves())
+    np.testing.assert_allclose(dx, dout + dout @ second.T @ first.T)

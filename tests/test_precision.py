@@ -1,0 +1,184 @@
+"""Float policies and the loss scale."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from xpdl import Network
+from xpdl.errors import DivergenceError, UnknownNameError
+from xpdl.layers import Affine
+from xpdl.precision import PRECISIONS, LossScale, Precision, get_precision
+
+EXPECTED = {  # policy: parameters, compute, accumulate, mixed
+    "float16": ("float32", "float16", "float32", True),
+    "float32": ("float32", "float32", "float32", False),
+    "float64": ("float64", "float64", "float64", False),
+}
+
+
+def test_every_policy_is_tried():
+    assert set(PRECISIONS) == set(EXPECTED)
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_policies(name):
+    policy = get_precision(name)
+    parameters, compute, accumulate, mixed = EXPECTED[name]
+    assert policy.name == name
+    assert policy.parameters == np.dtype(parameters)
+    assert policy.compute == np.dtype(compute)
+    assert policy.accumulate == np.dtype(accumulate)
+    assert policy.mixed is mixed
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_a_policy_has_many_names(name):
+    policy = get_precision(name)
+    for choice in (np.dtype(name), getattr(np, name), policy):
+        assert get_precision(choice) is policy
+
+
+def test_python_s_float_is_float64():
+    assert get_precision(float) is PRECISIONS["float64"]
+
+
+def test_a_policy_of_one_s_own():
+    half = np.dtype("float16")
+    mine = Precision("mine", half, half, np.dtype("float32"))
+    assert get_precision(mine) is mine
+    assert not mine.mixed
+
+
+def test_the_environment_chooses(monkeypatch):
+    assert get_precision() is PRECISIONS["float32"]
+    for name in EXPECTED:
+        monkeypatch.setenv("XPDL_DTYPE", name)
+        assert get_precision() is PRECISIONS[name]
+        assert get_precision("float32") is PRECISIONS["float32"]
+    monkeypatch.setenv("XPDL_DTYPE", "")
+    assert get_precision() is PRECISIONS["float32"]
+
+
+def test_the_environment_reaches_a_network(monkeypatch, backend):
+    monkeypatch.setenv("XPDL_DTYPE", "float64")
+    assert Network([Affine(2)], (3,)).params["affine1.W"].dtype == "float64"
+    assert Network([Affine(2)], (3,), dtype="float32").params["affine1.W"].dtype == "float32"
+
+
+def test_a_bad_name_in_the_environment_says_so(monkeypatch):
+    monkeypatch.setenv("XPDL_DTYPE", "flaot16")
+    with pytest.raises(UnknownNameError) as caught:
+        get_precision()
+    message = str(caught.value)
+    assert "XPDL_DTYPE" in message
+    assert "'flaot16'" in message
+    assert all(name in message for name in EXPECTED)
+    assert "Did you mean 'float16'?" in message
+
+
+@pytest.mark.parametrize("bad", ["int32", "half precision", np.int64, "bfloat16", 7, object()])
+def test_a_bad_choice_is_refused(bad):
+    with pytest.raises(UnknownNameError, match="unknown dtype .*float32, float16, float64"):
+        get_precision(bad)
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_types_in_a_network(backend, rng, name):
+    network = Network([Affine(4), Affine(3)], (5,), dtype=name)
+    parameters, compute, accumulate, _ = EXPECTED[name]
+    x = backend.asarray(rng.standard_normal((2, 5)), dtype="float32")
+    loss, scores = network.forward_backward(x, backend.asarray(np.array([0, 2])))
+    assert loss.dtype == accumulate
+    assert scores.dtype == compute
+    assert {a.dtype.name for a in network.params.values()} == {parameters}
+    assert {a.dtype.name for a in network.grads.values()} == {accumulate}
+    assert {a.dtype.name for a in network.parameters.compute.values()} == {compute}
+
+
+# ---- loss scale --------------------------------------------------------------------------------
+
+
+def test_it_doubles_after_enough_good_steps():
+    scale = LossScale(8.0, patience=3)
+    seen = []
+    for _ in range(7):
+        scale.update(True)
+        seen.append(scale.value)
+    assert seen == [8, 8, 16, 16, 16, 32, 32]
+    assert scale.skipped == 0
+
+
+def test_it_halves_and_skips_a_bad_step():
+    scale = LossScale(8.0, patience=3)
+    for finite in (True, True, False, True, True):
+        scale.update(finite)
+    assert scale.value == 4  # the two good steps before count no more
+    scale.update(True)
+    assert scale.value == 8
+    scale.update(False)
+    scale.update(False)
+    assert scale.value == 2
+    assert scale.skipped == 3
+
+
+def test_it_has_a_ceiling():
+    scale = LossScale(patience=1)
+    assert scale.value == 2**15
+    for _ in range(100):
+        scale.update(True)
+    assert scale.value == 2**24
+
+
+def test_its_patience_by_default():
+    scale = LossScale()
+    for _ in range(999):
+        scale.update(True)
+    assert scale.value == 2**15
+    scale.update(True)
+    assert scale.value == 2**16
+
+
+def test_it_gives_up_after_fifty_bad_steps_in_a_row():
+    scale = LossScale()
+    for _ in range(49):
+        scale.update(False)
+    assert 0 < scale.value < 1  # a floor of 1 could skip every step for ever
+    with pytest.raises(DivergenceError, match="50 steps in a row.*float32"):
+        scale.update(False)
+
+
+def test_a_good_step_starts_the_count_again():
+    scale = LossScale()
+    for _ in range(3):
+        for _ in range(49):
+            scale.update(False)
+        scale.update(True)
+    assert scale.skipped == 147
+
+
+@pytest.mark.parametrize("scale", [1.0, 1024.0])
+def test_a_scale_multiplies_the_gradients_and_not_the_loss(backend, rng, scale):
+    network = Network([Affine(3)], (5,), weight_decay=0.1, seed=3)
+    x = backend.asarray(rng.standard_normal((4, 5)), dtype="float32")
+    t = backend.asarray(np.array([0, 1, 2, 0]))
+    loss, _ = network.forward_backward(x, t)
+    plain = {name: backend.to_numpy(g) for name, g in network.grads.items()}
+    scaled, _ = network.forward_backward(x, t, scale)
+    assert backend.item(scaled) == backend.item(loss)
+    for name, g in network.grads.items():
+        np.testing.assert_allclose(backend.to_numpy(g), scale * plain[name], rtol=1e-5)
+
+
+def test_a_scale_saves_small_half_precision_gradients(backend):
+    """dL/dW is about 1e-8 here, which float16 has no number for."""
+    x = backend.asarray(np.full((2, 5), 1e-4, dtype=np.float32))
+    t = backend.asarray(np.array([[0.5002, 0.4998], [0.5002, 0.4998]], dtype=np.float32))
+    network = Network([Affine(2, weight_init=0.0)], (5,), dtype="float16")
+    network.forward_backward(x, t)
+    lost = backend.to_numpy(network.grads["affine1.W"])
+    network.forward_backward(x, t, 2.0**15)
+    kept = backend.to_numpy(network.grads["affine1.W"]) / 2**15
+    np.testing.assert_array_equal(lost, 0)
+    expected = np.tile([-0.0002 * 1e-4, 0.0002 * 1e-4], (5, 1))
+    np.testing.assert_allclose(kept, expected, rtol=0.05)
