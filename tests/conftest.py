@@ -14,7 +14,7 @@ from xpdl.backends import Backend, available_backends
 settings.register_profile(
     "xpdl",
     deadline=None,
-    max_examples=25,
+    max_examples=60,
     derandomize=True,
     # The backend fixture only chooses a device; examples may share it.
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],

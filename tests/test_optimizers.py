@@ -624,9 +624,9 @@ def test_a_state_with_other_slots_is_refused(backend, rng):
 
 
 @pytest.mark.parametrize("key", ["rule", "iteration", "learning_rate", "state"])
-def test_a_state_without_an_entry_is_refused(backend, rng, key):
+def test_a_state_without_an_entry_is_refused(rng, key):
     optimizer = Adam()
-    optimizer.update(on(backend, draw(rng)), on(backend, draw(rng)))
+    optimizer.update(draw(rng), draw(rng))
     saved = optimizer.state_dict()
     del saved[key]
     with pytest.raises(ModelFileError):
@@ -673,11 +673,11 @@ def test_another_network_s_parameters_are_refused(backend, rng, name):
     assert optimizer.iteration == 1
 
 
-@pytest.mark.parametrize("units", [6, 40])
+@pytest.mark.parametrize("units", [4, 40])
 @pytest.mark.parametrize("blocks", [True, False])
-@pytest.mark.parametrize("name", [name for name in RULES if name != "SGD"])
+@pytest.mark.parametrize("name", ["Momentum", "Adam"])
 def test_a_network_of_the_same_names_and_other_shapes_is_refused(backend, rng, name, blocks, units):
-    """6 units fit the room of 5 in a buffer, 40 do not."""
+    """4 units fill the same room in a buffer as 5, 40 do not."""
     first, second = network(), network(units=units)
     optimizer = make(name)
     fill(backend, first.grads, rng)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from xpdl import Network
-from xpdl.layers import Affine, BatchNormalization, Convolution, Dropout, Layer, ReLU
 from xpdl.initializers import Constant
+from xpdl.layers import Affine, BatchNormalization, Convolution, Dropout, Layer, ReLU
 from xpdl.optimizers import SGD, Adam
 from xpdl.parameters import ALIGNMENT, ArrayDict, Layout, Parameters
 from xpdl.precision import get_precision

@@ -98,6 +98,26 @@ def test_convolution(
     )
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("pad", [0, 1])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_convolution_of_grey_and_colour_images(
+    backend: Backend, rng: Any, channels: int, pad: int, stride: int
+) -> None:
+    """Axes of length 1 have strides of their own choosing, which once led windows astray."""
+
+    def correlate(window: Array, W: Array, b: Array) -> Array:
+        return np.einsum("nckl,fckl->nf", window, W) + b
+
+    check_layer(
+        backend,
+        lambda: Convolution(2, 3, stride, pad, remainder="drop"),
+        rng.standard_normal((3, channels, 6, 5)),
+        window_formula(correlate, (3, 3), (stride, stride), (pad, pad), 0.0),
+        rng=rng,
+    )
+
+
 pooling_cases = {
     "seed": seeds,
     "n": small,

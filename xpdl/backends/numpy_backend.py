@@ -102,8 +102,10 @@ def _channels_last(x: Array, pad: Pair) -> Array:
 
 def _windows(image: Array, size: Pair, stride: Pair, counts: Pair) -> Array:
     """Return a view (N, OH, OW, FH, FW*C) of the windows of a contiguous (N, H, W, C) image."""
-    n, _, _, c = image.shape
-    sn, sh, sw, sc = image.strides
+    n, h, w, c = image.shape
+    # Not image.strides: NumPy leaves the stride of an axis of length 1 to chance.
+    sc = image.itemsize
+    sw, sh, sn = c * sc, w * c * sc, h * w * c * sc
     return np.lib.stride_tricks.as_strided(
         image,
         (n, *counts, size[0], size[1] * c),
