@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -107,17 +108,18 @@ def altered(path: Path, **changes: Any) -> None:
     """Write a small network's file with some of its metadata or arrays changed."""
     network = Network([Affine(3)], (4,))
     architecture = network.config() | changes.pop("architecture", {})
-    metadata = {"format": "xpdl-network-1", "architecture": json.dumps(architecture), "about": "{}"}
-    metadata |= changes.pop("metadata", {})
+    description = {"format": "xpdl-network-1", "architecture": architecture, "about": {}}
+    description |= changes.pop("description", {})
+    text = changes.pop("text", None) or json.dumps(description)
     arrays = {name: xpdl.to_numpy(a) for name, a in network.arrays().items()}
     arrays |= changes.pop("arrays", {})
-    save_file({k: v for k, v in arrays.items() if v is not None}, path, metadata)
+    save_file({k: v for k, v in arrays.items() if v is not None}, path, {"xpdl": text})
 
 
 DAMAGED: dict[str, tuple[dict[str, Any], str]] = {
-    "another format": ({"metadata": {"format": "pt"}}, "format is 'pt'"),
-    "no JSON": ({"metadata": {"architecture": "{"}}, "does not describe"),
-    "a list": ({"metadata": {"architecture": "[]"}}, "does not describe"),
+    "another format": ({"description": {"format": "pt"}}, "format is 'pt'"),
+    "no JSON": ({"text": "{"}, "is damaged"),
+    "a list": ({"text": "[]"}, "is damaged"),
     "no body": ({"architecture": {"body": None}}, "does not describe"),
     "unknown layer": (
         {"architecture": {"body": {"type": "Sequential", "layers": {"a": {"type": "Evil"}}}}},
@@ -140,14 +142,14 @@ DAMAGED: dict[str, tuple[dict[str, Any], str]] = {
     "unknown loss": ({"architecture": {"loss": {"type": "Evil"}}}, "Evil"),
     "unknown dtype": ({"architecture": {"dtype": "int8"}}, "int8"),
     "strange decay": ({"architecture": {"weight_decay": "x"}}, "does not describe"),
-    "deep nesting": ({"metadata": {"architecture": "[" * 100000}}, "does not describe"),
+    "deep nesting": ({"text": "[" * 100000}, "is damaged"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", DAMAGED)
 def test_foreign_and_damaged_files(case: str, tmp_path: Path) -> None:
     changes, words = DAMAGED[case]
-    altered(tmp_path / "m.safetensors", **{key: dict(value) for key, value in changes.items()})
+    altered(tmp_path / "m.safetensors", **copy.deepcopy(changes))
     with pytest.raises(ModelFileError, match=words) as caught:
         xpdl.load(tmp_path / "m.safetensors")
     assert "m.safetensors" in str(caught.value)

@@ -109,24 +109,29 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 
 
 def write_tensors(
-    path: str | os.PathLike[str], arrays: Mapping[str, HostArray], metadata: Mapping[str, str]
+    path: str | os.PathLike[str], arrays: Mapping[str, HostArray], about: Mapping[str, Any]
 ) -> None:
-    """Write named host arrays and a text dictionary as a safetensors file, atomically."""
+    """Write named host arrays, and what JSON can hold about them, atomically.
+
+    The same content gives the same file, byte for byte: safetensors orders its text at random, so
+    all of ours is one text.
+    """
     from safetensors.numpy import save
 
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    write_bytes(path, save(contiguous, metadata=dict(metadata)))
+    text = json.dumps(dict(about), allow_nan=False)
+    write_bytes(path, save(contiguous, metadata={"xpdl": text}))
 
 
-def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, HostArray], dict[str, str]]:
-    """Read a safetensors file: its arrays, and its text dictionary.
+def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, HostArray], dict[str, Any]]:
+    """Read a safetensors file: its arrays, and what `write_tensors` was told about them.
 
     Raises
     ------
     FileAccessError
         If the file cannot be read.
     ModelFileError
-        If it is not a safetensors file, or a damaged one.
+        If it is not a safetensors file, a damaged one, or not one of xpdl.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -135,11 +140,23 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, HostArray], di
             raise ModelFileError(f"{str(path)!r} is not a safetensors file: it is too short.")
     try:
         with safe_open(os.fspath(path), framework="numpy") as file:
-            metadata = dict(file.metadata() or {})
-            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
+            text = (file.metadata() or {}).get("xpdl")
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except OSError as error:
         raise FileAccessError(f"cannot read {str(path)!r}: {_reason(error)}.") from error
     except (SafetensorError, TypeError, ValueError, AttributeError) as error:
         raise ModelFileError(
             f"{str(path)!r} is not a safetensors file, or a damaged one: {error}."
         ) from error
+    if text is None:
+        raise ModelFileError(
+            f"{str(path)!r} is a safetensors file, but of another program: "
+            "it does not say what it holds under 'xpdl'."
+        )
+    try:
+        about = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ModelFileError(f"{str(path)!r} is damaged: {error}.") from error
+    if not isinstance(about, dict):
+        raise ModelFileError(f"{str(path)!r} is damaged: it says {about!r} of itself.")
+    return arrays, about

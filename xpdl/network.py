@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -334,12 +333,12 @@ class Network:
             If the place is missing, read-only or full.
         """
         arrays = self._host_arrays()
-        metadata = {
+        description = {
             "format": FILE_FORMAT,
-            "architecture": json.dumps(self.config()),
-            "about": json.dumps(dict(about or {}), allow_nan=False),
+            "architecture": self.config(),
+            "about": dict(about or {}),
         }
-        files.write_tensors(path, arrays, metadata)
+        files.write_tensors(path, arrays, description)
 
     # ---- looking at it -------------------------------------------------------------------------
 

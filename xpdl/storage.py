@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from typing import Any
@@ -41,15 +40,14 @@ def load_with_notes(
     """Read a network as `load` does, and what `Network.save` was told about it."""
     if os.path.isdir(path):
         path = os.path.join(path, "model.safetensors")
-    arrays, metadata = files.read_tensors(path)
-    if metadata.get("format") != FILE_FORMAT:
+    arrays, description = files.read_tensors(path)
+    if description.get("format") != FILE_FORMAT:
         raise ModelFileError(
-            f"{str(path)!r} is a safetensors file, but not a network of xpdl: its format is "
-            f"{metadata.get('format')!r}, wanted {FILE_FORMAT!r}."
+            f"{str(path)!r} is not a network: its format is {description.get('format')!r}, "
+            f"wanted {FILE_FORMAT!r}."
         )
     try:
-        config = json.loads(metadata["architecture"])
-        about = json.loads(metadata["about"])
+        config, about = description["architecture"], dict(description["about"])
         _expect_size(config, sum(a.size for a in arrays.values()))
         for name, array in arrays.items():
             if not np.isfinite(array).all():

@@ -65,7 +65,7 @@ class Backend:
         DTypeError
             If `a` does not hold numbers.
         """
-        if not self.owns(a):
+        if not self.owns(a) or isinstance(a, np.ndarray):
             a = host_array(a)
         array: Array = self.xp.asarray(a, dtype=dtype)
         return array

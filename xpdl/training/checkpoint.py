@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from typing import Any
 
@@ -31,12 +30,7 @@ def save_checkpoint(
     }
     for slot, arrays in state.pop("state").items():
         tensors |= {f"optimizer/{slot}/{name}": array for name, array in arrays.items()}
-    metadata = {
-        "format": FILE_FORMAT,
-        "optimizer": json.dumps(state),
-        "notes": json.dumps(notes, allow_nan=False),
-    }
-    files.write_tensors(path, tensors, metadata)
+    files.write_tensors(path, tensors, {"format": FILE_FORMAT, "optimizer": state, "notes": notes})
 
 
 def load_checkpoint(
@@ -59,18 +53,18 @@ def load_checkpoint(
     ArgumentError
         If a note in `expected` differs; the message names it. Nothing is changed then.
     """
-    tensors, metadata = files.read_tensors(path)
-    if metadata.get("format") != FILE_FORMAT:
+    tensors, description = files.read_tensors(path)
+    if description.get("format") != FILE_FORMAT:
         raise ModelFileError(f"{str(path)!r} is not a checkpoint of xpdl.")
     try:
-        notes: dict[str, Any] = json.loads(metadata["notes"])
-        state = json.loads(metadata["optimizer"])
+        notes: dict[str, Any] = description["notes"]
+        state = dict(description["optimizer"])
         differ = [
             f"{name} (then {notes.get(name)!r}, now {value!r})"
             for name, value in expected.items()
             if notes.get(name) != value
         ]
-    except (KeyError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ModelFileError(f"{str(path)!r} is damaged: {error!r}.") from error
     if differ:
         raise ArgumentError(

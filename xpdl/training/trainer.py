@@ -169,10 +169,12 @@ class Trainer:
             result = network.forward_backward(x, t)
             self.optimizer.update(network.params, network.grads)
             return result
-        result = network.forward_backward(x, t, self.loss_scale.value)
-        gradient = network.grads.buffer
-        gradient *= 1 / self.loss_scale.value
-        finite = bool(network.backend.item(network.backend.xp.isfinite(gradient).all()))
+        # Half precision may overflow under the scale; that is looked for, and the scale lowered.
+        with np.errstate(over="ignore", invalid="ignore"):
+            result = network.forward_backward(x, t, self.loss_scale.value)
+            gradient = network.grads.buffer
+            gradient *= 1 / self.loss_scale.value
+            finite = bool(network.backend.item(network.backend.xp.isfinite(gradient).all()))
         if finite:
             self.optimizer.update(network.params, network.grads)
         self.loss_scale.update(finite)

@@ -1,0 +1,322 @@
+"""The command line, as a stranger uses it, on a small made-up MNIST."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import xpdl
+from xpdl.cli import main
+from xpdl.training import run as run_module
+
+ENVIRONMENT = {"XPDL_BACKEND", "XPDL_DTYPE"}
+
+
+def digits(n: int, seed: int) -> tuple[Any, Any]:
+    """Return images (N, 1, 28, 28) of bars, one place a class, and their classes."""
+    rng = np.random.default_rng(seed)
+    t = rng.integers(0, 10, n)
+    x = 0.1 * rng.random((n, 1, 28, 28), dtype=np.float32)
+    for image, label in zip(x, t, strict=True):
+        image[0, 4:24, 4 + 2 * label : 6 + 2 * label] = 1
+    return x, t
+
+
+@pytest.fixture
+def small_mnist(monkeypatch: Any, tmp_path: Path) -> Path:
+    def load(normalize: bool = True, flatten: bool = True, one_hot_label: bool = False) -> Any:
+        sets = digits(300, 0), digits(60, 1)
+        shape = (-1, 784) if flatten else (-1, 1, 28, 28)
+        return tuple((xpdl.asarray(x.reshape(shape)), xpdl.asarray(t)) for x, t in sets)
+
+    monkeypatch.setitem(run_module.LOADERS, "mnist", load)
+    monkeypatch.setitem(run_module.LOADERS, "fashion-mnist", load)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_train_leaves_a_run(small_mnist: Path, capsys: Any) -> None:
+    assert main(["train", "--model", "simpleconvnet", "--epochs", "2", "--batch-size", "30"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    folders = list((small_mnist / "runs").iterdir())
+    assert len(folders) == 1
+    folder = folders[0]
+    assert folder.name.startswith("SimpleConvNet-")
+    assert {path.name for path in folder.iterdir()} == {
+        "model.safetensors", "history.json", "curves.png", "misclassified.png",
+    }  # fmt: skip
+    record = json.loads((folder / "history.json").read_text())
+    assert record["finished"] is True
+    assert record["options"]["batch_size"] == 30
+    assert len(record["losses"]) == 20
+    assert len(record["epochs"]) == 2
+    last = out.splitlines()[-2:]
+    assert f"test accuracy {record['test_accuracy']:.2%}" in last[0]
+    assert str(folder.relative_to(small_mnist)) in last[1]
+    for picture in ("curves.png", "misclassified.png"):
+        pixels = np.asarray(Image.open(folder / picture).convert("L"))
+        assert pixels.shape[0] > 50
+        assert pixels.std() > 5  # not blank
+
+
+def test_evaluate_and_predict_what_train_left(small_mnist: Path, capsys: Any) -> None:
+    assert main(["train", "--model", "MultiLayerNet", "--epochs", "6", "--out", "run"]) == 0
+    trained = capsys.readouterr().out.splitlines()[-2].split(",")[0]
+    assert main(["evaluate", "run"]) == 0
+    assert trained in capsys.readouterr().out
+    assert main(["evaluate", "run/model.safetensors", "--dtype", "float64"]) == 0
+    capsys.readouterr()
+    x, _ = digits(3, 5)
+    for i, image in enumerate(x):
+        Image.fromarray((255 * image[0]).astype("uint8")).save(f"{i}.png")
+    assert main(["predict", "run", "0.png", "1.png", "2.png"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(": ")[0] for line in lines] == ["0.png", "1.png", "2.png"]
+    assert all(line.count("%") == 3 for line in lines)
+
+
+def test_predict_goes_on_after_a_bad_picture(small_mnist: Path, capsys: Any) -> None:
+    main(["train", "--model", "TwoLayerNet", "--epochs", "1", "--out", "run"])
+    capsys.readouterr()
+    Image.fromarray((255 * digits(1, 5)[0][0, 0]).astype("uint8")).save("good.png")
+    Path("bad.png").write_bytes(b"no picture")
+    assert main(["predict", "run", "bad.png", "missing.png", "good.png"]) == 2
+    out, err = capsys.readouterr()
+    assert out.startswith("good.png: ")
+    assert len(err.splitlines()) == 2
+    assert "bad.png" in err
+    assert "missing.png" in err
+
+
+def test_fashion_has_names(small_mnist: Path, capsys: Any) -> None:
+    args = ["train", "--data", "fashion-mnist", "--model", "TwoLayerNet", "--epochs", "1"]
+    assert main([*args, "--out", "run"]) == 0
+    Image.fromarray((255 * digits(1, 5)[0][0, 0]).astype("uint8")).save("a.png")
+    capsys.readouterr()
+    assert main(["predict", "run", "a.png"]) == 0
+    names = xpdl.datasets.CLASS_NAMES["fashion-mnist"]
+    assert any(name in capsys.readouterr().out for name in names)
+
+
+def test_recipes_and_overrides(small_mnist: Path, capsys: Any) -> None:
+    args = ["train", "--recipe", "book", "--epochs", "1", "--batch-size", "100", "--seed", "3"]
+    assert main([*args, "--out", "run"]) == 0
+    options = json.loads(Path("run/history.json").read_text())["options"]
+    assert options["model"] == "DeepConvNet"
+    assert (options["optimizer"], options["learning_rate"]) == ("adam", 0.001)
+    assert (options["epochs"], options["seed"]) == (1, 3)
+    assert list(xpdl.load("run").body.layers)[-1] == "dropout2"  # the book's own network
+
+
+def test_one_seed_one_curve(small_mnist: Path) -> None:
+    losses = []
+    for folder in ("a", "b"):
+        main(["train", "--model", "SimpleConvNet", "--epochs", "1", "--out", folder])
+        losses.append(json.loads(Path(folder, "history.json").read_text())["losses"])
+    assert losses[0] == losses[1]
+
+
+def test_interrupted_and_resumed(small_mnist: Path, capsys: Any, monkeypatch: Any) -> None:
+    args = ["train", "--model", "TwoLayerNet", "--epochs", "4", "--batch-size", "50"]
+    assert main([*args, "--out", "whole"]) == 0
+    monkeypatch.setattr(run_module, "Trainer", _interrupted_after(run_module.Trainer, epochs=2))
+    assert main([*args, "--out", "cut"]) == 130
+    err = capsys.readouterr().err
+    assert "interrupted after 2 of 4 epochs" in err
+    assert "xpdl train --resume cut" in err
+    assert main(["evaluate", "cut"]) == 0
+    monkeypatch.undo()
+    monkeypatch.chdir(small_mnist)
+    monkeypatch.setitem(run_module.LOADERS, "mnist", _loader())
+    assert main(["train", "--resume", "cut"]) == 0
+    assert (
+        Path("cut/model.safetensors").read_bytes() == Path("whole/model.safetensors").read_bytes()
+    )
+    assert not Path("cut/checkpoint.safetensors").exists()
+    capsys.readouterr()
+    assert main(["train", "--resume", "cut"]) == 2
+    assert "finished" in capsys.readouterr().err
+
+
+def _loader() -> Any:
+    def load(normalize: bool = True, flatten: bool = True, one_hot_label: bool = False) -> Any:
+        sets = digits(300, 0), digits(60, 1)
+        return tuple((xpdl.asarray(x.reshape(-1, 784)), xpdl.asarray(t)) for x, t in sets)
+
+    return load
+
+
+def _interrupted_after(trainer: Any, epochs: int) -> Any:
+    def interrupt(t: Any, epoch: Any) -> None:
+        if epoch.number == epochs - 1:
+            raise KeyboardInterrupt
+
+    return lambda *args, **options: trainer(*args, **options, callbacks=[interrupt])
+
+
+BAD_COMMANDS: dict[str, tuple[list[str], list[str]]] = {
+    "nothing": ([], ["COMMAND"]),
+    "another command": (["trian"], ["trian", "train", "evaluate"]),
+    "no epochs": (["train", "--epochs", "0"], ["--epochs", "'0'"]),
+    "half an epoch": (["train", "--epochs", "0.5"], ["--epochs", "'0.5'"]),
+    "no rate": (["train", "--learning-rate", "-1"], ["--learning-rate", "'-1'"]),
+    "NaN": (["train", "--learning-rate", "nan"], ["--learning-rate", "'nan'"]),
+    "a seed": (["train", "--seed", "x"], ["--seed", "'x'"]),
+    "an option": (["train", "--epoch-count", "3"], ["--epoch-count"]),
+    "a model": (["train", "--model", "deepconv"], ["deepconv", "DeepConvNet"]),
+    "an optimizer": (["train", "--optimizer", "adm"], ["adm", "adam"]),
+    "a schedule": (["train", "--schedule", "cosin"], ["cosin", "cosine"]),
+    "a recipe": (["train", "--recipe", "slow"], ["slow", "fast", "book"]),
+    "data": (["train", "--data", "cifar"], ["cifar", "fashion-mnist"]),
+    "a backend": (["train", "--backend", "nonsense"], ["nonsense", "numpy", "cupy", "strict"]),
+    "a dtype": (["train", "--dtype", "int8"], ["int8", "float16"]),
+    "a run": (["evaluate", "nowhere"], ["nowhere"]),
+    "a run to resume": (["train", "--resume", "nowhere"], ["nowhere"]),
+    "resume with options": (["train", "--resume", "x", "--epochs", "3"], ["--resume", "--epochs"]),
+    "no picture": (["predict", "run"], ["IMAGE"]),
+    "a foreign file": (["evaluate", "foreign"], ["foreign", "safetensors"]),
+    "a full folder": (["train", "--out", "full"], ["full", "not empty"]),
+    "a file for a folder": (["train", "--out", "foreign"], ["foreign"]),
+}
+
+
+@pytest.mark.parametrize("case", BAD_COMMANDS)
+def test_bad_commands_are_one_line(small_mnist: Path, capsys: Any, case: str) -> None:
+    arguments, words = BAD_COMMANDS[case]
+    Path("foreign").write_text("x" * 100)
+    Path("full").mkdir()
+    Path("full/thing").write_text("")
+    try:
+        code = main(arguments)
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    out, err = capsys.readouterr()
+    assert code == 2
+    assert out == ""
+    assert len(err.splitlines()) == 1
+    for word in words:
+        assert word in err
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "predict", "info"])
+def test_help_has_an_example(command: str, capsys: Any) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    assert f"example:\n  xpdl {command} " in capsys.readouterr().out
+
+
+def test_a_read_only_place(small_mnist: Path, capsys: Any, monkeypatch: Any) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    assert main(["train", "--epochs", "1", "--out", "somewhere"]) == 2
+    err = capsys.readouterr().err
+    assert "somewhere" in err
+    assert "Read-only" in err
+
+
+def test_info_says_what_is_there_and_why_not(capsys: Any, monkeypatch: Any) -> None:
+    monkeypatch.setenv("XPDL_THREADS", "2")
+    assert main(["info"]) == 0
+    out = capsys.readouterr().out
+    for word in ("numpy", "cupy", "strict", "ready", "threads", "BLAS", "mnist", "float32"):
+        assert word in out
+
+
+def command(*arguments: str, **environment: str) -> list[str]:
+    return [sys.executable, "-m", "xpdl", *arguments]
+
+
+def run_command(*arguments: str, cwd: Path, **environment: str) -> Any:
+    variables = {k: v for k, v in os.environ.items() if k not in ENVIRONMENT} | environment
+    return subprocess.run(
+        command(*arguments), cwd=cwd, env=variables, capture_output=True, text=True, timeout=60
+    )
+
+
+def test_the_environment_chooses_the_backend(tmp_path: Path) -> None:
+    done = run_command("train", cwd=tmp_path, XPDL_BACKEND="nonsense")
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "XPDL_BACKEND" in done.stderr
+    assert "numpy, cupy, strict" in done.stderr
+
+
+@pytest.mark.skipif(xpdl.available_backends()["cupy"] == "ready", reason="this machine has a GPU")
+def test_no_gpu_is_one_line_with_what_to_do(tmp_path: Path) -> None:
+    done = run_command("train", cwd=tmp_path, XPDL_BACKEND="cupy")
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "xpdl[cuda13]" in done.stderr
+    assert done.stdout == ""
+    assert run_command("info", cwd=tmp_path, XPDL_BACKEND="cupy").returncode == 0
+
+
+def test_no_data_and_no_network_says_where_to_put_files(tmp_path: Path) -> None:
+    done = run_command("train", cwd=tmp_path, XPDL_DATA=str(tmp_path / "data"), XPDL_OFFLINE="1")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert str(tmp_path / "data" / "mnist") in done.stderr
+    assert "train-images-idx3-ubyte" in done.stderr
+
+
+def test_an_altered_data_file_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "data" / "mnist"
+    folder.mkdir(parents=True)
+    (folder / "train-images-idx3-ubyte").write_bytes(b"\0\0\x08\x03" + bytes(100))
+    done = run_command("train", cwd=tmp_path, XPDL_DATA=str(tmp_path / "data"), XPDL_OFFLINE="1")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "train-images-idx3-ubyte" in done.stderr
+
+
+def test_a_closed_pipe_is_no_crash(tmp_path: Path) -> None:
+    done = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m xpdl train --help | head -n 1; "
+                       f"{sys.executable} -m xpdl info | true"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr
+    assert "BrokenPipe" not in done.stderr
+
+
+@pytest.mark.slow
+def test_ctrl_c_of_a_real_run_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        command("train", "--model", "SimpleConvNet", "--epochs", "50", "--out", "run"),
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 240
+    while not (tmp_path / "run" / "checkpoint.safetensors").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "xpdl train --resume run" in err
+    assert "Traceback" not in err
+    assert xpdl.load(tmp_path / "run").name == "SimpleConvNet"
+
+
+@pytest.mark.slow
+def test_one_epoch_of_the_default_reaches_98_percent(tmp_path: Path) -> None:
+    done = subprocess.run(
+        command("train", "--epochs", "1", "--out", "run"),
+        cwd=tmp_path, capture_output=True, text=True, timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "run" / "history.json").read_text())["test_accuracy"] >= 0.98

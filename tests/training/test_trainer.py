@@ -1,0 +1,320 @@
+"""The training loop, its batches and its checkpoints."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import xpdl
+from xpdl import Network, Trainer
+from xpdl.backends import Backend, get_backend
+from xpdl.datasets.batches import Batches
+from xpdl.errors import (
+    ArgumentError,
+    BackendMismatchError,
+    DivergenceError,
+    DTypeError,
+    ModelFileError,
+    NonFiniteError,
+    ShapeError,
+    UnknownNameError,
+)
+from xpdl.layers import Affine, BatchNormalization, Dropout, IdentityWithLoss, ReLU
+from xpdl.optimizers import SGD, Adam, Momentum
+from xpdl.schedules import Cosine, Step
+from xpdl.training.history import Epoch
+from xpdl.training.progress import Progress
+
+
+def spirals(n: int = 90, seed: int = 0) -> tuple[Any, Any]:
+    """Return three arms of points (N, 2) and which arm each is on: easy to learn, not linear."""
+    rng = np.random.default_rng(seed)
+    t = np.arange(n) % 3
+    radius = rng.random(n)
+    angle = 2 * radius + 2 * np.pi / 3 * t + 0.1 * rng.standard_normal(n)
+    x = np.stack([radius * np.sin(angle), radius * np.cos(angle)], axis=1)
+    return x.astype("float32"), t
+
+
+def net(**options: Any) -> Network:
+    layers = [Affine(16), BatchNormalization(), ReLU(), Dropout(0.1), Affine(3)]
+    return Network(layers, (2,), **options)
+
+
+def trainer(**options: Any) -> Trainer:
+    options = {"epochs": 3, "batch_size": 20, "progress": False, "optimizer": Adam(0.02)} | options
+    return Trainer(options.pop("network", None) or net(), spirals(), spirals(30, 1), **options)
+
+
+# ---- batches
+
+
+def test_an_epoch_holds_every_example_once(backend: Backend) -> None:
+    x, t = np.arange(23, dtype="float32").reshape(23, 1), np.arange(23)
+    batches = Batches(x, t, 5, backend=backend, seed=3)
+    assert len(batches) == 5
+    parts = [(backend.to_numpy(a), backend.to_numpy(b)) for a, b in batches.epoch(0)]
+    assert [len(a) for a, _ in parts] == [5, 5, 5, 5, 3]
+    labels = np.concatenate([b for _, b in parts])
+    assert sorted(labels) == list(range(23))
+    np.testing.assert_array_equal(np.concatenate([a for a, _ in parts])[:, 0], labels)
+
+
+def test_order_depends_on_seed_and_epoch_alone(backend: Backend) -> None:
+    def order(seed: int, epoch: int, on: Backend = backend) -> list[int]:
+        batches = Batches(np.zeros((30, 1)), np.arange(30), 7, backend=on, seed=seed)
+        return [int(label) for _, t in batches.epoch(epoch) for label in on.to_numpy(t)]
+
+    assert order(1, 0) == order(1, 0) == order(1, 0, get_backend("generic"))
+    assert len({tuple(order(*key)) for key in ((1, 0), (1, 1), (2, 0))}) == 3
+
+
+def test_data_is_put_on_the_device_once() -> None:
+    strict = get_backend("strict")
+    x, t = spirals()
+    with xpdl.use_backend("strict"):
+        batches = Batches(x, t, 10, backend=strict)
+        before = strict.transfers.to_device
+        for _ in batches.epoch(0):
+            pass
+        assert strict.transfers.to_device - before == 1  # the order of the epoch
+
+
+@pytest.mark.parametrize(
+    ("x", "t", "size", "kind", "words"),
+    [
+        (np.zeros((3, 1)), np.zeros(2), 1, ShapeError, r"\(3, 1\).*\(2,\)"),
+        (np.zeros((0, 1)), np.zeros(0), 1, ArgumentError, "empty"),
+        (np.zeros((3, 1)), np.zeros(3), 0, ArgumentError, "batch_size.*0"),
+        (np.zeros((3, 1)), np.zeros(3), 1.5, ArgumentError, "batch_size.*1.5"),
+        (np.array([[1.0], [np.inf]]), np.zeros(2), 1, NonFiniteError, "example 1"),
+        (np.array(1.0), np.zeros(2), 1, ShapeError, "length"),
+        (np.array(["a"]), np.zeros(1), 1, DTypeError, "numbers"),
+    ],
+)
+def test_bad_data(x: Any, t: Any, size: Any, kind: Any, words: str) -> None:
+    with pytest.raises(kind, match=words):
+        Batches(x, t, size, backend=get_backend("numpy"))
+
+
+# ---- the loop
+
+
+def test_it_learns_and_keeps_a_history(backend: Backend) -> None:
+    history = trainer(epochs=40).fit()
+    assert [epoch.number for epoch in history.epochs] == list(range(40))
+    assert len(history.losses) == 40 * 5
+    last = history.epochs[-1]
+    assert last.test_accuracy is not None
+    assert last.test_accuracy > 0.85
+    assert last.loss == pytest.approx(np.mean(history.losses[-5:]))
+    assert history.epochs[0].loss > 2 * last.loss
+
+
+def test_one_seed_gives_one_curve_bit_for_bit(backend: Backend) -> None:
+    first, second = trainer(seed=4).fit(), trainer(seed=4).fit()
+    assert first.losses == second.losses
+    assert first.losses != trainer(seed=5).fit().losses
+
+
+def test_test_accuracy_is_the_networks(backend: Backend) -> None:
+    t = trainer()
+    history = t.fit()
+    x, labels = spirals(30, 1)
+    expected = t.network.accuracy(backend.asarray(x), backend.asarray(labels))
+    assert history.epochs[-1].test_accuracy == expected
+
+
+def test_an_epoch_reads_the_device_a_few_times_only() -> None:
+    with xpdl.use_backend("strict"):
+        strict = get_backend()
+        t = Trainer(net(), spirals(200), spirals(30, 1), epochs=1, batch_size=2, progress=False)
+        to_host, to_device = strict.transfers.to_host, strict.transfers.to_device
+        t.fit()
+        assert strict.transfers.to_host - to_host <= 5  # losses twice, hits, test accuracy
+        assert strict.transfers.to_device - to_device <= 1
+
+
+def test_the_schedule_sets_the_rate(backend: Backend) -> None:
+    rates: list[float] = []
+
+    class Recording(SGD):
+        def update(self, params: Any, grads: Any) -> None:
+            rates.append(self.learning_rate)
+            super().update(params, grads)
+
+    trainer(optimizer=Recording(0.5), epochs=2, batch_size=45, schedule=Step(1.0, 0.1)).fit()
+    assert rates == pytest.approx([0.5, 0.5, 0.05, 0.05])
+    rates.clear()
+    trainer(optimizer=Recording(0.5), epochs=2, batch_size=45, schedule="cosine").fit()
+    expected = [0.25 * (1 + np.cos(np.pi * s / 4)) for s in range(4)]
+    assert rates == pytest.approx(expected)
+
+
+def test_callbacks_see_each_epoch_and_may_stop(backend: Backend) -> None:
+    seen: list[int] = []
+
+    def stop_at_two(t: Trainer, epoch: Epoch) -> None:
+        seen.append(epoch.number)
+        t.stop = epoch.number == 1
+
+    assert len(trainer(epochs=9, callbacks=[stop_at_two]).fit().epochs) == 2
+    assert seen == [0, 1]
+
+
+def test_regression_has_no_accuracy(backend: Backend) -> None:
+    network = Network([Affine(1)], (2,), loss=IdentityWithLoss())
+    x, _ = spirals()
+    t = x @ np.array([[2.0], [-1.0]], "float32")
+    history = Trainer(network, (x, t), epochs=30, batch_size=10, optimizer=SGD(0.3), progress=False)
+    epochs = history.fit().epochs
+    assert epochs[-1].loss < 1e-4
+    assert epochs[-1].train_accuracy is None
+
+
+def test_divergence_is_named(backend: Backend) -> None:
+    network = Network([Affine(3)], (2,), loss=IdentityWithLoss())
+    x, _ = spirals()
+    with np.errstate(all="ignore"), pytest.raises(DivergenceError, match=r"at step \d+.*learning"):
+        Trainer(
+            network, (100 * x, np.zeros((90, 3), "float32")), optimizer=SGD(1e6), progress=False
+        ).fit()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
+def test_other_precisions_learn(backend: Backend, dtype: str) -> None:
+    t = trainer(network=net(dtype=dtype), epochs=40)
+    history = t.fit()
+    assert history.epochs[-1].test_accuracy is not None
+    assert history.epochs[-1].test_accuracy > 0.8
+    if dtype == "float16":
+        assert t.loss_scale is not None
+        assert t.loss_scale.skipped <= 3
+
+
+def test_half_precision_skips_an_overflow() -> None:
+    with xpdl.use_backend("numpy"):
+        t = trainer(network=net(dtype="float16"), epochs=1)
+        assert t.loss_scale is not None
+        t.loss_scale.value = 2.0**24  # beyond what half precision can hold
+        t.fit()
+        assert t.loss_scale.skipped > 0
+        assert t.loss_scale.value < 2.0**24
+        assert all(np.isfinite(a).all() for a in t.network.params.values())
+
+
+BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
+    "epochs": ({"epochs": 0}, ArgumentError, "epochs.*0"),
+    "batch size": ({"batch_size": -1}, ArgumentError, "batch_size.*-1"),
+    "seed": ({"seed": -1}, ArgumentError, "seed.*-1"),
+    "optimizer": ({"optimizer": "adma"}, UnknownNameError, "adma.*Did you mean 'adam'"),
+    "schedule": ({"schedule": "cos"}, UnknownNameError, "schedule 'cos'"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_arguments(case: str) -> None:
+    options, kind, words = BAD[case]
+    with pytest.raises(kind, match=words):
+        trainer(**options)
+
+
+@pytest.mark.parametrize(
+    ("x", "t", "kind", "words"),
+    [
+        (np.zeros((4, 3), "f4"), [0, 1, 2, 0], ShapeError, r"\(N, 2\).*\(1, 3\)"),
+        (np.zeros((4, 2), "f4"), [0, 1, 3, 0], ArgumentError, "got 3 at index 2"),
+        (np.zeros((4, 2), "f4"), [0, 1, -1, 0], ArgumentError, "got -1 at index 2"),
+        (np.zeros((4, 2), "f4"), [0, 1, 2], ShapeError, "length"),
+        (np.zeros((4, 2), "f4"), [0.0, 1, 2, 2], DTypeError, "float64"),
+        (np.full((4, 2), np.nan, "f4"), [0, 1, 2, 2], NonFiniteError, "example 0"),
+    ],
+)
+def test_bad_data_is_refused_before_training(
+    backend: Backend, x: Any, t: Any, kind: Any, words: str
+) -> None:
+    with pytest.raises(kind, match=words):
+        Trainer(net(), (x, np.array(t)), progress=False)
+
+
+def test_data_of_another_device_is_refused() -> None:
+    with xpdl.use_backend("strict") as strict:
+        x, t = (strict.asarray(a) for a in spirals())
+    with xpdl.use_backend("numpy"), pytest.raises(BackendMismatchError, match="to_numpy"):
+        Trainer(net(), (x, t), progress=False)
+
+
+# ---- checkpoints
+
+
+@pytest.mark.parametrize("optimizer", [Adam, Momentum, SGD])
+def test_going_on_is_as_if_never_interrupted(
+    backend: Backend, tmp_path: Path, optimizer: Any
+) -> None:
+    def make(**more: Any) -> Trainer:
+        return trainer(optimizer=optimizer(0.05), schedule=Cosine(), epochs=4, **more)
+
+    whole = make()
+    expected = whole.fit()
+
+    def interrupt(t: Trainer, epoch: Epoch) -> None:
+        if epoch.number == 1:
+            raise KeyboardInterrupt
+
+    path = tmp_path / "checkpoint"
+    with pytest.raises(KeyboardInterrupt):
+        make(checkpoint=path, callbacks=[interrupt]).fit()
+    again = make(checkpoint=path)
+    assert again.fit().losses == expected.losses
+    for name, array in whole.network.arrays().items():
+        np.testing.assert_array_equal(
+            backend.to_numpy(again.network.arrays()[name]), backend.to_numpy(array)
+        )
+
+
+def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint"
+    trainer(checkpoint=path).fit()
+    other = trainer(checkpoint=path, batch_size=30, seed=9)
+    before = {name: xpdl.to_numpy(a) for name, a in other.network.params.items()}
+    with pytest.raises(ArgumentError, match=r"batch_size \(then 20, now 30\), seed"):
+        other.fit()
+    for name, array in before.items():
+        np.testing.assert_array_equal(xpdl.to_numpy(other.network.params[name]), array)
+    with pytest.raises(ModelFileError, match="Adam"):
+        trainer(checkpoint=path, optimizer=Momentum(0.02)).fit()
+    net().save(path)
+    with pytest.raises(ModelFileError, match="not a checkpoint"):
+        trainer(checkpoint=path).fit()
+
+
+# ---- what is shown
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_line_an_epoch(capsys: Any) -> None:
+    trainer(progress=True).fit()
+    out, err = capsys.readouterr()
+    lines = out.splitlines()
+    assert len(lines) == 3
+    assert lines[2].startswith("epoch  3/3  loss ")
+    for word in ("train accuracy", "test accuracy", "images/s", " s"):
+        assert word in lines[2]
+    assert err == ""  # no bar where no terminal is
+
+
+def test_a_bar_on_a_terminal(monkeypatch: Any) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    trainer(progress=Progress(every=0.0)).fit()
+    shown = terminal.getvalue()
+    for word in ("epoch 2/3", "loss", "accuracy", "images/s", "left"):
+        assert word in shown
