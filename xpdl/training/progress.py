@@ -55,11 +55,11 @@ class Progress:
         share = step / self._steps
         spent = now - self._start
         left = spent / share * (self._epochs - self._epoch - share)
-        parts = [f" loss {loss:.4f}"]
+        parts = [f"loss {loss:.4f}"]
         if accuracy is not None:
             parts.append(f"accuracy {accuracy:.2%}")
         parts += [f"{self._images * share / spent:,.0f} images/s", f"{_clock(left)} left"]
-        self._bar.set_postfix_str("  ".join(parts), refresh=False)
+        self._bar.set_postfix_str(", ".join(parts), refresh=False)
         self._bar.update(step - self._bar.n)
         self._bar.refresh()
 

@@ -1,0 +1,69 @@
+"""The house rules that a machine can check."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import xpdl
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = Path(xpdl.__file__).parent
+ARRAY_CODE = [
+    *sorted((PACKAGE / "layers").glob("*.py")),
+    PACKAGE / "functions.py",
+    PACKAGE / "optimizers.py",
+]
+
+
+def test_a_room_uses_only_rooms_on_lower_floors() -> None:
+    program = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports())"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def annotations(tree: ast.AST) -> set[ast.AST]:
+    """Return all nodes that stand in a type annotation."""
+    roots: list[ast.AST | None] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.arg | ast.AnnAssign):
+            roots.append(node.annotation)
+        elif isinstance(node, ast.FunctionDef):
+            roots.append(node.returns)
+    return {inner for root in roots if root is not None for inner in ast.walk(root)}
+
+
+@pytest.mark.parametrize("path", ARRAY_CODE, ids=lambda path: path.name)
+def test_array_code_uses_numpy_for_types_only(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    types = annotations(tree)
+    used = [
+        f"line {node.lineno}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Name) and node.id in ("np", "numpy") and node not in types
+    ]
+    assert not used, f"{path.name} computes with NumPy at {', '.join(used)}; use array_module(x)"
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: p.name)
+def test_nothing_is_pickled_or_evaluated(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)
+             for alias in node.names}  # fmt: skip
+    modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    calls = {
+        node.func.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    }
+    assert not (names | modules) & {"pickle", "marshal", "shelve", "dill"}
+    assert not calls & {"eval", "exec", "compile"}
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: p.name)
+def test_names_say_what_a_thing_is(path: Path) -> None:
+    assert path.stem not in {"utils", "util", "helpers", "helper", "common", "misc"}
