@@ -84,6 +84,17 @@ def test_data_is_put_on_the_device_once() -> None:
         assert strict.transfers.to_device - before == 1  # the order of the epoch
 
 
+def test_data_that_does_not_fit_stays_on_the_host_and_says_so(monkeypatch: Any) -> None:
+    with xpdl.use_backend("strict") as strict:
+        resident = trainer().fit().losses
+        monkeypatch.setattr(type(strict), "has_room_for", lambda self, size: False)
+        with pytest.warns(UserWarning, match="do not fit on the device"):
+            crowded = trainer()
+        before = strict.transfers.to_device
+        assert crowded.fit().losses == resident
+        assert strict.transfers.to_device - before >= 2 * 3 * 5
+
+
 @pytest.mark.parametrize(
     ("x", "t", "size", "kind", "words"),
     [
@@ -136,7 +147,7 @@ def test_an_epoch_reads_the_device_a_few_times_only() -> None:
         to_host, to_device = strict.transfers.to_host, strict.transfers.to_device
         t.fit()
         assert strict.transfers.to_host - to_host <= 5  # losses twice, hits, test accuracy
-        assert strict.transfers.to_device - to_device <= 1
+        assert strict.transfers.to_device - to_device <= 2  # the order of either set
 
 
 def test_the_schedule_sets_the_rate(backend: Backend) -> None:

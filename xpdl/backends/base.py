@@ -78,6 +78,10 @@ class Backend:
         """Return the one number in `a` as a Python number. On a GPU this waits for it."""
         return self.to_numpy(a).item()
 
+    def has_room_for(self, size: int) -> bool:
+        """Tell whether `size` bytes of data can stay here and leave room to compute with."""
+        return True
+
     def synchronize(self) -> None:
         """Wait until all work given to the device is done; a CPU has none outstanding."""
 

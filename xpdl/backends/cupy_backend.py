@@ -32,6 +32,10 @@ class CupyBackend(Backend):
     def to_numpy(self, a: Any) -> Array:
         return self.xp.asnumpy(a)
 
+    def has_room_for(self, size: int) -> bool:
+        free, _ = self.xp.cuda.runtime.memGetInfo()
+        return size <= free // 2
+
     def synchronize(self) -> None:
         self.xp.cuda.get_current_stream().synchronize()
 

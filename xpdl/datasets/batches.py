@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from xpdl.backends import Array, Backend
+from xpdl.backends import Array, Backend, backend_of
 from xpdl.errors import ArgumentError, NonFiniteError, ShapeError
 
 
 class Batches:
     """The examples of a data set in random order, a batch at a time.
 
-    The data is put on the device once. Every epoch has its own order, drawn on the host from the
+    The data is put on the device once; data from the host that leaves it too little room stays
+    there, with a warning, and is put on the device batch by batch. Every epoch has its own order, drawn on the host from the
     seed and the epoch's number, so it is the same on every backend. The last batch of an epoch
     holds what is left over.
 
@@ -57,8 +59,16 @@ class Batches:
         if not x.shape[0]:
             raise ArgumentError("x and t are empty; there is nothing to train on.")
         check_finite(x)
-        self.x = backend.asarray(x, dtype)
-        self.t = backend.asarray(t)
+        self.resident = backend.owns(x) or backend.has_room_for(x.nbytes)
+        if not self.resident:
+            warnings.warn(
+                f"{x.nbytes / 2**20:,.0f} MB of training data do not fit on the device beside the "
+                "network; each batch is copied there when its turn comes, which is slower.",
+                stacklevel=2,
+            )
+        home = backend if self.resident else backend_of(x)
+        self.x = home.asarray(x, dtype)
+        self.t = home.asarray(t)
         self.batch_size = batch_size
         self.seed = seed
         self._backend = backend
@@ -70,10 +80,11 @@ class Batches:
     def epoch(self, number: int) -> Iterator[tuple[Array, Array]]:
         """Yield the batches (x, t) of epoch `number`, counted from 0."""
         order = np.random.default_rng([self.seed, number]).permutation(len(self.x))
-        indices = self._backend.asarray(order)
+        indices = backend_of(self.x).asarray(order)
         for start in range(0, len(self.x), self.batch_size):
             part = indices[start : start + self.batch_size]
-            yield self.x[part], self.t[part]
+            x, t = self.x[part], self.t[part]
+            yield (x, t) if self.resident else (self._backend.asarray(x), self._backend.asarray(t))
 
 
 def check_finite(x: Any) -> None:

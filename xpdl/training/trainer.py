@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from xpdl import functions
-from xpdl.backends import Array
+from xpdl.backends import Array, backend_of
 from xpdl.datasets.batches import Batches
 from xpdl.errors import ArgumentError, DivergenceError
 from xpdl.network import Network, count_hits
@@ -195,7 +195,9 @@ class Trainer:
     def _test_accuracy(self) -> float | None:
         if self.test is None or not self.network.loss_layer.classifies:
             return None
-        return self.network.accuracy(self.test.x, self.test.t)
+        network = self.network
+        parts = [count_hits(network.predict(x), t) for x, t in self.test.epoch(0)]
+        return network.backend.item(sum(parts[1:], start=parts[0])) / len(self.test.x)
 
     def _batches(self, data: Data, batch_size: int) -> Batches:
         network = self.network
@@ -203,11 +205,13 @@ class Trainer:
         batches = Batches(x, t, batch_size, backend=network.backend, seed=self.seed)
         if batches.x.shape[1:] != network.input_shape:
             # One sample is enough for the network to say what it wants instead.
-            network.predict(batches.x[:1])
+            network.predict(network.backend.asarray(batches.x[:1]))
         if network.loss_layer.classifies:
             functions.check_targets(batches.t, (len(batches.t), *network.output_shape))
             if batches.t.ndim == 1:
-                functions.check_labels(network.backend.to_numpy(batches.t), network.output_shape[0])
+                functions.check_labels(
+                    backend_of(batches.t).to_numpy(batches.t), network.output_shape[0]
+                )
         return batches
 
     def _notes(self, progress: bool) -> dict[str, Any]:
