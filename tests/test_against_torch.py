@@ -490,7 +490,6 @@ def test_steps_of_a_normalised_network_with_decay(backend, rng):
         {"params": [p for p in module.parameters() if p.ndim == 1], "weight_decay": 0.0},
     ]
     theirs = torch.optim.SGD(groups, lr=0.05, momentum=0.9, nesterov=True)
-    twins_end = train_both
     module.train()
     with pytest.MonkeyPatch.context() as patch:
         # Compare scores after training with the batch's own statistics, as torch is left to.

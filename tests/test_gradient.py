@@ -157,7 +157,7 @@ def test_other_types_are_refused(backend, dtype):
 @pytest.mark.parametrize("h", [0, -1e-4, math.nan, math.inf])
 def test_a_bad_step_is_refused(backend, h):
     x = backend.asarray(np.array([1.0]))
-    with pytest.raises(ArgumentError, match="^h must be a number above 0"):
+    with pytest.raises(ArgumentError, match=r"^h must be a number above 0"):
         numerical_gradient(squares, x, h=h)
 
 

@@ -79,7 +79,7 @@ def test_a_bad_name_in_the_environment_says_so(monkeypatch):
 
 @pytest.mark.parametrize("bad", ["int32", "half precision", np.int64, "bfloat16", 7, object()])
 def test_a_bad_choice_is_refused(bad):
-    with pytest.raises(UnknownNameError, match="unknown dtype .*float32, float16, float64"):
+    with pytest.raises(UnknownNameError, match=r"unknown dtype .*float32, float16, float64"):
         get_precision(bad)
 
 
@@ -144,7 +144,7 @@ def test_it_gives_up_after_fifty_bad_steps_in_a_row():
     for _ in range(49):
         scale.update(False)
     assert 0 < scale.value < 1  # a floor of 1 could skip every step for ever
-    with pytest.raises(DivergenceError, match="50 steps in a row.*float32"):
+    with pytest.raises(DivergenceError, match=r"50 steps in a row.*float32"):
         scale.update(False)
 
 

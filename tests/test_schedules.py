@@ -142,9 +142,9 @@ def test_step_refuses(argument, bad):
 
 @pytest.mark.parametrize("bad", [0, -0.1, math.nan, math.inf])
 def test_exponential_and_warm_up_refuse(bad):
-    with pytest.raises(ArgumentError, match="^final must be a number above 0, got"):
+    with pytest.raises(ArgumentError, match=r"^final must be a number above 0, got"):
         Exponential(final=bad)
-    with pytest.raises(ArgumentError, match="^epochs must be a number above 0, got"):
+    with pytest.raises(ArgumentError, match=r"^epochs must be a number above 0, got"):
         WarmUp(epochs=bad)
 
 
@@ -193,5 +193,5 @@ def test_an_unknown_name_lists_the_choices():
 
 
 def test_what_is_no_schedule_is_refused():
-    with pytest.raises(ArgumentError, match="^schedule must be a name or callable, got 0.1"):
+    with pytest.raises(ArgumentError, match=r"^schedule must be a name or callable, got 0.1"):
         get_schedule(0.1)

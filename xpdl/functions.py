@@ -73,7 +73,8 @@ def sum_squared_error(y: Array, t: Array) -> Array:
     """
     if y.shape != t.shape:
         raise ShapeError(f"t must have the shape of y, {y.shape}; got {t.shape}.")
-    difference = (y - t).astype(accumulation_dtype(y.dtype), copy=False)
+    wide = accumulation_dtype(y.dtype)
+    difference = y.astype(wide, copy=False) - t.astype(wide, copy=False)
     samples = 1 if y.ndim == 1 else len(y)
     return 0.5 * (difference * difference).sum() / samples
 
@@ -95,6 +96,7 @@ def cross_entropy_error(y: Array, t: Array) -> Array:
     """
     y = y.astype(accumulation_dtype(y.dtype), copy=False).reshape(-1, y.shape[-1])
     t = t.reshape(y.shape) if t.size == y.size else t.reshape(-1)
+    check_targets(t, y.shape)
     return mean_cross_entropy(array_module(y).log(y + 1e-7), t)
 
 
@@ -219,6 +221,10 @@ def window_counts(
     ShapeError
         If not even one window fits, or there is a remainder and it is an error.
     """
+    if min(stride) < 1 or min(pad) < 0:
+        raise ArgumentError(
+            f"stride must be at least 1 and pad at least 0, got {stride} and {pad}."
+        )
     counts = []
     for axis, length, window, step, edge in zip(
         ("height", "width"), image, size, stride, pad, strict=True

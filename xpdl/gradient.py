@@ -40,11 +40,13 @@ def numerical_gradient(f: Callable[[Array], Any], x: Array, h: float = 1e-4) -> 
     gradient = xp.zeros(x.shape, dtype=x.dtype)
     for index in _indices(x.shape):
         value = x[index].copy()
-        x[index] = value + h
-        above = f(x)
-        x[index] = value - h
-        below = f(x)
-        x[index] = value
+        try:
+            x[index] = value + h
+            above = f(x)
+            x[index] = value - h
+            below = f(x)
+        finally:
+            x[index] = value
         gradient[index] = (above - below) / (2 * h)
     return gradient
 
@@ -67,7 +69,7 @@ def gradient_check(
     ----------
     network : Network
         In float64 (``dtype="float64"``). Its parameters and running statistics are left as they
-        were.
+        were; its dropout masks go on from `seed`.
     x, t : array
         A small batch and its targets.
 
@@ -76,19 +78,27 @@ def gradient_check(
     dict of str to float
         The mean absolute difference by name; 1e-7 or less is a pass (book, section 5.7.4).
     """
+    for name, parameter in network.params.items():
+        if parameter.dtype != "float64":
+            raise DTypeError(
+                f"gradient_check wants a network in float64 (dtype='float64'), {name} is "
+                f"{parameter.dtype}."
+            )
     saved = {name: array.copy() for name, array in network.state.items()}
 
     def loss(_: Array) -> Any:
         network.reseed(seed)
         return network.loss(x, t, train=True)
 
-    network.reseed(seed)
-    network.gradient(x, t)
-    computed = {name: gradient.copy() for name, gradient in network.grads.items()}
     difference = {}
-    for name, parameter in network.params.items():
-        gap = abs(numerical_gradient(loss, parameter, h) - computed[name])
-        difference[name] = backend_of(gap).item(gap.mean())
-    for name, array in saved.items():
-        network.state[name][...] = array
+    try:
+        network.reseed(seed)
+        network.gradient(x, t)
+        computed = {name: gradient.copy() for name, gradient in network.grads.items()}
+        for name, parameter in network.params.items():
+            gap = abs(numerical_gradient(loss, parameter, h) - computed[name])
+            difference[name] = backend_of(gap).item(gap.mean())
+    finally:
+        for name, array in saved.items():
+            network.state[name][...] = array
     return difference

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -116,7 +117,7 @@ def get_initializer(choice: WeightInit) -> Initializer:
         if choice.lower() not in BY_NAME:
             raise UnknownNameError("weight initialisation", choice, BY_NAME)
         return BY_NAME[choice.lower()]
-    if isinstance(choice, bool) or not isinstance(choice, int | float):
+    if isinstance(choice, bool) or not isinstance(choice, Real):
         raise ArgumentError(
             f"weight_init must be a name, a standard deviation or an Initializer, got {choice!r}."
         )

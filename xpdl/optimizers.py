@@ -29,10 +29,13 @@ class Blocks(Mapping[str, Array]):
         The large ones.
     decayed_blocks : set of str
         Which of them hold weights, as opposed to biases and parameters of normalisation.
+    decayed : set of str
+        The names of the weights themselves.
     """
 
     blocks: dict[str, Array]
     decayed_blocks: frozenset[str]
+    decayed: frozenset[str]
 
     @abstractmethod
     def zeros_like(self) -> Blocks:
@@ -75,9 +78,7 @@ class Optimizer:
         self.learning_rate = _number("learning_rate", learning_rate)
         self.weight_decay = _number("weight_decay", weight_decay)
         self.decay_all = decay_all
-        if clip_norm is not None and not clip_norm > 0:
-            raise ArgumentError(f"clip_norm must be above 0, got {clip_norm!r}.")
-        self.clip_norm = clip_norm
+        self.clip_norm = None if clip_norm is None else _above_zero("clip_norm", clip_norm)
         self.iteration = 0
         self.state: dict[str, Arrays] = {}
         self._restored: dict[str, dict[str, Any]] | None = None
@@ -132,13 +133,22 @@ class Optimizer:
                     f"({', '.join(sorted(arrays.keys() ^ params.keys()))} differ); "
                     "make a new optimizer for this network."
                 )
+            for name, p in params.items():
+                if arrays[name].shape != p.shape:
+                    raise ShapeError(
+                        f"this {type(self).__name__} remembers {slot} of {name} with shape "
+                        f"{arrays[name].shape}, the network has {p.shape}; "
+                        "make a new optimizer for this network."
+                    )
 
     def _decayed(self, values: Arrays, params: Arrays) -> Collection[str]:
         """Return the names among `values` whose weights decay."""
         if self.decay_all:
             return values.keys()
-        if isinstance(params, Blocks) and values.keys() == params.blocks.keys():
-            return params.decayed_blocks
+        if isinstance(params, Blocks):
+            return (
+                params.decayed_blocks if values.keys() == params.blocks.keys() else params.decayed
+            )
         # Of a plain dictionary, matrices and filters are weights; vectors are biases and the like.
         return [name for name, p in values.items() if p.ndim > 1]
 
@@ -148,6 +158,15 @@ class Optimizer:
         norm = gradient_norm(blocks)
         scale = self.clip_norm / backend.xp.maximum(norm, self.clip_norm)
         return {name: (g * scale).astype(g.dtype, copy=False) for name, g in blocks.items()}
+
+    def settings(self) -> dict[str, Any]:
+        """Return the numbers that the rule was made with, but for the learning rate."""
+        own = {"learning_rate", "iteration"}
+        return {
+            name: value
+            for name, value in vars(self).items()
+            if name not in own and isinstance(value, bool | int | float | None)
+        }
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that is needed to go on later: host arrays by slot and name, and numbers."""
@@ -172,6 +191,9 @@ class Optimizer:
         ModelFileError
             If it is of another rule.
         """
+        lacking = {"rule", "iteration", "learning_rate", "state"} - saved.keys()
+        if lacking:
+            raise ModelFileError(f"the saved optimizer state lacks {', '.join(sorted(lacking))}.")
         if saved.get("rule") != type(self).__name__:
             raise ModelFileError(
                 f"the saved state is of {saved.get('rule')!r}, not of {type(self).__name__!r}."
@@ -229,7 +251,7 @@ class AdaGrad(Optimizer):
 
     def __init__(self, learning_rate: float = 0.01, epsilon: float = 1e-7, **options: Any) -> None:
         super().__init__(learning_rate, **options)
-        self.epsilon = _number("epsilon", epsilon)
+        self.epsilon = _above_zero("epsilon", epsilon)
 
     def rule(self, backend: Backend, p: Array, g: Array, *memory: Array) -> None:
         (h,) = memory
@@ -250,7 +272,7 @@ class RMSProp(Optimizer):
     ) -> None:
         super().__init__(learning_rate, **options)
         self.decay_rate = _fraction("decay_rate", decay_rate)
-        self.epsilon = _number("epsilon", epsilon)
+        self.epsilon = _above_zero("epsilon", epsilon)
 
     def rule(self, backend: Backend, p: Array, g: Array, *memory: Array) -> None:
         (h,) = memory
@@ -273,7 +295,7 @@ class Adam(Optimizer):
         super().__init__(learning_rate, **options)
         self.beta1 = _fraction("beta1", beta1)
         self.beta2 = _fraction("beta2", beta2)
-        self.epsilon = _number("epsilon", epsilon)
+        self.epsilon = _above_zero("epsilon", epsilon)
 
     def rule(self, backend: Backend, p: Array, g: Array, *memory: Array) -> None:
         m, v = memory
@@ -322,7 +344,11 @@ def get_optimizer(choice: str | Optimizer, **options: Any) -> Optimizer:
         return choice
     if str(choice).lower() not in BY_NAME:
         raise UnknownNameError("optimizer", choice, BY_NAME)
-    return BY_NAME[choice.lower()](**options)
+    rule = BY_NAME[choice.lower()]
+    try:
+        return rule(**options)
+    except TypeError as error:
+        raise ArgumentError(f"{rule.__name__}: {error}.") from error
 
 
 def gradient_norm(grads: Arrays) -> Array:
@@ -351,6 +377,12 @@ def _zeros_like(params: Arrays) -> Arrays:
 def _restore(memory: Mapping[str, Arrays], saved: Mapping[str, Mapping[str, Any]]) -> None:
     """Copy saved host arrays into `memory`, once all names and shapes are seen to agree."""
     for slot, arrays in memory.items():
+        foreign = saved[slot].keys() - arrays.keys()
+        if foreign:
+            raise ModelFileError(
+                f"the saved optimizer state has {slot} of {', '.join(sorted(foreign))}, "
+                "which the network has not."
+            )
         for name, array in arrays.items():
             shape = getattr(saved[slot].get(name), "shape", None)
             if shape != array.shape:
@@ -382,6 +414,12 @@ def _check_names(params: Arrays, grads: Arrays) -> None:
 def _number(argument: str, value: float) -> float:
     if not isinstance(value, Real) or not (value >= 0 and math.isfinite(value)):
         raise ArgumentError(f"{argument} must be a finite number >= 0, got {value!r}.")
+    return float(value)
+
+
+def _above_zero(argument: str, value: float) -> float:
+    if not _number(argument, value) > 0:
+        raise ArgumentError(f"{argument} must be above 0, got {value!r}.")
     return float(value)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from xpdl.backends import Array, Backend, Shape, backend_of
+from xpdl.errors import ShapeError
 from xpdl.optimizers import Blocks
 from xpdl.precision import Precision
 
@@ -31,6 +32,7 @@ class Layout:
 
     def __init__(self, shapes: Mapping[str, Shape], decayed: frozenset[str]) -> None:
         self.shapes = dict(shapes)
+        self.decayed = decayed
         self.offsets: dict[str, int] = {}
         offset = 0
         for part in (True, False):
@@ -61,12 +63,16 @@ class ArrayDict(Blocks):
         parts = {"weights": buffer[: layout.weights_end], "others": buffer[layout.weights_end :]}
         self.blocks = {name: part for name, part in parts.items() if part.size}
         self.decayed_blocks = frozenset({"weights"})
+        self.decayed = layout.decayed
 
     def __getitem__(self, name: str) -> Array:
         return self._views[name]
 
     def __setitem__(self, name: str, values: Array) -> None:
-        self._views[name][...] = values
+        view = self._views[name]
+        if values.shape != view.shape:
+            raise ShapeError(f"{name} has the shape {view.shape}, got {values.shape}.")
+        view[...] = values
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._views)

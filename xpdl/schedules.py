@@ -117,8 +117,11 @@ def get_schedule(choice: str | Schedule | None) -> Schedule:
         if choice not in BY_NAME:
             raise UnknownNameError("schedule", choice, BY_NAME)
         return BY_NAME[choice]()
-    if not callable(choice):
-        raise ArgumentError(f"schedule must be a name or callable, got {choice!r}.")
+    if isinstance(choice, type) or not callable(choice):
+        raise ArgumentError(
+            f"schedule must be a name or callable, got {choice!r}"
+            f"{' (give an instance)' if isinstance(choice, type) else ''}."
+        )
     return choice
 
 

@@ -143,7 +143,7 @@ def test_the_class_is_there_without_cupy():
 class OnAGpu:
     """As much of a GPU array as can be seen without one."""
 
-    __cuda_array_interface__ = {"shape": (2,), "typestr": "<f4", "data": (0, False), "version": 3}
+    __cuda_array_interface__ = None
     shape = (2,)
 
 

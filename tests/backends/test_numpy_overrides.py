@@ -243,3 +243,22 @@ def test_threads_share_the_batch(fast, setting, monkeypatch, rng):
     x, W = rng.random((9, 1, 5, 5), np.float32), rng.random((2, 1, 2, 2), np.float32)
     fast.convolution(x, W, None, (1, 1), (1, 1))
     assert sorted(parts) == [(0, 3), (3, 6), (6, 9)]
+
+
+def test_half_precision_is_multiplied_in_single(fast, plain, monkeypatch, rng):
+    # NumPy has no BLAS for float16: the same product would take 200 times as long.
+    seen = set()
+    matmul = np.matmul
+
+    def watched(a, b, **options):
+        seen.update((a.dtype.name, b.dtype.name))
+        return matmul(a, b, **options)
+
+    monkeypatch.setattr(np, "matmul", watched)
+    x = rng.standard_normal((2, 3, 5, 5)).astype(np.float16)
+    W = rng.standard_normal((2, 3, 3, 3)).astype(np.float16)
+    for backend in (fast, plain):
+        y = backend.convolution(x, W, None, (1, 1), (1, 1))
+        results = [y, *backend.convolution_backward(y, x, W, (1, 1), (1, 1))]
+        assert {a.dtype.name for a in results} == {"float16"}
+        assert seen == {"float32"}

@@ -437,9 +437,7 @@ def _held(backend, dtype, actual, expected):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 class TestUpdateRules:
     def test_sgd(self, backend, dtype):
-        start, gradients, p, _ = _run(
-            backend, dtype, lambda p, g, s, i: backend.sgd(p, g, 0.1), 0
-        )
+        start, gradients, p, _ = _run(backend, dtype, lambda p, g, s, i: backend.sgd(p, g, 0.1), 0)
         _held(backend, dtype, [p], [start - 0.1 * sum(gradients)])
 
     def test_momentum(self, backend, dtype):

@@ -161,7 +161,7 @@ def test_a_backend_itself_can_be_chosen():
 @pytest.mark.parametrize("bad", ["nonsense", "", "NUMPY", None, 3, ["numpy"]])
 def test_an_unknown_name_leaves_the_choice(bad):
     use_backend("generic")
-    with pytest.raises(UnknownNameError, match="unknown backend .*numpy, cupy, strict, generic"):
+    with pytest.raises(UnknownNameError, match=r"unknown backend .*numpy, cupy, strict, generic"):
         use_backend(bad)
     assert active() == "generic"
 

@@ -71,7 +71,7 @@ def test_xpdl_threads_is_obeyed(monkeypatch, text, count):
 @pytest.mark.parametrize("text", ["0", "-1", "+2", "two", "1.5", "1e3", " ", "2 ", "²", "1_0"])
 def test_a_bad_number_of_threads_is_named(monkeypatch, workers, text):
     monkeypatch.setenv("XPDL_THREADS", text)
-    with pytest.raises(ArgumentError, match="XPDL_THREADS.*at least 1") as caught:
+    with pytest.raises(ArgumentError, match=r"XPDL_THREADS.*at least 1") as caught:
         workers.over(4, lambda start, stop: None)
     assert repr(text) in str(caught.value)
 
@@ -176,9 +176,7 @@ def test_no_part_runs_on_after_an_error(monkeypatch, workers):
 
 
 @pytest.mark.parametrize("threads", ["1", "2"])
-def test_blas_has_one_thread_during_the_work_alone(
-    monkeypatch, workers, two_blas_threads, threads
-):
+def test_blas_has_one_thread_during_the_work_alone(monkeypatch, workers, two_blas_threads, threads):
     monkeypatch.setenv("XPDL_THREADS", threads)
     for _ in range(2):
         for seen in workers.over(4, lambda start, stop: blas_threads()):
@@ -260,14 +258,16 @@ def test_many_callers_at_once(monkeypatch, workers, two_blas_threads):
 # ---- fork -----------------------------------------------------------------------------------
 
 FORK = """
-import os, signal, sys
+import os, signal, sys, threading
 import numpy as np
-from xpdl.backends import get_backend
+from xpdl.backends import get_backend, numpy_backend
 
 backend = get_backend("numpy")
 x = np.random.default_rng(0).random((6, 2, 5, 5), np.float32)
 W = np.ones((3, 2, 3, 3), np.float32)
-before = backend.convolution(x, W, None, (1, 1), (1, 1))  # the pool has its threads now
+before = backend.convolution(x, W, None, (1, 1), (1, 1))
+together = threading.Barrier(3)
+numpy_backend._workers.over(3, lambda start, stop: together.wait(10))  # all threads are there
 child = os.fork()
 if child == 0:
     signal.alarm(20)  # a pool whose threads are gone would wait for ever

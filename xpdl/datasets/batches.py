@@ -16,9 +16,9 @@ class Batches:
     """The examples of a data set in random order, a batch at a time.
 
     The data is put on the device once; data from the host that leaves it too little room stays
-    there, with a warning, and is put on the device batch by batch. Every epoch has its own order, drawn on the host from the
-    seed and the epoch's number, so it is the same on every backend. The last batch of an epoch
-    holds what is left over.
+    there, with a warning, and is put on the device batch by batch. Every epoch has its own order,
+    drawn on the host from the seed and the epoch's number, so it is the same on every backend. The
+    last batch of an epoch holds what is left over.
 
     Parameters
     ----------

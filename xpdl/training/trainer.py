@@ -222,6 +222,7 @@ class Trainer:
             "batch_size": self.batches.batch_size,
             "examples": len(self.batches.x),
             "seed": self.seed,
+            "optimizer": self.optimizer.settings(),
             "base_learning_rate": self._learning_rate,
             "schedule": repr(self.schedule),
         }
