@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -21,46 +20,43 @@ from xpdl.errors import FileAccessError, ModelFileError
 HostArray = np.ndarray[Any, np.dtype[Any]]
 
 
-def _reason(error: OSError) -> str:
-    return error.strerror or str(error)
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
 
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """Open a temporary file beside `path` for writing; on success it takes the place of `path`.
+    """Open a new file beside `path` for writing; on success it takes the place of `path`.
+
+    A link is followed: what it points to is replaced.
 
     Raises
     ------
     FileAccessError
-        If the folder is missing or read-only, or the disk is full. `path` is then untouched.
+        If the folder is missing or read-only, the disk is full, or `path` is a folder or a device.
+        `path` is then untouched.
     """
-    path = Path(path)
-    temporary: str | None = None
+    target = Path(os.path.realpath(path))
+    beside = target.with_name(f".{os.urandom(6).hex()}.part")
     try:
-        try:
-            descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-            with os.fdopen(descriptor, "wb") as stream:
-                yield stream
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.chmod(temporary, 0o666 & ~_umask())
-            os.replace(temporary, path)
-            temporary = None
-        except OSError as error:
-            raise FileAccessError(
-                f"cannot write {str(path)!r}: {_reason(error)}. "
-                "Choose a folder that exists, is writable and has room."
-            ) from error
+        if "\0" in target.name or (target.exists() and not target.is_file()):
+            raise OSError(None, "it is not a file")
+        # Exclusive, so that two writers never share one; the user's umask applies by itself.
+        with open(beside, "xb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(beside, target)
+    except FileAccessError:
+        raise  # of another file, by whoever is writing this one
+    except OSError as error:
+        raise FileAccessError(
+            f"cannot write {str(path)!r}: {_reason(error)}. "
+            "Choose a folder that exists, is writable and has room."
+        ) from error
     finally:
-        if temporary is not None:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+        with contextlib.suppress(OSError, ValueError):
+            os.unlink(beside)
 
 
 def make_folder(path: str | os.PathLike[str]) -> Path:
@@ -96,7 +92,7 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
     """
     try:
         return Path(path).read_bytes()
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise FileAccessError(f"cannot read {str(path)!r}: {_reason(error)}.") from error
 
 
@@ -118,7 +114,7 @@ def write_tensors(
     """
     from safetensors.numpy import save
 
-    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     text = json.dumps(dict(about), allow_nan=False)
     write_bytes(path, save(contiguous, metadata={"xpdl": text}))
 
@@ -135,15 +131,17 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, HostArray], di
     """
     from safetensors import SafetensorError, safe_open
 
-    with contextlib.suppress(OSError), open(path, "rb") as stream:
-        if len(stream.read(8)) < 8:
-            raise ModelFileError(f"{str(path)!r} is not a safetensors file: it is too short.")
     try:
+        with open(path, "rb") as stream:
+            if len(stream.read(8)) < 8:
+                raise ModelFileError(f"{str(path)!r} is not a safetensors file: it is too short.")
         with safe_open(os.fspath(path), framework="numpy") as file:
             text = (file.metadata() or {}).get("xpdl")
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except OSError as error:
         raise FileAccessError(f"cannot read {str(path)!r}: {_reason(error)}.") from error
+    except ModelFileError:
+        raise
     except (SafetensorError, TypeError, ValueError, AttributeError) as error:
         raise ModelFileError(
             f"{str(path)!r} is not a safetensors file, or a damaged one: {error}."

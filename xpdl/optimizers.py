@@ -160,13 +160,10 @@ class Optimizer:
         return {name: (g * scale).astype(g.dtype, copy=False) for name, g in blocks.items()}
 
     def settings(self) -> dict[str, Any]:
-        """Return the numbers that the rule was made with, but for the learning rate."""
-        own = {"learning_rate", "iteration"}
-        return {
-            name: value
-            for name, value in vars(self).items()
-            if name not in own and isinstance(value, bool | int | float | None)
-        }
+        """Return the rule's name and the numbers it was made with, but for the learning rate."""
+        changing = {"learning_rate", "iteration", "state", "_restored"}
+        fixed = {name: value for name, value in vars(self).items() if name not in changing}
+        return {"rule": type(self).__name__} | fixed
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that is needed to go on later: host arrays by slot and name, and numbers."""

@@ -53,7 +53,7 @@ class Layout:
 class ArrayDict(Blocks):
     """The arrays of a network by name, such as ``conv1.W``: views into one buffer.
 
-    Reads like a dictionary; ``d[name] = values`` copies into the view.
+    Reads like a dictionary; ``d[name] = values`` copies into the view, a number everywhere.
     """
 
     def __init__(self, layout: Layout, buffer: Array) -> None:
@@ -68,10 +68,11 @@ class ArrayDict(Blocks):
     def __getitem__(self, name: str) -> Array:
         return self._views[name]
 
-    def __setitem__(self, name: str, values: Array) -> None:
+    def __setitem__(self, name: str, values: Array | float) -> None:
         view = self._views[name]
-        if values.shape != view.shape:
-            raise ShapeError(f"{name} has the shape {view.shape}, got {values.shape}.")
+        shape = getattr(values, "shape", ())
+        if shape not in ((), view.shape):
+            raise ShapeError(f"{name} has the shape {view.shape}, got {shape}.")
         view[...] = values
 
     def __iter__(self) -> Iterator[str]:

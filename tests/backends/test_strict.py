@@ -207,7 +207,9 @@ MIXED = [
 
 @pytest.mark.parametrize("expression", MIXED)
 def test_a_numpy_array_in_an_operation_is_refused(on_device, expression):
-    with pytest.raises(BackendMismatchError, match=r"CuPy raises TypeError.*xpdl\.asarray"):
+    with pytest.raises(
+        BackendMismatchError, match=r"CuPy (raises TypeError|would copy).*xpdl\.asarray"
+    ):
         eval(expression, on_device)
 
 
@@ -289,7 +291,7 @@ LISTS = [
     "xp.prod((2, 3))", "xp.max([1, 2])", "xp.sum([1.5, 2])", "xp.add(x, [1, 2, 3, 4])",
     "xp.maximum(n, (0, 1, 2, 3))", "xp.where(m, n, [1, 2, 3, 4])",
     "xp.concatenate([n, [[1, 2, 3, 4]]])",
-    "xp.dot(n, [1, 2, 3, 4])", "n.__iadd__([1, 2, 3, 4])",
+    "xp.dot(n, [1, 2, 3, 4])", "operator.iadd(n, [1, 2, 3, 4])",
 ]  # fmt: skip
 
 
@@ -297,16 +299,13 @@ LISTS = [
 def test_a_list_in_place_of_an_array_is_refused(on_device, expression):
     # CuPy: "Unsupported type <class 'list'>".
     with pytest.raises((DeviceRuleError, TypeError), match=r"CuPy takes only|unsupported operand"):
+        eval(expression, {**on_device, "operator": operator})
+
+
+@pytest.mark.parametrize("expression", ["x + [1, 2, 3, 4]", "[1, 2, 3, 4] + x", "(1, 2) @ x"])
+def test_a_list_beside_an_operator_is_refused(on_device, expression):
+    with pytest.raises(TypeError, match=r"unsupported operand|can only concatenate"):
         eval(expression, on_device)
-
-
-def test_a_list_beside_an_operator_is_refused(on_device):
-    for expression in ("x + [1, 2, 3, 4]", "[1, 2, 3, 4] + x", "x == [1, 2, 3, 4]"):
-        if "==" in expression:
-            assert eval(expression, on_device) is False
-        else:
-            with pytest.raises(TypeError, match="unsupported operand"):
-                eval(expression, on_device)
 
 
 @pytest.mark.parametrize("expression", ["xp.allclose(x, x)", "xp.array_equal(x, y)"])

@@ -92,6 +92,9 @@ class BackendChoice:
         _set_choice(backend)
 
     def __enter__(self) -> Backend:
+        if _get_choice() is not self.backend:  # kept, and entered again later
+            self._before = _get_choice()
+            _set_choice(self.backend)
         return self.backend
 
     def __exit__(

@@ -115,10 +115,14 @@ class Backend:
 
     def windows(self, x: Array, size: Pair, stride: Pair, pad: Pair, value: float = 0.0) -> Array:
         """Return all windows of x (N, C, H, W), as a view (N, C, OH, OW, FH, FW)."""
-        views: Array = self.xp.lib.stride_tricks.sliding_window_view(
-            self.pad(x, pad, value), size, axis=(2, 3)
+        x = self.pad(x, pad, value)
+        (n, c, h, w), (down, right) = x.shape, stride
+        counts = output_size(h, size[0], down, 0), output_size(w, size[1], right, 0)
+        sn, sc, sh, sw = x.strides
+        # Not sliding_window_view: CuPy's makes a GPU wait, twice a call.
+        return self.xp.lib.stride_tricks.as_strided(
+            x, (n, c, *counts, *size), (sn, sc, sh * down, sw * right, sh, sw)
         )
-        return views[:, :, :: stride[0], :: stride[1]]
 
     def im2col(self, x: Array, size: Pair, stride: Pair, pad: Pair) -> Array:
         """Lay each window of x (N, C, H, W) out as a row: (N*OH*OW, C*FH*FW). Book, section 7.4.3.

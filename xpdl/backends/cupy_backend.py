@@ -63,25 +63,33 @@ class CupyBackend(Backend):
 def _import_cupy() -> Any:
     try:
         cupy = importlib.import_module("cupy")
+        version, _ = cupy.__version__, cupy.ndarray  # an empty folder named cupy has neither
     except ModuleNotFoundError as error:
         if error.name != "cupy":
-            raise BackendUnavailableError(f"CuPy is installed but broken: {error}.") from error
+            raise BackendUnavailableError(
+                f"CuPy is installed but broken: {_line(error)}."
+            ) from error
         raise BackendUnavailableError(f"CuPy is not installed; get it with {_INSTALL}.") from error
     except Exception as error:
         raise BackendUnavailableError(
-            f"CuPy is installed but does not load ({type(error).__name__}: {error}); "
-            f"reinstall it with {_INSTALL}."
+            f"CuPy is installed but does not load ({_line(error)}); reinstall it with {_INSTALL}."
         ) from error
     try:
         count = cupy.cuda.runtime.getDeviceCount()
     except Exception as error:
         raise BackendUnavailableError(
-            f"CuPy {cupy.__version__} is installed but finds no CUDA GPU ({error}); on a machine "
+            f"CuPy {version} is installed but finds no CUDA GPU ({_line(error)}); on a machine "
             f"with one, install NVIDIA's driver and {_INSTALL}."
         ) from error
     if count == 0:
         raise BackendUnavailableError(
-            f"CuPy {cupy.__version__} is installed but finds no CUDA GPU; "
+            f"CuPy {version} is installed but finds no CUDA GPU; "
             "see that CUDA_VISIBLE_DEVICES is not empty."
         )
     return cupy
+
+
+def _line(error: BaseException) -> str:
+    """Return an error's name and text in one line; CuPy puts a banner around some of its own."""
+    words = [word for word in str(error).split() if set(word) != {"="}]
+    return " ".join([f"{type(error).__name__}:", *words])

@@ -84,6 +84,11 @@ class NumpyBackend(Backend):
             wins &= free
             free ^= wins
             np.multiply(dout, wins, out=target)
+        if free.any():  # windows in which a NaN won, which equals nothing
+            for part, target in zip(_tiles(x, size), _tiles(dx, size), strict=True):
+                wins = np.isnan(part) & free
+                free ^= wins
+                target[wins] = dout[wins]
         return dx
 
 

@@ -15,7 +15,6 @@ in `StrictBackend.transfers`.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import ModuleType
@@ -26,14 +25,21 @@ import numpy as np
 from xpdl.backends.base import Array, Backend, RandomGenerator, host_array
 from xpdl.errors import BackendMismatchError, DeviceRuleError
 
-# Functions whose first argument may be a shape, a list or a type: they make arrays or ask of types.
-_TAKES_HOST_VALUES = {
-    "arange", "array", "asarray", "broadcast_shapes", "can_cast", "empty", "eye", "finfo", "full",
-    "identity", "iinfo", "isscalar", "issubdtype", "linspace", "ones", "promote_types",
-    "result_type", "tri", "zeros",
+# Functions that make arrays of, or ask about, values on the host: shapes, types, numbers.
+_OF_HOST_VALUES = {
+    "arange", "broadcast_shapes", "can_cast", "empty", "eye", "finfo", "full", "identity", "iinfo",
+    "isscalar", "issubdtype", "linspace", "ones", "promote_types", "result_type", "tri", "zeros",
 }  # fmt: skip
+# Functions that want a size, a shape or an axis behind their array.
+_SIZED = {"broadcast_to", "expand_dims", "repeat", "reshape", "tile", "transpose", "resize"}
+# Functions that take one sequence of arrays.
+_OF_SEQUENCES = {"concatenate", "stack", "vstack", "hstack", "dstack", "column_stack", "block"}
 # Functions of CuPy that run one element-wise kernel but are no ufuncs in NumPy.
 _ELEMENTWISE = {"where", "clip", "nan_to_num", "round", "around", "real", "imag"}
+# Functions that take arrays and never lists of numbers.
+_OF_ARRAYS = _ELEMENTWISE | {"dot", "matmul", "tensordot", "vdot", "inner", "outer"}
+# Functions that print or save the numbers, which reads them all.
+_READING = {"array2string", "array_repr", "array_str", "save", "savetxt", "savez"}
 _METHODS = {
     "all", "any", "argmax", "argmin", "argsort", "astype", "clip", "copy", "cumprod", "cumsum",
     "diagonal", "dot", "fill", "flatten", "max", "mean", "min", "nonzero", "prod", "ravel",
@@ -89,10 +95,11 @@ class DeviceArray:
         )
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
-        for a in inputs:
-            if isinstance(a, np.ndarray):
-                _mixed(f"numpy.{ufunc.__name__}")
-        # A NumPy number on the left of an operator comes this way, and is as good as a constant.
+        # A NumPy number on the left of an operator comes this way, sometimes as an array without
+        # axes, and is as good as a constant.
+        inputs = tuple(a[()] if isinstance(a, np.ndarray) and not a.ndim else a for a in inputs)
+        if any(isinstance(a, np.ndarray) for a in inputs):
+            _mixed(f"numpy.{ufunc.__name__}")
         if method == "__call__" and any(isinstance(a, np.generic) for a in inputs):
             return _Function(ufunc.__name__, ufunc)(*inputs, **options)
         return _numpy_function(ufunc.__name__)
@@ -133,7 +140,13 @@ class DeviceArray:
     # Indexing.
 
     def __getitem__(self, key: Any) -> DeviceArray:
-        return _index(lambda: DeviceArray(np.asarray(self._host[_host_key(key)])), key)
+        host_key = _host_key(key)
+        found = _index(lambda: self._host[host_key], host_key)
+        if isinstance(found, np.generic):
+            # On a device one element is a view as well, not a number.
+            parts = host_key if isinstance(host_key, tuple) else (host_key,)
+            found = self._host[(*(part for part in parts if part is not ...), ...)]
+        return DeviceArray(found)
 
     def __setitem__(self, key: Any, value: Any) -> None:
         if isinstance(value, np.ndarray):
@@ -141,13 +154,14 @@ class DeviceArray:
         host_key = _host_key(key)
         if _holds_index_array(host_key):
             places = np.arange(self.size).reshape(self.shape)
-            touched = _index(lambda: places[host_key].ravel(), key)
+            touched = _index(lambda: places[host_key].ravel(), host_key)
             if len(np.unique(touched)) < len(touched):
                 raise DeviceRuleError(
                     "an index array writes one place more than once; which value stays is "
                     "undefined on a GPU. Sum duplicates first, or index without them."
                 )
-        _index(lambda: self._host.__setitem__(host_key, _unwrap(value, "a[...] = value")), key)
+        host_value = _unwrap(value, "a[...] = value")
+        _index(lambda: self._host.__setitem__(host_key, host_value), host_key)
 
 
 def _stall(what: str) -> NoReturn:
@@ -178,7 +192,7 @@ def _unwrap(value: Any, where: str) -> Any:
     if isinstance(value, np.ndarray):
         _mixed(where)
     if isinstance(value, list | tuple):
-        return type(value)(_unwrap(item, where) for item in value)
+        return _remade(value, [_unwrap(item, where) for item in value])
     return value
 
 
@@ -186,14 +200,24 @@ def _wrap(value: Any) -> Any:
     if isinstance(value, np.ndarray | np.generic):
         return DeviceArray(np.asarray(value))
     if isinstance(value, list | tuple):
-        return type(value)(_wrap(item) for item in value)
+        return _remade(value, [_wrap(item) for item in value])
     return value
 
 
+def _remade(sequence: Any, items: list[Any]) -> Any:
+    """Return `items` as the list, tuple or named tuple that `sequence` is."""
+    return type(sequence)(*items) if hasattr(sequence, "_fields") else type(sequence)(items)
+
+
 def _host_key(key: Any) -> Any:
-    if isinstance(key, tuple):
-        return tuple(_unwrap(part, "a[index]") for part in key)
-    return _unwrap(key, "a[index]")
+    parts = key if isinstance(key, tuple) else (key,)
+    if any(isinstance(part, np.ndarray) for part in parts):
+        raise BackendMismatchError(
+            "a NumPy array indexes a device array; CuPy would copy it to the device each time. "
+            "Put it there once with xpdl.asarray(a)."
+        )
+    host = tuple(_unwrap(part, "a[index]") for part in parts)
+    return host if isinstance(key, tuple) else host[0]
 
 
 def _holds_index_array(host_key: Any) -> bool:
@@ -201,12 +225,12 @@ def _holds_index_array(host_key: Any) -> bool:
     return any(isinstance(part, np.ndarray | list) for part in parts)
 
 
-def _index(access: Callable[[], Any], key: Any) -> Any:
+def _index(access: Callable[[], Any], host_key: Any) -> Any:
     try:
         return access()
     except IndexError as error:
-        if not _holds_index_array(_host_key(key)):
-            raise
+        if not _holds_index_array(host_key) or "out of bounds" not in str(error):
+            raise  # an ordinary mistake, which CuPy reports as NumPy does
         raise DeviceRuleError(
             f"an index array points beyond the bounds ({error}); CuPy would silently wrap it "
             "around and read or write another element. Check indices on the host."
@@ -249,30 +273,55 @@ class _Function:
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         arguments = self._bound + arguments
-        name, where, function = self.__name__, self._where, self._function
-        first = arguments[0] if arguments else None
-        on_host = isinstance(first, list | tuple) and first and not _holds_device_array(first)
-        if on_host and name not in _TAKES_HOST_VALUES:
-            raise DeviceRuleError(
-                f"{where} was given a {type(first).__name__}; CuPy takes only its own "
-                "arrays here. Use Python's own function (math.prod, max ...) on sizes."
-            )
+        where = self._where
         host = [_unwrap(value, where) for value in arguments]
         host_options = {key: _unwrap(value, where) for key, value in options.items()}
+        self._check(arguments)
         try:
-            result = function(*host, **host_options)
+            result = self._function(*host, **host_options)
         except IndexError as error:
+            if "out of bounds for axis" not in str(error) or isinstance(
+                error, np.exceptions.AxisError
+            ):
+                raise
             raise DeviceRuleError(
                 f"{where} got an index beyond the bounds ({error}); CuPy would silently wrap it "
                 "around. Check indices on the host."
             ) from error
         if options.get("out") is not None:
             return options["out"]
+        if isinstance(result, bool) and _holds_device_array(arguments):
+            result = np.asarray(result)
         if self._elementwise and isinstance(result, np.ndarray):
             result = np.asarray(result, order="C")
-        if isinstance(result, np.ndarray | np.generic) and result.dtype == np.float64:
-            self._expect_float64([*arguments, *options.values()])
+        for part in result if isinstance(result, tuple) else (result,):
+            if isinstance(part, np.ndarray | np.generic) and part.dtype == np.float64:
+                self._expect_float64([*arguments, *options.values()])
         return _wrap(result)
+
+    def _check(self, arguments: tuple[Any, ...]) -> None:
+        """See that arrays and host values stand where CuPy wants them."""
+        name, where = self.__name__, self._where
+        first, others = (arguments[0] if arguments else None), arguments[1:]
+        if name in _OF_HOST_VALUES and name not in ("full", "result_type", "can_cast"):
+            if _holds_device_array(arguments):
+                _stall(f"an array as a size in {where}")
+            return
+        if name in _OF_HOST_VALUES:
+            return
+        if name in _SIZED and _holds_device_array(others):
+            _stall(f"an array as a size in {where}")
+        listed = [value for value in arguments if isinstance(value, list | tuple)]
+        if name in _OF_SEQUENCES:
+            if isinstance(first, list | tuple) and not all(
+                isinstance(v, DeviceArray) for v in first
+            ):
+                _listed(where, first)
+        elif isinstance(self._function, np.ufunc) or name in _OF_ARRAYS:
+            if listed:
+                _listed(where, listed[0])
+        elif isinstance(first, list | tuple) and first and not _holds_device_array(first):
+            _listed(where, first)
 
     def _expect_float64(self, arguments: list[Any]) -> None:
         dtypes = set(_float_dtypes(arguments))
@@ -283,6 +332,13 @@ class _Function:
             f"{self._where} gave float64 from {kinds}; on a GPU that is up to 64 times slower "
             "and the drift spreads. Give dtype=, and use math.sqrt and Python numbers for scalars."
         )
+
+
+def _listed(where: str, value: Any) -> NoReturn:
+    raise DeviceRuleError(
+        f"{where} was given a {type(value).__name__} of host values; CuPy takes only its own "
+        "arrays here. Use Python's own function (math.prod, max ...) on sizes, or xpdl.asarray(a)."
+    )
 
 
 class DeviceModule:
@@ -300,6 +356,13 @@ class DeviceModule:
             raise DeviceRuleError(
                 "xp.random has one hidden state a device; use backend.generator(seed).random(...)"
             )
+        if name in _READING:
+            _stall(f"xp.{name}")
+        if name == "put":
+            raise DeviceRuleError(
+                "xp.put may write one place more than once, which is undefined on a GPU; "
+                "write a[index] = values, which is checked."
+            )
         if isinstance(value, ModuleType):
             return DeviceModule(value, self._backend)
         if isinstance(value, type) or not callable(value):
@@ -310,10 +373,16 @@ class DeviceModule:
         """Put a host array on the device, or convert one that is there."""
         if isinstance(a, DeviceArray):
             return a if dtype is None else DeviceArray(a._host.astype(dtype, copy=False))
+        host = np.array(a, dtype=dtype)
+        if host.dtype == np.float64 and dtype is None and not isinstance(a, np.ndarray):
+            raise DeviceRuleError("xp.asarray of Python floats gives float64; give dtype=.")
         self._backend.transfers.to_device += 1
-        return DeviceArray(np.array(a, dtype=dtype))
+        return DeviceArray(host)
 
-    array = asarray
+    def array(self, a: Any, dtype: Any = None) -> DeviceArray:
+        """Make a new array on the device."""
+        made = self.asarray(a, dtype)
+        return DeviceArray(made._host.copy()) if made is a else made
 
 
 class _DeviceGenerator:
@@ -364,10 +433,16 @@ def _add_operators() -> None:
         call = _Function(function.__name__, function)
 
         def method(self: DeviceArray, other: Any) -> DeviceArray:
+            if isinstance(other, list | tuple):
+                return NotImplemented
             call(self, other, out=self, casting="same_kind")
             return self
 
         return method
+
+    def unary(function: Any) -> Any:
+        call = _Function(function.__name__, function)
+        return lambda self: call(self)
 
     for name, ufunc in {
         "add": np.add, "sub": np.subtract, "mul": np.multiply, "truediv": np.true_divide,
@@ -383,9 +458,10 @@ def _add_operators() -> None:
         "gt": np.greater, "ge": np.greater_equal,
     }.items():  # fmt: skip
         setattr(DeviceArray, f"__{name}__", binary(ufunc, swap=False))
-    for name in ("neg", "pos", "abs", "invert"):
-        function = _Function(name, getattr(operator, f"__{name}__"))
-        setattr(DeviceArray, f"__{name}__", lambda self, f=function: f(self))
+    for name, ufunc in {
+        "neg": np.negative, "pos": np.positive, "abs": np.absolute, "invert": np.invert,
+    }.items():  # fmt: skip
+        setattr(DeviceArray, f"__{name}__", unary(ufunc))
 
 
 _add_operators()

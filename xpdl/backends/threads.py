@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 from xpdl.errors import ArgumentError
@@ -44,6 +44,7 @@ class SingleThreadedBlas:
                     from threadpoolctl import ThreadpoolController
 
                     self._controller = ThreadpoolController().select(user_api="blas")
+                _take_control()
                 self._limit = self._controller.limit(limits=1)
                 self._limit.__enter__()
             self._inside += 1
@@ -52,7 +53,17 @@ class SingleThreadedBlas:
         with self._lock:
             self._inside -= 1
             if self._inside == 0:
+                _take_control()
                 self._limit.__exit__(None, None, None)
+
+
+def _take_control() -> None:
+    """Let this thread set OpenBLAS's limit, whichever set it last, as threadpoolctl 3.8 wants."""
+    from threadpoolctl import OpenBLASController
+
+    clear = getattr(OpenBLASController, "clear_controlling_thread", None)
+    if clear is not None:
+        clear(force=True)
 
 
 class Workers:
@@ -65,25 +76,43 @@ class Workers:
 
     def _start(self) -> None:
         self._pool: ThreadPoolExecutor | None = None
+        self._size = 0
         self._lock = threading.Lock()
         self._blas = SingleThreadedBlas()
+        self._part = threading.local()
 
-    def _executor(self) -> ThreadPoolExecutor:
+    def _executor(self, size: int) -> ThreadPoolExecutor:
         with self._lock:
-            if self._pool is None:
-                self._pool = ThreadPoolExecutor(thread_count(), thread_name_prefix="xpdl")
+            if self._pool is None or self._size < size:
+                if self._pool is not None:
+                    self._pool.shutdown(wait=False)  # what it was given, it still finishes
+                self._pool = ThreadPoolExecutor(size, thread_name_prefix="xpdl")
+                self._size = size
             return self._pool
 
     def over(self, count: int, work: Callable[[int, int], Any]) -> list[Any]:
         """Call ``work(start, stop)`` on equal parts of range(count), one a thread, in order.
 
-        The parts depend on the number of threads alone, so sums over the results do too.
+        The parts depend on the number of threads alone, so sums over the results do too. An error
+        in a part is raised when all parts are done.
         """
         parts = list(_equal_parts(count, thread_count()))
+
+        def run(part: tuple[int, int]) -> Any:
+            self._part.inside = True
+            try:
+                return work(*part)
+            finally:
+                self._part.inside = False
+
         with self._blas:
-            if len(parts) == 1:
-                return [work(*parts[0])]
-            return list(self._executor().map(lambda part: work(*part), parts))
+            # Work within a part stays on its thread: waiting for the pool could wait for ever.
+            if len(parts) == 1 or getattr(self._part, "inside", False):
+                return [work(*part) for part in parts]
+            pool = self._executor(len(parts))
+            futures = [pool.submit(run, part) for part in parts]
+            wait(futures)
+            return [future.result() for future in futures]
 
 
 def _equal_parts(count: int, parts: int) -> Iterator[tuple[int, int]]:
