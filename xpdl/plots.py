@@ -95,7 +95,9 @@ def misclassified(
         axes.set_axis_off()
         if i < count:
             axes.imshow(images[i], cmap="gray_r", interpolation="nearest")
-            axes.set_title(f"{names[labels[i]]} → {names[answers[i]]}", fontsize=8)
+            label, answer = names[labels[i]], names[answers[i]]
+            gap = " " if len(label + answer) < 8 else "\n"
+            axes.set_title(f"{label} →{gap}{answer}", fontsize=9)
     more = f" (the first {count} of {len(images)})" if count < len(images) else ""
     figure.suptitle(f"{title}label → inference{more}" if count else f"{title}none misclassified")
     return figure

@@ -28,8 +28,9 @@ class NumpyBackend(Backend):
     name = "numpy"
 
     def convolution(self, x: Array, W: Array, b: Array | None, stride: Pair, pad: Pair) -> Array:
-        if x.dtype == np.float16:
-            return super().convolution(x, W, b, stride, pad)
+        if x.dtype == np.float16:  # emulated: there is no half-precision arithmetic to be fast
+            b = None if b is None else _single(b)
+            return _half(self.convolution(_single(x), _single(W), b, stride, pad))
         fn, c, fh, fw = W.shape
         image = _channels_last(x, pad)
         n, h, w, _ = image.shape
@@ -52,7 +53,10 @@ class NumpyBackend(Backend):
         self, dout: Array, x: Array, W: Array, stride: Pair, pad: Pair, need_dx: bool = True
     ) -> tuple[Array | None, Array, Array]:
         if x.dtype == np.float16:
-            return super().convolution_backward(dout, x, W, stride, pad, need_dx)
+            dx, dW, db = self.convolution_backward(
+                _single(dout), _single(x), _single(W), stride, pad, need_dx
+            )
+            return None if dx is None else _half(dx), _half(dW), _half(db)
         fits = all(p < f for p, f in zip(pad, W.shape[2:], strict=True))
         if need_dx and stride == (1, 1) and fits:
             return _backward_by_gradient_windows(dout, x, W, pad)
@@ -90,6 +94,14 @@ class NumpyBackend(Backend):
                 free ^= wins
                 target[wins] = dout[wins]
         return dx
+
+
+def _single(a: Array) -> Array:
+    return a.astype(np.float32)
+
+
+def _half(a: Array) -> Array:
+    return a.astype(np.float16)
 
 
 def _channels_last(x: Array, pad: Pair) -> Array:

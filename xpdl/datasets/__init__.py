@@ -1,5 +1,6 @@
 """The data: MNIST and Fashion-MNIST, fetched and verified, and pictures made to look like them."""
 
+from xpdl.datasets.batches import Batches
 from xpdl.datasets.catalogue import DATA_SETS
 from xpdl.datasets.idx import decode_idx, encode_idx
 from xpdl.datasets.mnist import (
@@ -16,6 +17,7 @@ from xpdl.datasets.sources import FileStatus, data_folder, folder_status
 __all__ = [
     "CLASS_NAMES",
     "DATA_SETS",
+    "Batches",
     "FileStatus",
     "MnistArrays",
     "data_folder",
