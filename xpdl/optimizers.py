@@ -91,16 +91,20 @@ class Optimizer:
         ArgumentError
             If a parameter has no gradient, or a gradient no parameter.
         ShapeError
-            If a gradient's shape is not its parameter's. Nothing is changed in either case.
+            If a gradient's shape is not its parameter's.
+        BackendMismatchError
+            If they, or what the rule remembers, live on different backends. Nothing is changed in
+            any of these cases.
         """
         _check_names(params, grads)
-        backend = backend_of(*params.values(), *grads.values())
         self._remember(params)
         # Blocks on both sides are updated whole; otherwise one array after the other.
         blocked = isinstance(params, Blocks) and isinstance(grads, Blocks)
         pieces = _blocks if blocked else dict
-        values, gradients = pieces(params), self._clipped(backend, pieces(grads))
+        values, gradients = pieces(params), pieces(grads)
         memory = [pieces(arrays) for arrays in self.state.values()]
+        backend = backend_of(*(a for d in (values, gradients, *memory) for a in d.values()))
+        gradients = self._clipped(backend, gradients)
         decayed = self._decayed(values, params)
         self.iteration += 1
         for name, p in values.items():
