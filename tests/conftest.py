@@ -22,13 +22,13 @@ settings.register_profile(
 settings.load_profile("xpdl")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+NO_GPU = available_backends()["cupy"]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip, visibly and in one line of the report, what needs a GPU where there is none."""
-    state = available_backends()["cupy"]
-    if state != "ready":
-        for item in items:
-            if item.get_closest_marker("gpu"):
-                item.add_marker(pytest.mark.skip(reason=f"no GPU: {state}"))
+    if item.get_closest_marker("gpu") and NO_GPU != "ready":
+        pytest.skip(f"no GPU: {NO_GPU}")
 
 
 BACKENDS = [
