@@ -34,7 +34,12 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0, 2 for bad input, 130 for Ctrl-C."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options, surplus = parser.parse_known_args(arguments)
+    if surplus:
+        command = f"xpdl {options.command}"
+        print(f"{command}: unknown: {' '.join(surplus)}. See {command} --help.", file=sys.stderr)
+        return 2
     try:
         if options.backend is not None:
             use_backend(options.backend)
@@ -58,6 +63,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader of our output is gone; Python must not complain about it again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        print(f"xpdl {options.command}: {error}", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 2
 
 
 def _parser() -> _Parser:
@@ -87,10 +96,14 @@ def _add(
     )
     parser.set_defaults(run=run)
     parser.add_argument(
-        "--backend", metavar="NAME", help=f"{', '.join(BACKEND_NAMES)} (default: XPDL_BACKEND)"
+        "--backend",
+        metavar="NAME",
+        help=f"{', '.join(BACKEND_NAMES)} (default: $XPDL_BACKEND, else numpy)",
     )
     parser.add_argument(
-        "--dtype", metavar="TYPE", help=f"{', '.join(PRECISIONS)} (default: XPDL_DTYPE)"
+        "--dtype",
+        metavar="TYPE",
+        help=f"{', '.join(PRECISIONS)} (default: $XPDL_DTYPE, else float32)",
     )
     return parser
 
@@ -130,7 +143,11 @@ def _add_train(commands: Any) -> None:
     )
     add = parser.add_argument
     recipes = "; ".join(f"{name}: {recipe.about}" for name, recipe in RECIPES.items())
-    add("--recipe", metavar="NAME", help=f"where the other options come from ({recipes})")
+    add(
+        "--recipe",
+        metavar="NAME",
+        help=f"where options not given come from (default: fast). {recipes}",
+    )
     add("--model", metavar="NAME", help=", ".join(MODELS))
     add("--data", metavar="NAME", help=f"{', '.join(LOADERS)} (default: mnist)")
     add("--epochs", type=_count, metavar="N", help="passes over the training data")
@@ -181,7 +198,7 @@ def _train(options: argparse.Namespace) -> int:
         done = len(run.trainer.history.epochs)
         print(
             f"xpdl train: interrupted after {done} of {o.epochs} epochs; the network as it is now "
-            f"is in {run.folder}. Go on with: xpdl train --resume {run.folder}",
+            f"is in {run.folder}. Go on from the last whole epoch with: xpdl train --resume {run.folder}",
             file=sys.stderr,
         )
         return 130
@@ -236,6 +253,9 @@ def _add_predict(commands: Any) -> None:
 
 def _predict(options: argparse.Namespace) -> int:
     network, about = load_with_notes(options.network, dtype=options.dtype)
+    data = about.get("data", "mnist")
+    if data != "mnist":
+        print(f"{network.name} was trained on {data}.", file=sys.stderr)
     names = about.get("class_names") or [str(i) for i in range(network.output_shape[0])]
     code = 0
     for path in options.images:
@@ -300,8 +320,14 @@ def _info(options: argparse.Namespace) -> int:
         },
     )
     for name in DATA_SETS:
-        states = {status.name: status.state for status in folder_status(name)}
-        _section(f"data: {name} in {data_folder(name)}", states)
+        home = data_folder(name)
+        states = {
+            status.name: status.state
+            if status.path.parent == home or status.state == "missing"
+            else f"{status.state}, in {status.path.parent}"
+            for status in folder_status(name)
+        }
+        _section(f"data: {name} in {home}", states)
     return 0
 
 

@@ -29,6 +29,12 @@ class UnknownNameError(ArgumentError):
         super().__init__(f"unknown {kind} {got!r}; the choices are {', '.join(names)}.{hint}")
 
 
+class UnknownParameterError(UnknownNameError, KeyError):
+    """A parameter's name that the network does not have."""
+
+    __str__ = Exception.__str__  # a KeyError would show the message's repr
+
+
 class ShapeError(ArgumentError):
     """An array, or a layer's input, has a shape that does not fit."""
 

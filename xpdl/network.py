@@ -27,8 +27,8 @@ class Network:
     ----------
     layers : iterable of Layer, or mapping of str to Layer
         From first to last; see `Sequential` for their names.
-    input_shape : tuple of int
-        The shape of one sample, such as (1, 28, 28). All other shapes follow from it.
+    input_shape : int or tuple of int
+        The shape of one sample, such as 784 or (1, 28, 28). All other shapes follow from it.
     loss : Loss, optional
         `SoftmaxWithLoss` by default.
     seed : int
@@ -52,7 +52,7 @@ class Network:
     def __init__(
         self,
         layers: Sequential | Iterable[Layer] | Mapping[str, Layer],
-        input_shape: Sequence[int],
+        input_shape: int | Sequence[int],
         *,
         loss: Loss | None = None,
         seed: int = 0,
@@ -401,7 +401,9 @@ def _walk(body: Sequential, prefix: str = "") -> Iterator[tuple[str, Layer, Shap
             yield prefix + name, layer, body.shapes[name]
 
 
-def _shape(shape: Sequence[int]) -> Shape:
+def _shape(shape: int | Sequence[int]) -> Shape:
+    if isinstance(shape, int):
+        shape = (shape,)
     try:
         numbers = tuple(int(n) for n in shape)
     except (TypeError, ValueError) as error:

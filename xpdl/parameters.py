@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from xpdl.backends import Array, Backend, Shape, backend_of
-from xpdl.errors import ShapeError
+from xpdl.errors import ShapeError, UnknownParameterError
 from xpdl.optimizers import Blocks
 from xpdl.precision import Precision
 
@@ -66,10 +66,12 @@ class ArrayDict(Blocks):
         self.decayed = layout.decayed
 
     def __getitem__(self, name: str) -> Array:
+        if name not in self._views:
+            raise UnknownParameterError("parameter", name, self._views)
         return self._views[name]
 
     def __setitem__(self, name: str, values: Array | float) -> None:
-        view = self._views[name]
+        view = self[name]
         shape = getattr(values, "shape", ())
         if shape not in ((), view.shape):
             raise ShapeError(f"{name} has the shape {view.shape}, got {shape}.")

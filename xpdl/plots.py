@@ -30,7 +30,7 @@ def learning_curves(
     loss_axes.set(xlabel="step", ylabel="loss", yscale="log")
     loss_axes.legend()
     for values, label, style in (
-        (train_accuracy, "training (with dropout)", "o--"),
+        (train_accuracy, "training (mean over the epoch)", "o--"),
         (test_accuracy, "test", "s-"),
     ):
         known = [(i + 1, 100 * v) for i, v in enumerate(values) if v is not None]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from xpdl import files
-from xpdl.errors import ArgumentError, ModelFileError
+from xpdl.errors import ArgumentError, FileAccessError, ModelFileError
 from xpdl.layers import Sequential, layer_from_config
 from xpdl.network import FILE_FORMAT, Network, network_from_config
 
@@ -39,7 +39,13 @@ def load_with_notes(
 ) -> tuple[Network, dict[str, Any]]:
     """Read a network as `load` does, and what `Network.save` was told about it."""
     if os.path.isdir(path):
-        path = os.path.join(path, "model.safetensors")
+        inside = os.path.join(path, "model.safetensors")
+        if not os.path.exists(inside):
+            raise FileAccessError(
+                f"the folder {str(path)!r} holds no model.safetensors; give the folder of a run, "
+                "or a file."
+            )
+        path = inside
     arrays, description = files.read_tensors(path)
     if description.get("format") != FILE_FORMAT:
         raise ModelFileError(

@@ -52,7 +52,10 @@ class Affine(Layer):
                 )
             units, bias = units.shape[1], b is not None
         elif b is not None:
-            raise ArgumentError("b was given without W; write Affine(W, b) or Affine(units).")
+            raise ArgumentError(
+                "b was given without W; write Affine(W, b), or Affine(units) alone: how many inputs "
+                "there are, the layer finds out when it is built."
+            )
         if units < 1:
             raise ArgumentError(f"units must be at least 1, got {units}.")
         self.units = int(units)

@@ -30,7 +30,7 @@ class Convolution(Layer):
     stride, pad : int or (int, int)
         Steps between windows, and zeros around the image, down and across.
     weight_init : str, float or Initializer
-        How W starts; b starts from zero.
+        How W starts: ``"he"``, ``"xavier"``, a standard deviation ...; b starts from zero.
     bias : bool
         Whether there is a b.
     remainder : {"error", "drop"}

@@ -20,8 +20,8 @@ class MultiLayerNet(Network):
 
     Parameters
     ----------
-    input_shape : tuple of int
-        Of one sample; images are flattened.
+    input_size : int or tuple of int
+        Of one sample; the shape of an image, (C, H, W), is flattened.
     hidden_size_list : sequence of int
         The sizes of the hidden layers.
     output_size : int
@@ -42,7 +42,7 @@ class MultiLayerNet(Network):
 
     def __init__(
         self,
-        input_shape: Sequence[int] = (784,),
+        input_size: int | Sequence[int] = 784,
         hidden_size_list: Sequence[int] = (100, 100, 100, 100),
         output_size: int = 10,
         *,
@@ -65,7 +65,7 @@ class MultiLayerNet(Network):
             if dropout_ratio:
                 layers.append(Dropout(dropout_ratio))
         layers.append(Affine(output_size, weight_init=weight_init))
-        super().__init__(layers, input_shape, weight_decay=weight_decay_lambda, **options)
+        super().__init__(layers, input_size, weight_decay=weight_decay_lambda, **options)
 
 
 class TwoLayerNet(MultiLayerNet):
@@ -73,7 +73,7 @@ class TwoLayerNet(MultiLayerNet):
 
     def __init__(
         self,
-        input_shape: Sequence[int] = (784,),
+        input_size: int | Sequence[int] = 784,
         hidden_size: int = 50,
         output_size: int = 10,
         *,
@@ -81,5 +81,5 @@ class TwoLayerNet(MultiLayerNet):
         **options: Any,
     ) -> None:
         super().__init__(
-            input_shape, [hidden_size], output_size, weight_init_std=weight_init_std, **options
+            input_size, [hidden_size], output_size, weight_init_std=weight_init_std, **options
         )

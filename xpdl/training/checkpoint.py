@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import Any
 
@@ -59,11 +60,8 @@ def load_checkpoint(
     try:
         notes: dict[str, Any] = description["notes"]
         state = dict(description["optimizer"])
-        differ = [
-            f"{name} (then {notes.get(name)!r}, now {value!r})"
-            for name, value in expected.items()
-            if notes.get(name) != value
-        ]
+        # As JSON gives it back: a tuple is a list there.
+        differ = _differences(notes, json.loads(json.dumps(expected)))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ModelFileError(f"{str(path)!r} is damaged: {error!r}.") from error
     if differ:
@@ -86,3 +84,15 @@ def load_checkpoint(
     except (ArgumentError, KeyError, TypeError) as error:
         raise ModelFileError(f"{str(path)!r} does not fit: {error}") from error
     return notes
+
+
+def _differences(then: Any, now: Any, name: str = "") -> list[str]:
+    """Return what of `now` is not so in `then`, each by its dotted name."""
+    if isinstance(then, dict) and isinstance(now, dict):
+        prefix = f"{name}." if name else ""
+        return [
+            difference
+            for key, value in now.items()
+            for difference in _differences(then.get(key), value, f"{prefix}{key}")
+        ]
+    return [] if then == now else [f"{name} (then {then!r}, now {now!r})"]

@@ -18,7 +18,7 @@ import numpy as np
 from xpdl import files, plots
 from xpdl.backends import Array, get_backend
 from xpdl.datasets import CLASS_NAMES, load_fashion_mnist, load_mnist
-from xpdl.errors import ArgumentError, ModelFileError, UnknownNameError
+from xpdl.errors import ArgumentError, DivergenceError, ModelFileError, UnknownNameError
 from xpdl.models import MODELS, make_model
 from xpdl.network import Network
 from xpdl.optimizers import get_optimizer
@@ -138,12 +138,9 @@ class Run:
     def _prepare(self, options: RunOptions) -> None:
         self.options = options
         optimizer = get_optimizer(options.optimizer, learning_rate=options.learning_rate)
-        network_options = {
-            "input_shape": (784,) if _is_flat(options.model) else (1, 28, 28),
-            "seed": options.seed,
-            "dtype": options.dtype,
-        }
-        self.network = make_model(options.model, **network_options, **options.model_options)
+        self.network = make_model(
+            options.model, seed=options.seed, dtype=options.dtype, **options.model_options
+        )
         self.train, self.test = load_data(options.data, self.network)
         self.progress = Progress()
         self.trainer = Trainer(
@@ -171,6 +168,9 @@ class Run:
         except KeyboardInterrupt:
             self._save_model()
             self._write_history(time.perf_counter() - start, finished=False)
+            raise
+        except DivergenceError as error:
+            self._write_history(time.perf_counter() - start, finished=False, error=str(error))
             raise
         seconds = time.perf_counter() - start
         self._save_model()
@@ -257,16 +257,14 @@ def _answers(network: Network, x: Array) -> Array:
     return network.backend.to_numpy(network.predict(x).argmax(axis=1))
 
 
-def _is_flat(model: str) -> bool:
-    return model in ("TwoLayerNet", "MultiLayerNet")
-
-
 def _new_folder(model: str, folder: str | Path | None) -> Path:
     if folder is None:
         stem = Path("runs") / f"{model}-{time.strftime('%Y%m%d-%H%M%S')}"
         folder, number = stem, 2
         while folder.exists():
             folder, number = stem.with_name(f"{stem.name}-{number}"), number + 1
+    if not str(folder):
+        raise ArgumentError("--out is empty; name a folder, or leave it out.")
     path = files.make_folder(folder)
     if any(path.iterdir()):
         raise ArgumentError(

@@ -41,11 +41,13 @@ class Trainer:
     test : (x, t), optional
         Data on which accuracy is measured after each epoch; nothing is chosen by it.
     optimizer : str or Optimizer
-        A name, made with its default settings, or an optimizer.
+        A name ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw"), made with its
+        default settings, or an optimizer.
     epochs, batch_size : int
         How many passes over the data, and how many examples a step.
     schedule : str or Schedule, optional
-        A factor on the optimizer's learning rate, by position in the training.
+        A factor on the optimizer's learning rate, by position in the training: "constant" (the
+        default), "step", "exponential", "cosine", "one-cycle", or one of `xpdl.schedules`.
     callbacks : iterable of callable
         Each is called as ``callback(trainer, epoch)`` after an epoch; it may set `stop`.
     checkpoint : str or path, optional
@@ -117,7 +119,10 @@ class Trainer:
         if self.checkpoint is not None and self.checkpoint.exists():
             self._resume()
         while len(self.history.epochs) < self.epochs and not self.stop:
-            epoch = self._train_epoch(len(self.history.epochs))
+            # An overflow shows in the loss or the gradients, where it is looked for; NumPy's own
+            # warnings would only come before.
+            with np.errstate(over="ignore", invalid="ignore"):
+                epoch = self._train_epoch(len(self.history.epochs))
             if self.checkpoint is not None:
                 save_checkpoint(
                     self.checkpoint, self.network, self.optimizer, self._notes(progress=True)
@@ -169,12 +174,10 @@ class Trainer:
             result = network.forward_backward(x, t)
             self.optimizer.update(network.params, network.grads)
             return result
-        # Half precision may overflow under the scale; that is looked for, and the scale lowered.
-        with np.errstate(over="ignore", invalid="ignore"):
-            result = network.forward_backward(x, t, self.loss_scale.value)
-            gradient = network.grads.buffer
-            gradient *= 1 / self.loss_scale.value
-            finite = bool(network.backend.item(network.backend.xp.isfinite(gradient).all()))
+        result = network.forward_backward(x, t, self.loss_scale.value)
+        gradient = network.grads.buffer
+        gradient *= 1 / self.loss_scale.value
+        finite = bool(network.backend.item(network.backend.xp.isfinite(gradient).all()))
         if finite:
             self.optimizer.update(network.params, network.grads)
         self.loss_scale.update(finite)
