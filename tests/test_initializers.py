@@ -14,6 +14,7 @@ from xpdl.functions import relu
 from xpdl.initializers import Constant, He, Normal, Xavier, get_initializer
 from xpdl.layers import Affine, Convolution
 from xpdl.models import DeepConvNet, MultiLayerNet, TwoLayerNet
+from xpdl.network import WEIGHT_STREAM
 
 FAN_IN, FAN_OUT = 50, 200
 EXPECTED = {
@@ -145,7 +146,7 @@ def test_fans_of_an_affine_layer(backend, rng, choice, std):
 def test_first_values_are_those_of_the_host_generator(backend):
     """Whatever the device: the formula, with the seed's own numbers in the network's order."""
     network = TwoLayerNet((6,), 5, 4, weight_init_std=0.1, seed=11)
-    host = np.random.default_rng(11)
+    host = np.random.default_rng([WEIGHT_STREAM, 11])
     for name, shape in (("affine1", (6, 5)), ("affine2", (5, 4))):
         expected = (0.1 * host.standard_normal(shape)).astype(np.float32)
         np.testing.assert_array_equal(backend.to_numpy(network.params[f"{name}.W"]), expected)

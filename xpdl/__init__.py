@@ -15,6 +15,7 @@ from xpdl.backends import (
 )
 from xpdl.gradient import gradient_check, numerical_gradient
 from xpdl.network import Network
+from xpdl.precision import get_precision
 from xpdl.storage import load
 from xpdl.training import History, Trainer
 
@@ -47,8 +48,15 @@ __all__ = [
 
 
 def asarray(a: Any, dtype: Any = None) -> Array:
-    """Return `a`, a host array, list or number, as an array of the active backend."""
-    return get_backend().asarray(a, dtype)
+    """Return `a`, a host array, list or number, as an array of the active backend.
+
+    An array keeps its type if `dtype` is None; Python floats become the float type of
+    ``XPDL_DTYPE``, float32 by default.
+    """
+    array = get_backend().asarray(a, dtype)
+    if dtype is None and not hasattr(a, "dtype") and array.dtype.kind == "f":
+        return array.astype(get_precision().compute)
+    return array
 
 
 def to_numpy(a: Array) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import platform
 import sys
@@ -22,7 +23,7 @@ from xpdl.precision import PRECISIONS, get_precision
 from xpdl.schedules import BY_NAME as SCHEDULES
 from xpdl.storage import load_with_notes
 from xpdl.training.recipes import RECIPES
-from xpdl.training.run import LOADERS, Result, Run, evaluate, make_options
+from xpdl.training.run import LOADERS, Result, Run, evaluate, expect_digits, make_options
 
 
 class _Parser(argparse.ArgumentParser):
@@ -34,6 +35,9 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0, 2 for bad input, 130 for Ctrl-C."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name need not fit the terminal's code
     parser = _parser()
     options, surplus = parser.parse_known_args(arguments)
     if surplus:
@@ -44,8 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.backend is not None:
             use_backend(options.backend)
         get_precision(options.dtype)
+        thread_count()
         code: int = options.run(options)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return code
     except XpdlError as error:
         print(f"xpdl {options.command}: {error}", file=sys.stderr)
@@ -198,7 +204,8 @@ def _train(options: argparse.Namespace) -> int:
         done = len(run.trainer.history.epochs)
         print(
             f"xpdl train: interrupted after {done} of {o.epochs} epochs; the network as it is now "
-            f"is in {run.folder}. Go on from the last whole epoch with: xpdl train --resume {run.folder}",
+            f"is in {run.folder}. Go on from the last whole epoch with: "
+            f"xpdl train --resume {run.folder}",
             file=sys.stderr,
         )
         return 130
@@ -256,7 +263,11 @@ def _predict(options: argparse.Namespace) -> int:
     data = about.get("data", "mnist")
     if data != "mnist":
         print(f"{network.name} was trained on {data}.", file=sys.stderr)
-    names = about.get("class_names") or [str(i) for i in range(network.output_shape[0])]
+    expect_digits(network)
+    classes = network.output_shape[0]
+    names = about.get("class_names") or []
+    if len(names) != classes:
+        names = [str(i) for i in range(classes)]
     code = 0
     for path in options.images:
         try:

@@ -52,10 +52,12 @@ def log_softmax(x: Array) -> Array:
 def softmax(x: Array) -> Array:
     """Return exp(x_k) / sum_i exp(x_i) along the last axis, in the type of x. Book, 3.10, 3.11.
 
-    Computed in float32 at least, with the maximum taken off first so that nothing overflows.
+    Integers give float32. Computed in float32 at least, with the maximum taken off first so that
+    nothing overflows.
     """
     xp = array_module(x)
-    return xp.exp(log_softmax(x)).astype(x.dtype, copy=False)
+    y = xp.exp(log_softmax(x))
+    return y.astype(x.dtype, copy=False) if x.dtype.kind == "f" else y
 
 
 def sum_squared_error(y: Array, t: Array) -> Array:

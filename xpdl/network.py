@@ -10,14 +10,16 @@ from typing import Any
 import numpy as np
 
 from xpdl import files, functions
+from xpdl.arguments import check_finite, number, whole_number
 from xpdl.backends import Array, Backend, Shape, backend_of, get_backend
-from xpdl.datasets.batches import check_finite
-from xpdl.errors import ArgumentError, DTypeError, ShapeError
+from xpdl.errors import ArgumentError, BackendMismatchError, DTypeError, ShapeError
 from xpdl.layers import Layer, Loss, Sequential, SoftmaxWithLoss, layer_from_config
 from xpdl.parameters import ArrayDict, Layout, Parameters
 from xpdl.precision import Precision, get_precision
 
 FILE_FORMAT = "xpdl-network-1"
+# Keep the random numbers of one seed apart: first values of weights, and dropout masks.
+WEIGHT_STREAM, MASK_STREAM = 1, 2
 
 
 class Network:
@@ -64,12 +66,13 @@ class Network:
         self.name = name or type(self).__name__
         self.input_shape = _shape(input_shape)
         self.loss_layer = loss or SoftmaxWithLoss()
-        if not (weight_decay >= 0 and math.isfinite(weight_decay)):
-            raise ArgumentError(f"weight_decay must be a number >= 0, got {weight_decay!r}.")
-        self.weight_decay = float(weight_decay)
+        if not isinstance(self.loss_layer, Loss):
+            raise ArgumentError(f"loss must be a Loss such as SoftmaxWithLoss(), got {loss!r}.")
+        if not isinstance(self.name, str):
+            raise ArgumentError(f"name must be a str, got {name!r}.")
+        seed = whole_number("seed", seed, least=0)
+        self.weight_decay = number("weight_decay", weight_decay)
         self.body = layers if isinstance(layers, Sequential) else Sequential(layers)
-        if not self.body.layers:
-            raise ArgumentError("layers is empty; a network needs at least one.")
         self.output_shape = self.body.plan(self.input_shape)
         if self.loss_layer.classifies and len(self.output_shape) != 1:
             raise ShapeError(
@@ -89,7 +92,7 @@ class Network:
         self._place(get_backend(), get_precision(dtype))
         self.reseed(seed)
         if initialize:
-            self._draw(np.random.default_rng(seed), given)
+            self._draw(np.random.default_rng([WEIGHT_STREAM, seed]), given)
 
     # ---- parameters -------------------------------------------------------------------------
 
@@ -104,8 +107,8 @@ class Network:
             {name: spec.shape for name, spec in specs.items()},
             frozenset(name for name, spec in specs.items() if spec.decay),
         )
-        self.backend, self.precision = backend, precision
-        self.parameters = Parameters(layout, backend, precision)
+        parameters = Parameters(layout, backend, precision)  # may be too large for the device
+        self.backend, self.precision, self.parameters = backend, precision, parameters
         self.state: dict[str, Array] = {}
         for name, leaf in self._leaves.items():
             leaf.owned = True
@@ -140,7 +143,7 @@ class Network:
         """Start the random numbers of all layers (dropout masks) from `seed`."""
         seeds = [seed] if isinstance(seed, int) else list(seed)
         for i, leaf in enumerate(self._leaves.values()):
-            leaf.reseed([*seeds, i])
+            leaf.reseed([MASK_STREAM, *seeds, i])
 
     # ---- the book's five verbs ----------------------------------------------------------------
 
@@ -207,8 +210,7 @@ class Network:
         return self.body.forward(x.astype(self.precision.compute, copy=False), train)
 
     def _scores(self, x: Array, batch_size: int) -> Array:
-        if batch_size < 1:
-            raise ArgumentError(f"batch_size must be at least 1, got {batch_size!r}.")
+        batch_size = whole_number("batch_size", batch_size)
         self.parameters.refresh()
         parts = [
             self.body.forward(x[i : i + batch_size].astype(self.precision.compute, copy=False))
@@ -238,11 +240,12 @@ class Network:
             raise ShapeError(f"x must be (N, {wanted}), got {x.shape}.{fix}")
         if not len(x):
             raise ArgumentError(f"x is empty: its shape is {x.shape}.")
-        check_finite(x)
+        check_finite("x", x)
         return x
 
     def _target(self, t: Array, samples: int) -> Array:
         t = self._here("t", t)
+        check_finite("t", t)
         if self.loss_layer.classifies:
             functions.check_targets(t, (samples, *self.output_shape))
             if self.backend.xp is np and t.ndim == 1:
@@ -253,12 +256,14 @@ class Network:
 
     def _here(self, argument: str, a: Any) -> Array:
         """Return `a` as an array of the network's backend; an array of another is refused."""
-        if isinstance(a, list | tuple):
+        if not hasattr(a, "dtype"):
             return self.backend.asarray(a)
         try:
             backend_of(a, self.params.buffer)
-        except Exception as error:
+        except (BackendMismatchError, DTypeError) as error:
             raise type(error)(f"{argument} and the network {self.name}: {error}") from error
+        if a.dtype.kind not in "biuf":
+            raise DTypeError(f"{argument} must hold real numbers, got dtype {a.dtype}.")
         return a
 
     # ---- moving, copying, saving ---------------------------------------------------------------
@@ -277,6 +282,10 @@ class Network:
         copy = network_from_config(self.config(), dtype=precision).to(self.backend)
         copy.load_arrays(self._host_arrays())
         return copy
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy and send by architecture and arrays: views must go on sharing their buffer."""
+        return _remake, (self.config(), self.backend.name, self._host_arrays())
 
     def arrays(self) -> dict[str, Array]:
         """Return all that is saved, by name: parameters and state."""
@@ -358,7 +367,7 @@ class Network:
             for name, layer, shape, count in rows
         ]
         precision = self.precision
-        fixed = total * (precision.parameters.itemsize + precision.accumulate.itemsize)
+        fixed = self.parameters.nbytes
         kept = batch_size * activations * precision.compute.itemsize
         header = f"{self.name}: {total:,} parameters, {precision.name}, on {self.backend.name}"
         footer = (
@@ -391,6 +400,12 @@ def network_from_config(config: Mapping[str, Any], *, dtype: Any = None) -> Netw
         name=config["name"],
         initialize=False,
     )
+
+
+def _remake(config: Mapping[str, Any], backend: str, arrays: Mapping[str, Array]) -> Network:
+    network = network_from_config(config).to(backend)
+    network.load_arrays(arrays)
+    return network
 
 
 def _walk(body: Sequential, prefix: str = "") -> Iterator[tuple[str, Layer, Shape]]:

@@ -6,12 +6,11 @@ it runs over every parameter at every step; here are the rule's settings and its
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Collection, Mapping
-from numbers import Real
 from typing import Any, ClassVar, TypeAlias
 
+from xpdl.arguments import number
 from xpdl.backends import Array, Backend, accumulation_dtype, backend_of
 from xpdl.errors import ArgumentError, ModelFileError, ShapeError, UnknownNameError
 
@@ -75,10 +74,10 @@ class Optimizer:
         decay_all: bool = False,
         clip_norm: float | None = None,
     ) -> None:
-        self.learning_rate = _number("learning_rate", learning_rate)
-        self.weight_decay = _number("weight_decay", weight_decay)
+        self.learning_rate = number("learning_rate", learning_rate)
+        self.weight_decay = number("weight_decay", weight_decay)
         self.decay_all = decay_all
-        self.clip_norm = None if clip_norm is None else _above_zero("clip_norm", clip_norm)
+        self.clip_norm = None if clip_norm is None else number("clip_norm", clip_norm, above=0)
         self.iteration = 0
         self.state: dict[str, Arrays] = {}
         self._restored: dict[str, dict[str, Any]] | None = None
@@ -199,13 +198,15 @@ class Optimizer:
             raise ModelFileError(
                 f"the saved state is of {saved.get('rule')!r}, not of {type(self).__name__!r}."
             )
-        if saved["iteration"] and set(saved["state"]) != set(self.slots):
+        if not isinstance(saved["iteration"], int) or not isinstance(saved["state"], Mapping):
+            raise ModelFileError("the saved optimizer state is damaged.")
+        if (saved["iteration"] or saved["state"]) and set(saved["state"]) != set(self.slots):
             raise ModelFileError(
                 f"the saved state has the slots {sorted(saved['state'])}, "
                 f"{type(self).__name__} wants {sorted(self.slots)}."
             )
-        self.iteration = int(saved["iteration"])
-        self.learning_rate = float(saved["learning_rate"])
+        self.iteration = saved["iteration"]
+        self.learning_rate = number("learning_rate", saved["learning_rate"])
         self.state = {}
         self._restored = {slot: dict(arrays) for slot, arrays in saved["state"].items()} or None
 
@@ -227,7 +228,7 @@ class Momentum(Optimizer):
 
     def __init__(self, learning_rate: float = 0.01, momentum: float = 0.9, **options: Any) -> None:
         super().__init__(learning_rate, **options)
-        self.momentum = _fraction("momentum", momentum)
+        self.momentum = number("momentum", momentum, below=1)
 
     def rule(self, backend: Backend, p: Array, g: Array, *memory: Array) -> None:
         (v,) = memory
@@ -252,7 +253,7 @@ class AdaGrad(Optimizer):
 
     def __init__(self, learning_rate: float = 0.01, epsilon: float = 1e-7, **options: Any) -> None:
         super().__init__(learning_rate, **options)
-        self.epsilon = _above_zero("epsilon", epsilon)
+        self.epsilon = number("epsilon", epsilon, above=0)
 
     def rule(self, backend: Backend, p: Array, g: Array, *memory: Array) -> None:
         (h,) = memory
@@ -272,8 +273,8 @@ class RMSProp(Optimizer):
         **options: Any,
     ) -> None:
         super().__init__(learning_rate, **options)
-        self.decay_rate = _fraction("decay_rate", decay_rate)
-        self.epsilon = _above_zero("epsilon", epsilon)
+        self.decay_rate = number("decay_rate", decay_rate, below=1)
+        self.epsilon = number("epsilon", epsilon, above=0)
 
     def rule(self, backend: Backend, p: Array, g: Array, *memory: Array) -> None:
         (h,) = memory
@@ -294,9 +295,9 @@ class Adam(Optimizer):
         **options: Any,
     ) -> None:
         super().__init__(learning_rate, **options)
-        self.beta1 = _fraction("beta1", beta1)
-        self.beta2 = _fraction("beta2", beta2)
-        self.epsilon = _above_zero("epsilon", epsilon)
+        self.beta1 = number("beta1", beta1, below=1)
+        self.beta2 = number("beta2", beta2, below=1)
+        self.epsilon = number("epsilon", epsilon, above=0)
 
     def rule(self, backend: Backend, p: Array, g: Array, *memory: Array) -> None:
         m, v = memory
@@ -410,24 +411,6 @@ def _check_names(params: Arrays, grads: Arrays) -> None:
                 f"the gradient of {name} must have the shape {p.shape} of the parameter, "
                 f"got {grads[name].shape}."
             )
-
-
-def _number(argument: str, value: float) -> float:
-    if not isinstance(value, Real) or not (value >= 0 and math.isfinite(value)):
-        raise ArgumentError(f"{argument} must be a finite number >= 0, got {value!r}.")
-    return float(value)
-
-
-def _above_zero(argument: str, value: float) -> float:
-    if not _number(argument, value) > 0:
-        raise ArgumentError(f"{argument} must be above 0, got {value!r}.")
-    return float(value)
-
-
-def _fraction(argument: str, value: float) -> float:
-    if not 0 <= _number(argument, value) < 1:
-        raise ArgumentError(f"{argument} must be at least 0 and below 1, got {value!r}.")
-    return float(value)
 
 
 __all__ = [

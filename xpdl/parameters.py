@@ -113,6 +113,12 @@ class Parameters:
         self.gradients = zeros(precision.accumulate)
         self.compute = zeros(precision.compute) if precision.mixed else self.values
 
+    @property
+    def nbytes(self) -> int:
+        """The size of all buffers together, in bytes."""
+        buffers = {id(d): d.buffer for d in (self.values, self.gradients, self.compute)}
+        return sum(buffer.nbytes for buffer in buffers.values())
+
     def refresh(self) -> None:
         """Bring the copy that layers use up to date with the values."""
         if self.compute is not self.values:

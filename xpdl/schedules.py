@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from xpdl.arguments import number
 from xpdl.errors import ArgumentError, UnknownNameError
 
 Schedule: TypeAlias = Callable[[float, float], float]
@@ -32,8 +33,8 @@ class Step:
     factor: float = 0.1
 
     def __post_init__(self) -> None:
-        _positive("every", self.every)
-        _positive("factor", self.factor)
+        number("every", self.every, above=0)
+        number("factor", self.factor, above=0)
 
     def __call__(self, epoch: float, epochs: float) -> float:
         return float(self.factor ** math.floor(epoch / self.every))
@@ -46,7 +47,7 @@ class Exponential:
     final: float = 0.01
 
     def __post_init__(self) -> None:
-        _positive("final", self.final)
+        number("final", self.final, above=0)
 
     def __call__(self, epoch: float, epochs: float) -> float:
         return float(self.final ** (epoch / epochs))
@@ -94,7 +95,7 @@ class WarmUp:
     epochs: float = 1.0
 
     def __post_init__(self) -> None:
-        _positive("epochs", self.epochs)
+        number("epochs", self.epochs, above=0)
 
     def __call__(self, epoch: float, epochs: float) -> float:
         return min(1.0, epoch / self.epochs) * self.schedule(epoch, epochs)
@@ -127,8 +128,3 @@ def get_schedule(choice: str | Schedule | None) -> Schedule:
 
 def _cosine(begin: float, end: float, position: float) -> float:
     return end + (begin - end) * (1 + math.cos(math.pi * position)) / 2
-
-
-def _positive(argument: str, value: float) -> None:
-    if not (value > 0 and math.isfinite(value)):
-        raise ArgumentError(f"{argument} must be a number above 0, got {value!r}.")

@@ -54,6 +54,7 @@ def load_with_notes(
         )
     try:
         config, about = description["architecture"], dict(description["about"])
+        _expect_notes(about)
         _expect_size(config, sum(a.size for a in arrays.values()))
         for name, array in arrays.items():
             if not np.isfinite(array).all():
@@ -71,6 +72,15 @@ def load_with_notes(
         reason = f"{type(error).__name__} {error}" if isinstance(error, KeyError) else str(error)
         raise ModelFileError(f"{str(path)!r} does not describe a network: {reason}") from error
     return network, about
+
+
+def _expect_notes(about: dict[str, Any]) -> None:
+    """See that what is known of a network is of the types that its readers count on."""
+    names = about.get("class_names", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ModelFileError(f"its class_names must be a list of str, got {names!r}.")
+    if not isinstance(about.get("data", ""), str):
+        raise ModelFileError(f"its data must be the name of a data set, got {about['data']!r}.")
 
 
 def _expect_size(config: Any, stored: int) -> None:

@@ -196,3 +196,25 @@ def test_a_layer_belongs_to_one_network(rng: Any) -> None:
         Network([layer], (4,))
     with pytest.raises(ArgumentError, match="belongs to a network"):
         layer.build((4,), rng)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [lambda: Affine(3), lambda: Convolution(3, 1), lambda: MaxPooling(2), BatchNormalization,
+     lambda: AveragePooling(2), GlobalAveragePooling],
+)  # fmt: skip
+def test_integers_are_refused_where_they_would_be_truncated(
+    backend: Backend, layer: Any, rng: Any
+) -> None:
+    made = layer()
+    made.build((2, 4, 4), rng)
+    with pytest.raises(DTypeError, match=r"floats, got int64.*astype"):
+        made.forward(backend.asarray(np.ones((2, 2, 4, 4), "int64")))
+
+
+def test_softmax_of_integers_is_not_zero(backend: Backend) -> None:
+    from xpdl.functions import softmax
+
+    y = softmax(backend.asarray([1010, 1000, 990]))
+    assert y.dtype == np.float32
+    np.testing.assert_allclose(backend.to_numpy(y), [0.9999546, 4.5398e-5, 2.0611e-9], rtol=1e-4)

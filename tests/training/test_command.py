@@ -16,7 +16,9 @@ import pytest
 from PIL import Image
 
 import xpdl
+from xpdl import Network
 from xpdl.cli import main
+from xpdl.layers import Affine, IdentityWithLoss
 from xpdl.training import run as run_module
 
 ENVIRONMENT = {"XPDL_BACKEND", "XPDL_DTYPE"}
@@ -105,8 +107,9 @@ def test_fashion_has_names(small_mnist: Path, capsys: Any) -> None:
     Image.fromarray((255 * digits(1, 5)[0][0, 0]).astype("uint8")).save("a.png")
     capsys.readouterr()
     assert main(["predict", "run", "a.png"]) == 0
-    names = xpdl.datasets.CLASS_NAMES["fashion-mnist"]
-    assert any(name in capsys.readouterr().out for name in names)
+    out, err = capsys.readouterr()
+    assert any(name in out for name in xpdl.datasets.CLASS_NAMES["fashion-mnist"])
+    assert "trained on fashion-mnist" in err
 
 
 def test_recipes_and_overrides(small_mnist: Path, capsys: Any) -> None:
@@ -127,8 +130,11 @@ def test_one_seed_one_curve(small_mnist: Path) -> None:
     assert losses[0] == losses[1]
 
 
-def test_interrupted_and_resumed(small_mnist: Path, capsys: Any, monkeypatch: Any) -> None:
-    args = ["train", "--model", "TwoLayerNet", "--epochs", "4", "--batch-size", "50"]
+@pytest.mark.parametrize("model", ["TwoLayerNet", "DeepConvNet"])
+def test_interrupted_and_resumed(
+    small_mnist: Path, capsys: Any, monkeypatch: Any, model: str
+) -> None:
+    args = ["train", "--model", model, "--epochs", "4", "--batch-size", "50"]
     assert main([*args, "--out", "whole"]) == 0
     monkeypatch.setattr(run_module, "Trainer", _interrupted_after(run_module.Trainer, epochs=2))
     assert main([*args, "--out", "cut"]) == 130
@@ -149,10 +155,60 @@ def test_interrupted_and_resumed(small_mnist: Path, capsys: Any, monkeypatch: An
     assert "finished" in capsys.readouterr().err
 
 
+RECORDS: dict[str, Any] = {
+    "a negative seed": {"seed": -1},
+    "a text for a number": {"epochs": "4"},
+    "options in a list": {"model_options": [1]},
+    "an option twice": {"model_options": {"seed": 3}},
+    "an option of no model": {"model_options": {"depth": 3}},
+    "a list for a name": {"data": ["mnist"]},
+    "another option": {"flavour": "sweet"},
+}
+
+
+@pytest.mark.parametrize("case", RECORDS)
+def test_an_altered_record_is_refused(small_mnist: Path, capsys: Any, case: str) -> None:
+    assert main(["train", "--model", "TwoLayerNet", "--epochs", "1", "--out", "run"]) == 0
+    record = json.loads(Path("run/history.json").read_text())
+    record["finished"] = False
+    record["options"] |= RECORDS[case]
+    Path("run/history.json").write_text(json.dumps(record))
+    capsys.readouterr()
+    assert main(["train", "--resume", "run"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_an_altered_checkpoint_is_refused(small_mnist: Path, capsys: Any) -> None:
+    assert main(["train", "--model", "TwoLayerNet", "--epochs", "1", "--out", "run"]) == 0
+    record = json.loads(Path("run/history.json").read_text())
+    Path("run/history.json").write_text(json.dumps(record | {"finished": False}))
+    Path("run/checkpoint.safetensors").write_bytes(Path("run/model.safetensors").read_bytes())
+    capsys.readouterr()
+    assert main(["train", "--resume", "run"]) == 2
+    assert "not a checkpoint" in capsys.readouterr().err
+
+
+def test_pictures_for_a_network_that_takes_none(small_mnist: Path, capsys: Any) -> None:
+    Image.fromarray((255 * digits(1, 5)[0][0, 0]).astype("uint8")).save("a.png")
+    Network([Affine(10)], (3, 32, 32)).save("colour")
+    Network([Affine(1)], 784, loss=IdentityWithLoss()).save("regression")
+    for path, word in (("colour", "(3, 32, 32)"), ("regression", "regression")):
+        for arguments in (["predict", path, "a.png"], ["evaluate", path]):
+            assert main(arguments) == 2
+            err = capsys.readouterr().err
+            assert len(err.splitlines()) == 1
+            assert word in err
+    Network([Affine(10)], 784).save("strange", {"class_names": ["only one"]})
+    assert main(["predict", "strange", "a.png"]) == 0
+    Network([Affine(10)], 784).save("stranger", {"class_names": 7})
+    assert main(["predict", "stranger", "a.png"]) == 2
+
+
 def _loader() -> Any:
     def load(normalize: bool = True, flatten: bool = True, one_hot_label: bool = False) -> Any:
         sets = digits(300, 0), digits(60, 1)
-        return tuple((xpdl.asarray(x.reshape(-1, 784)), xpdl.asarray(t)) for x, t in sets)
+        shape = (-1, 784) if flatten else (-1, 1, 28, 28)
+        return tuple((xpdl.asarray(x.reshape(shape)), xpdl.asarray(t)) for x, t in sets)
 
     return load
 
@@ -294,6 +350,17 @@ def test_a_closed_pipe_is_no_crash(tmp_path: Path) -> None:
     assert "BrokenPipe" not in done.stderr
 
 
+@pytest.mark.parametrize("redirection", [">/dev/full", ">&-", "2>&-", ">&- 2>&-"])
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_output_that_goes_nowhere_is_no_crash(tmp_path: Path, redirection: str) -> None:
+    done = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m xpdl info {redirection}"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr
+    assert done.returncode == (2 if "full" in redirection else 0)
+
+
 @pytest.mark.slow
 def test_ctrl_c_of_a_real_run_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
     process = subprocess.Popen(
@@ -310,6 +377,17 @@ def test_ctrl_c_of_a_real_run_saves_and_says_how_to_go_on(tmp_path: Path) -> Non
     assert "xpdl train --resume run" in err
     assert "Traceback" not in err
     assert xpdl.load(tmp_path / "run").name == "SimpleConvNet"
+    again = subprocess.Popen(
+        command("train", "--resume", "run"),
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert again.stdout is not None
+    again.stdout.readline()
+    first = again.stdout.readline()
+    again.send_signal(signal.SIGINT)
+    again.communicate(timeout=60)
+    assert first.startswith("epoch ")
+    assert not first.startswith("epoch  1/")
 
 
 @pytest.mark.slow

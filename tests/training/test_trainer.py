@@ -23,7 +23,15 @@ from xpdl.errors import (
     ShapeError,
     UnknownNameError,
 )
-from xpdl.layers import Affine, BatchNormalization, Dropout, IdentityWithLoss, ReLU
+from xpdl.layers import (
+    Affine,
+    BatchNormalization,
+    Convolution,
+    Dropout,
+    IdentityWithLoss,
+    MaxPooling,
+    ReLU,
+)
 from xpdl.optimizers import SGD, Adam, Momentum
 from xpdl.schedules import Cosine, Step
 from xpdl.training.history import Epoch
@@ -301,6 +309,59 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
     net().save(path)
     with pytest.raises(ModelFileError, match="not a checkpoint"):
         trainer(checkpoint=path).fit()
+
+
+def test_a_convolutional_network_goes_on_too(backend: Backend, tmp_path: Path, rng: Any) -> None:
+    x, t = rng.random((20, 1, 6, 6)).astype("float32"), rng.integers(0, 3, 20)
+
+    def make(**more: Any) -> Trainer:
+        network = Network([Convolution(2, 3, pad=1), MaxPooling(2), Affine(3)], (1, 6, 6))
+        return Trainer(network, (x, t), epochs=3, batch_size=8, progress=False, **more)
+
+    def stop(t: Trainer, epoch: Epoch) -> None:
+        t.stop = True
+
+    path = tmp_path / "checkpoint"
+    make(checkpoint=path, callbacks=[stop]).fit()
+    assert make(checkpoint=path).fit().losses == make().fit().losses
+
+
+def test_what_differs_from_the_checkpoint_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint"
+    trainer(checkpoint=path).fit()
+    other = Network([Affine(16), BatchNormalization(0.5), ReLU(), Dropout(0.1), Affine(3)], (2,))
+    with pytest.raises(ArgumentError) as caught:
+        trainer(checkpoint=path, network=other).fit()
+    assert "norm1.momentum (then 0.9, now 0.5)" in str(caught.value)
+    assert len(str(caught.value)) < 300
+
+
+def test_an_optimizer_used_again_starts_from_its_own_rate(backend: Backend) -> None:
+    optimizer = SGD(0.5)
+    trainer(optimizer=optimizer, schedule="cosine").fit()
+    assert optimizer.learning_rate == 0.5
+
+
+def test_schedules_may_answer_with_numpy_numbers(tmp_path: Path) -> None:
+    for kind in (np.float64, np.float32):
+        with xpdl.use_backend("strict"):
+            t = trainer(
+                schedule=lambda e, n, kind=kind: kind(0.5), checkpoint=tmp_path / kind.__name__
+            )
+            t.fit()
+            assert t.history.epochs[-1].learning_rate == 0.01
+    with pytest.raises(ArgumentError, match=r"schedule's factor.*-1"):
+        trainer(schedule=lambda e, n: -1).fit()
+
+
+def test_bad_targets_are_named() -> None:
+    network = Network([Affine(1)], (2,), loss=IdentityWithLoss())
+    with pytest.raises(NonFiniteError, match=r"t holds NaN.*example 1"):
+        Trainer(network, (np.zeros((2, 2), "f4"), np.array([[0.0], [np.nan]])), progress=False)
+    with pytest.raises(ArgumentError, match="pair"):
+        Trainer(network, np.zeros((2, 2)), progress=False)  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match="network"):
+        Trainer("net", (0, 0), progress=False)  # type: ignore[arg-type]
 
 
 # ---- what is shown

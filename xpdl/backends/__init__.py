@@ -163,10 +163,14 @@ def backend_of(*arrays: object) -> Backend:
     DTypeError
         If there is no array among them.
     """
-    active = get_backend()
+    try:
+        active: Backend | None = get_backend()
+    except (BackendUnavailableError, UnknownNameError):
+        active = None  # the arrays decide; who wants a new one will hear of it
     found: Backend | None = None
     for array in arrays:
-        backend = active if isinstance(array, active.array_type) else _owner(array)
+        mine = active is not None and isinstance(array, active.array_type)
+        backend = active if mine else _owner(array)
         if backend is None or backend is found:
             continue
         if found is not None:

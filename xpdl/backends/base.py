@@ -33,8 +33,12 @@ class RandomGenerator(Protocol):
 
 
 def accumulation_dtype(dtype: Any) -> np.dtype[Any]:
-    """Return the type in which numbers of `dtype` are summed: float32 at least."""
-    return np.promote_types(dtype, np.float32)
+    """Return the type in which numbers of `dtype` are summed: float32 at least.
+
+    Integers are summed in float32 as well, since float64 is slow on most devices.
+    """
+    dtype = np.dtype(dtype)
+    return np.promote_types(dtype, np.float32) if dtype.kind == "f" else np.dtype(np.float32)
 
 
 def output_size(size: int, window: int, stride: int, pad: int) -> int:

@@ -40,7 +40,7 @@ class CupyBackend(Backend):
         self.xp.cuda.get_current_stream().synchronize()
 
     def generator(self, seed: int | Sequence[int]) -> RandomGenerator:
-        # CuPy's own seeding takes one integer; the sequence is condensed as NumPy would.
+        # Condensed to one number here, so that nothing depends on what CuPy takes for a seed.
         state = np.random.SeedSequence(seed).generate_state(1, np.uint64)
         return self.xp.random.default_rng(int(state[0]))
 
@@ -86,6 +86,15 @@ def _import_cupy() -> Any:
             f"CuPy {version} is installed but finds no CUDA GPU; "
             "see that CUDA_VISIBLE_DEVICES is not empty."
         )
+    try:
+        ones = cupy.ones((2, 2), dtype="float32")
+        (ones @ ones + 1).sum()  # a compiled kernel and a library's product
+        cupy.cuda.get_current_stream().synchronize()
+    except Exception as error:
+        raise BackendUnavailableError(
+            f"CuPy {version} finds a GPU but cannot compute on it ({_line(error)}); CUDA's "
+            f"libraries may be missing: {_INSTALL}."
+        ) from error
     return cupy
 
 

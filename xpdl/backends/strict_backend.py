@@ -239,11 +239,8 @@ def _index(access: Callable[[], Any], host_key: Any) -> Any:
 
 def _asks_for_float64(value: Any) -> bool:
     """Tell whether `value` is a name of float64, given as an argument."""
-    return value is float or (
-        isinstance(value, type | str | np.dtype)
-        and not isinstance(value, type(None))
-        and value in (np.float64, "float64", np.dtype(np.float64))
-    )
+    names = (np.float64, "float64", np.dtype(np.float64))
+    return value is float or (isinstance(value, type | str | np.dtype) and value in names)
 
 
 def _float_dtypes(values: Any) -> Iterator[np.dtype[Any]]:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
-from typing import Any
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Any, TypeAlias
 
 from xpdl.errors import ArgumentError
+
+Part: TypeAlias = tuple[int, int]
 
 
 def thread_count() -> int:
@@ -81,14 +83,14 @@ class Workers:
         self._blas = SingleThreadedBlas()
         self._part = threading.local()
 
-    def _executor(self, size: int) -> ThreadPoolExecutor:
-        with self._lock:
-            if self._pool is None or self._size < size:
+    def _submit(self, run: Callable[[Part], Any], parts: list[Part]) -> list[Future[Any]]:
+        with self._lock:  # nobody may put a larger pool in this one's place meanwhile
+            if self._pool is None or self._size < len(parts):
                 if self._pool is not None:
                     self._pool.shutdown(wait=False)  # what it was given, it still finishes
-                self._pool = ThreadPoolExecutor(size, thread_name_prefix="xpdl")
-                self._size = size
-            return self._pool
+                self._size = max(len(parts), thread_count())
+                self._pool = ThreadPoolExecutor(self._size, thread_name_prefix="xpdl")
+            return [self._pool.submit(run, part) for part in parts]
 
     def over(self, count: int, work: Callable[[int, int], Any]) -> list[Any]:
         """Call ``work(start, stop)`` on equal parts of range(count), one a thread, in order.
@@ -98,7 +100,7 @@ class Workers:
         """
         parts = list(_equal_parts(count, thread_count()))
 
-        def run(part: tuple[int, int]) -> Any:
+        def run(part: Part) -> Any:
             self._part.inside = True
             try:
                 return work(*part)
@@ -109,8 +111,7 @@ class Workers:
             # Work within a part stays on its thread: waiting for the pool could wait for ever.
             if len(parts) == 1 or getattr(self._part, "inside", False):
                 return [work(*part) for part in parts]
-            pool = self._executor(len(parts))
-            futures = [pool.submit(run, part) for part in parts]
+            futures = self._submit(run, parts)
             wait(futures)
             return [future.result() for future in futures]
 

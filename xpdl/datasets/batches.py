@@ -8,8 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from xpdl.arguments import check_finite, whole_number
 from xpdl.backends import Array, Backend, backend_of
-from xpdl.errors import ArgumentError, NonFiniteError, ShapeError
+from xpdl.errors import ArgumentError, ShapeError
+
+# Keeps the order of examples apart from other random numbers of the same seed.
+ORDER_STREAM = 3
 
 
 class Batches:
@@ -30,15 +34,13 @@ class Batches:
         How many examples a batch holds.
     backend : Backend
         Where batches are wanted.
-    dtype : dtype, optional
-        The float type of the batches of x; that of x by default.
     seed : int
         For the order.
 
     Raises
     ------
     ShapeError, ArgumentError, NonFiniteError
-        If x and t differ in length, are empty, or (where they come from the host) x holds NaN.
+        If x and t differ in length, are empty, or (where they come from the host) they hold NaN.
     """
 
     def __init__(
@@ -48,17 +50,16 @@ class Batches:
         batch_size: int,
         *,
         backend: Backend,
-        dtype: Any = None,
         seed: int = 0,
     ) -> None:
-        if not isinstance(batch_size, int) or batch_size < 1:
-            raise ArgumentError(f"batch_size must be an int of at least 1, got {batch_size!r}.")
+        self.batch_size = whole_number("batch_size", batch_size)
         x, t = (a if hasattr(a, "shape") else np.asarray(a) for a in (x, t))
         if not x.shape or not t.shape or x.shape[0] != t.shape[0]:
             raise ShapeError(f"x and t must be of one length, got shapes {x.shape} and {t.shape}.")
         if not x.shape[0]:
             raise ArgumentError("x and t are empty; there is nothing to train on.")
-        check_finite(x)
+        check_finite("x", x)
+        check_finite("t", t)
         self.resident = backend.owns(x) or backend.has_room_for(x.nbytes)
         if not self.resident:
             warnings.warn(
@@ -67,9 +68,8 @@ class Batches:
                 stacklevel=2,
             )
         home = backend if self.resident else backend_of(x)
-        self.x = home.asarray(x, dtype)
+        self.x = home.asarray(x)
         self.t = home.asarray(t)
-        self.batch_size = batch_size
         self.seed = seed
         self._backend = backend
 
@@ -79,30 +79,9 @@ class Batches:
 
     def epoch(self, number: int) -> Iterator[tuple[Array, Array]]:
         """Yield the batches (x, t) of epoch `number`, counted from 0."""
-        order = np.random.default_rng([self.seed, number]).permutation(len(self.x))
+        order = np.random.default_rng([ORDER_STREAM, self.seed, number]).permutation(len(self.x))
         indices = backend_of(self.x).asarray(order)
         for start in range(0, len(self.x), self.batch_size):
             part = indices[start : start + self.batch_size]
             x, t = self.x[part], self.t[part]
             yield (x, t) if self.resident else (self._backend.asarray(x), self._backend.asarray(t))
-
-
-def check_finite(x: Any) -> None:
-    """See that the host array x (N, ...) is finite; arrays of a device are taken on trust.
-
-    Raises
-    ------
-    NonFiniteError
-        If it is not; the message gives the first example that holds NaN or infinity.
-    """
-    if not isinstance(x, np.ndarray) or x.dtype.kind != "f":
-        return
-    # In parts, so that the check needs no second copy of the data.
-    for start in range(0, len(x), 1000):
-        part = x[start : start + 1000]
-        finite = np.isfinite(part).reshape(len(part), -1).all(axis=1)
-        bad = np.flatnonzero(~finite)
-        if len(bad):
-            raise NonFiniteError(
-                f"x holds NaN or infinity, first in example {start + bad[0]}; clean it first."
-            )

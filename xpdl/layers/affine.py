@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from numbers import Integral
 from typing import Any
 
+from xpdl.arguments import whole_number
 from xpdl.backends import Array, Shape, backend_of
 from xpdl.errors import ArgumentError, ShapeError
 from xpdl.initializers import Constant, WeightInit, get_initializer
-from xpdl.layers.base import Kept, Layer
+from xpdl.layers.base import Kept, Layer, expect_floats
 
 
 class Affine(Layer):
@@ -43,6 +45,8 @@ class Affine(Layer):
         bias: bool = True,
     ) -> None:
         super().__init__()
+        if isinstance(units, Integral):
+            units = int(units)
         if not isinstance(units, int):
             self.given(W=units, b=b)
             if units.ndim != 2 or (b is not None and b.shape != units.shape[1:]):
@@ -53,12 +57,10 @@ class Affine(Layer):
             units, bias = units.shape[1], b is not None
         elif b is not None:
             raise ArgumentError(
-                "b was given without W; write Affine(W, b), or Affine(units) alone: how many inputs "
-                "there are, the layer finds out when it is built."
+                "b was given without W; write Affine(W, b), or Affine(units) alone: how many "
+                "inputs there are, the layer finds out when it is built."
             )
-        if units < 1:
-            raise ArgumentError(f"units must be at least 1, got {units}.")
-        self.units = int(units)
+        self.units = whole_number("units", units)
         self.bias = bias
         self._initializer = get_initializer(weight_init)
 
@@ -77,6 +79,7 @@ class Affine(Layer):
         return (self.units,)
 
     def forward(self, x: Array, train: bool = False) -> Array:
+        expect_floats("Affine", x)
         W = self.params["W"]
         if math.prod(x.shape[1:]) != len(W):
             raise ShapeError(f"Affine wants {len(W)} numbers a sample, got x of shape {x.shape}.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, ClassVar
 
 import numpy as np
@@ -37,6 +38,8 @@ class Kept:
         self._name = "_" + name
 
     def __get__(self, layer: Any, owner: type) -> Any:
+        if layer is None:
+            return self
         value = layer.__dict__.get(self._name)
         if value is None:
             raise NotReadyError(
@@ -86,7 +89,8 @@ class Layer:
         known = Layer.classes.get(cls.__name__)
         if known is not None and known.__module__.startswith("xpdl."):
             raise ArgumentError(f"there is a layer {cls.__name__} in xpdl; choose another name.")
-        Layer.classes[cls.__name__] = cls
+        if not cls.__name__.startswith("_"):
+            Layer.classes[cls.__name__] = cls
 
     def __init__(self) -> None:
         name = type(self).__name__
@@ -145,7 +149,9 @@ class Layer:
         """Take parameters that the caller made; None is left out."""
         for name, array in arrays.items():
             if array is not None:
-                backend_of(array)  # says so if it is no array
+                if not hasattr(array, "dtype") or not array.shape:
+                    raise DTypeError(f"{name} must be an array, got {array!r}.")
+                backend_of(array)  # says so if it is an array of no backend
                 if array.dtype.kind != "f":
                     raise DTypeError(f"{name} must hold floats, got dtype {array.dtype}.")
                 self.params[name] = array
@@ -242,10 +248,30 @@ def layer_from_config(config: Mapping[str, Any]) -> Layer:
 
 def pair(argument: str, value: int | Sequence[int], least: int) -> tuple[int, int]:
     """Return `value`, one int or two, as (vertical, horizontal)."""
-    both = (value, value) if isinstance(value, int) else tuple(value)
-    if len(both) != 2 or not all(isinstance(v, int) and v >= least for v in both):
-        raise ArgumentError(f"{argument} must be an int >= {least} or two of them, got {value!r}.")
-    return both[0], both[1]
+    both = tuple(value) if isinstance(value, tuple | list) else (value, value)
+    if len(both) != 2 or not all(
+        isinstance(v, Integral) and least <= int(v) <= 10**6 for v in both
+    ):
+        raise ArgumentError(
+            f"{argument} must be an int from {least} to 1,000,000 or two of them, got {value!r}."
+        )
+    return int(both[0]), int(both[1])
+
+
+def expect_floats(layer: str, x: Array) -> None:
+    """See that x holds floats: integers would be computed in another type on each device."""
+    if getattr(getattr(x, "dtype", None), "kind", None) != "f":
+        got = getattr(x, "dtype", type(x).__name__)
+        raise DTypeError(
+            f"{layer} wants an array of floats, got {got}; x.astype('float32') will do."
+        )
+
+
+def check_remainder(remainder: str) -> str:
+    """Return `remainder` if it is one of the two ways to treat windows that do not fit evenly."""
+    if remainder not in ("error", "drop"):
+        raise ArgumentError(f"remainder must be 'error' or 'drop', got {remainder!r}.")
+    return remainder
 
 
 def image_shape(layer: str, shape: Shape) -> tuple[int, int, int]:

@@ -50,6 +50,8 @@ class Sequential(Layer):
             named = dict(layers)
         else:
             named = _named(list(layers))
+        if not named:
+            raise ArgumentError("layers is empty; give one at least.")
         for name, layer in named.items():
             if not isinstance(layer, Layer):
                 hint = " (give an instance, such as ReLU())" if isinstance(layer, type) else ""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
+from xpdl.arguments import whole_number
 from xpdl.backends import Array, Shape, backend_of
 from xpdl.errors import ArgumentError, ShapeError
 from xpdl.functions import window_counts
 from xpdl.initializers import Constant, WeightInit, get_initializer
-from xpdl.layers.base import Kept, Layer, image_shape, pair
+from xpdl.layers.base import Kept, Layer, check_remainder, expect_floats, image_shape, pair
 
 
 class Convolution(Layer):
@@ -53,27 +55,25 @@ class Convolution(Layer):
         remainder: str = "error",
     ) -> None:
         super().__init__()
+        if isinstance(filters, Integral):
+            filters = int(filters)
         if not isinstance(filters, int):
             W, b = filters, size
+            self.given(W=W, b=b)  # type: ignore[arg-type]
             if W.ndim != 4 or not (b is None or getattr(b, "shape", None) == W.shape[:1]):
                 raise ShapeError(
                     f"W must be (FN, C, FH, FW) and b (FN,), got {W.shape} and "
                     f"{getattr(b, 'shape', b)}."
                 )
-            self.given(W=W, b=b)  # type: ignore[arg-type]
             filters, size, bias = W.shape[0], W.shape[2:], b is not None
-        if filters < 1:
-            raise ArgumentError(f"filters must be at least 1, got {filters}.")
         if size is None:
             raise ArgumentError("size is missing: the height and width of a filter, such as 3.")
-        if remainder not in ("error", "drop"):
-            raise ArgumentError(f"remainder must be 'error' or 'drop', got {remainder!r}.")
-        self.filters = int(filters)
+        self.filters = whole_number("filters", filters)
         self.size = pair("size", size, least=1)  # type: ignore[arg-type]
         self.stride = pair("stride", stride, least=1)
         self.pad = pair("pad", pad, least=0)
         self.bias = bias
-        self.remainder = remainder
+        self.remainder = check_remainder(remainder)
         self._initializer = get_initializer(weight_init)
 
     def plan(self, input_shape: Shape) -> Shape:
@@ -93,6 +93,7 @@ class Convolution(Layer):
         return (self.filters, *counts)
 
     def forward(self, x: Array, train: bool = False) -> Array:
+        expect_floats("Convolution", x)
         W, b = self.params["W"], self.params["b"] if self.bias else None
         if x.ndim != 4 or x.shape[1] != W.shape[1]:
             raise ShapeError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from xpdl.arguments import number
 from xpdl.backends import Array, Backend, backend_of
 from xpdl.errors import ArgumentError
 from xpdl.layers.base import Kept, Layer
@@ -33,11 +34,9 @@ class Dropout(Layer):
 
     def __init__(self, ratio: float = 0.5, *, scale_at: str = "inference") -> None:
         super().__init__()
-        if not 0 <= ratio < 1:
-            raise ArgumentError(f"ratio must be at least 0 and below 1, got {ratio!r}.")
         if scale_at not in ("inference", "training"):
             raise ArgumentError(f"scale_at must be 'inference' or 'training', got {scale_at!r}.")
-        self.ratio = float(ratio)
+        self.ratio = number("ratio", ratio, below=1)
         self.scale_at = scale_at
         self.reseed([0])
 

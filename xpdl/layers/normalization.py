@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from xpdl.arguments import number
 from xpdl.backends import Array, Shape, accumulation_dtype, array_module, backend_of
-from xpdl.errors import ArgumentError, ShapeError
+from xpdl.errors import ShapeError
 from xpdl.initializers import Constant
-from xpdl.layers.base import Kept, Layer
+from xpdl.layers.base import Kept, Layer, expect_floats
 
 
 class BatchNormalization(Layer):
@@ -37,12 +38,8 @@ class BatchNormalization(Layer):
 
     def __init__(self, momentum: float = 0.9, epsilon: float = 1e-6) -> None:
         super().__init__()
-        if not 0 <= momentum < 1:
-            raise ArgumentError(f"momentum must be at least 0 and below 1, got {momentum!r}.")
-        if not epsilon > 0:
-            raise ArgumentError(f"epsilon must be above 0, got {epsilon!r}.")
-        self.momentum = float(momentum)
-        self.epsilon = float(epsilon)
+        self.momentum = number("momentum", momentum, below=1)
+        self.epsilon = number("epsilon", epsilon, above=0)
 
     def plan(self, input_shape: Shape) -> Shape:
         if len(input_shape) not in (1, 3):
@@ -55,6 +52,7 @@ class BatchNormalization(Layer):
         return input_shape
 
     def forward(self, x: Array, train: bool = False) -> Array:
+        expect_floats("BatchNormalization", x)
         gamma, beta = self.params["gamma"], self.params["beta"]
         if x.ndim not in (2, 4) or x.shape[1:2] != gamma.shape:
             raise ShapeError(

@@ -8,7 +8,7 @@ from typing import Any
 from xpdl.backends import Array, Shape, accumulation_dtype, array_module, backend_of
 from xpdl.errors import ArgumentError, ShapeError
 from xpdl.functions import window_counts
-from xpdl.layers.base import Kept, Layer, image_shape, pair
+from xpdl.layers.base import Kept, Layer, check_remainder, expect_floats, image_shape, pair
 
 
 class _Pooling(Layer):
@@ -39,8 +39,6 @@ class _Pooling(Layer):
         remainder: str = "error",
     ) -> None:
         super().__init__()
-        if remainder not in ("error", "drop"):
-            raise ArgumentError(f"remainder must be 'error' or 'drop', got {remainder!r}.")
         self.size = pair("size", size, least=1)
         self.stride = self.size if stride is None else pair("stride", stride, least=1)
         self.pad = pair("pad", pad, least=0)
@@ -49,13 +47,14 @@ class _Pooling(Layer):
                 f"pad must be smaller than the window {self.size}, got {self.pad}: "
                 "a window that sees padding alone has nothing to pool."
             )
-        self.remainder = remainder
+        self.remainder = check_remainder(remainder)
 
     def plan(self, input_shape: Shape) -> Shape:
         c, h, w = image_shape(type(self).__name__, input_shape)
         return (c, *window_counts((h, w), self.size, self.stride, self.pad, self.remainder))
 
     def _check(self, x: Array) -> None:
+        expect_floats(type(self).__name__, x)
         if x.ndim != 4:
             raise ShapeError(f"{type(self).__name__} wants x (N, C, H, W), got {x.shape}.")
         window_counts(x.shape[2:], self.size, self.stride, self.pad, self.remainder)
@@ -120,6 +119,7 @@ class GlobalAveragePooling(Layer):
         return image_shape("GlobalAveragePooling", input_shape)[:1]
 
     def forward(self, x: Array, train: bool = False) -> Array:
+        expect_floats("GlobalAveragePooling", x)
         if x.ndim != 4:
             raise ShapeError(f"GlobalAveragePooling wants x (N, C, H, W), got {x.shape}.")
         if train:

@@ -6,10 +6,13 @@ import json
 import os
 from typing import Any
 
+import numpy as np
+
 from xpdl import files
 from xpdl.errors import ArgumentError, ModelFileError
 from xpdl.network import Network
 from xpdl.optimizers import Optimizer
+from xpdl.training.history import History
 
 FILE_FORMAT = "xpdl-checkpoint-1"
 
@@ -22,7 +25,8 @@ def save_checkpoint(
     Parameters
     ----------
     notes : dict
-        What else is to be known on going on, as JSON can hold it.
+        What else is to be known on going on, as JSON can hold it; ``notes["history"]`` is
+        `History.as_dict`.
     """
     state = optimizer.state_dict()
     tensors = {
@@ -40,7 +44,7 @@ def load_checkpoint(
     optimizer: Optimizer,
     expected: dict[str, Any],
 ) -> dict[str, Any]:
-    """Bring `network` and `optimizer` to where `path` left them; return its notes.
+    """Bring `network` and `optimizer` to where `path` left them; return its notes and history.
 
     Parameters
     ----------
@@ -69,9 +73,15 @@ def load_checkpoint(
             f"{str(path)!r} is of another training: {', '.join(differ)}. "
             "Go on with the same, or start anew elsewhere."
         )
+    try:
+        notes["history"] = History.from_dict(notes["history"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ModelFileError(f"the history in {str(path)!r} is damaged: {error!r}.") from error
     state["state"] = {}
     arrays = {}
     for key, array in tensors.items():
+        if not np.isfinite(array).all():
+            raise ModelFileError(f"{key} in {str(path)!r} holds NaN or infinity.")
         room, _, name = key.partition("/")
         if room == "network":
             arrays[name] = array

@@ -23,7 +23,7 @@ class Progress:
 
     def __init__(self, every: float = 0.5) -> None:
         self.every = every
-        self.visible = sys.stderr.isatty()
+        self.visible = sys.stderr is not None and sys.stderr.isatty()
         self._bar: Any = None
         self._next = 0.0
 

@@ -13,14 +13,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from xpdl import files, plots
+from xpdl.arguments import number, whole_number
 from xpdl.backends import Array, get_backend
 from xpdl.datasets import CLASS_NAMES, load_fashion_mnist, load_mnist
-from xpdl.errors import ArgumentError, DivergenceError, ModelFileError, UnknownNameError
+from xpdl.errors import (
+    ArgumentError,
+    DivergenceError,
+    FileAccessError,
+    ModelFileError,
+    UnknownNameError,
+)
 from xpdl.models import MODELS, make_model
-from xpdl.network import Network
+from xpdl.network import Network, count_hits
 from xpdl.optimizers import get_optimizer
 from xpdl.precision import get_precision
 from xpdl.training.progress import Progress
@@ -35,7 +40,13 @@ LOADERS = {"mnist": load_mnist, "fashion-mnist": load_fashion_mnist}
 
 @dataclass(frozen=True)
 class RunOptions:
-    """All that decides how a run goes; a run's ``history.json`` keeps them."""
+    """All that decides how a run goes; a run's ``history.json`` keeps them.
+
+    Raises
+    ------
+    ArgumentError
+        If one is of another type than it should be.
+    """
 
     data: str
     model: str
@@ -48,6 +59,17 @@ class RunOptions:
     seed: int
     backend: str
     dtype: str
+
+    def __post_init__(self) -> None:
+        for name in ("data", "model", "optimizer", "schedule", "backend", "dtype"):
+            if not isinstance(getattr(self, name), str):
+                raise ArgumentError(f"{name} must be a str, got {getattr(self, name)!r}.")
+        for name, least in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
+            whole_number(name, getattr(self, name), least)
+        number("learning_rate", self.learning_rate, above=0)
+        options = self.model_options
+        if not isinstance(options, dict) or options.keys() & {"seed", "dtype"}:
+            raise ArgumentError(f"model_options must be options of the model, got {options!r}.")
 
 
 @dataclass(frozen=True)
@@ -104,7 +126,7 @@ class Run:
     def __init__(self, options: RunOptions, folder: str | Path | None = None) -> None:
         self._prepare(options)
         self.folder = _new_folder(options.model, folder)
-        self._write_history(seconds=0.0, finished=False)
+        self._write_history(finished=False)
 
     @classmethod
     def resume(cls, folder: str | Path) -> Run:
@@ -121,7 +143,7 @@ class Run:
         record = _read_history(folder)
         try:
             options, finished = RunOptions(**record["options"]), record["finished"]
-        except (TypeError, KeyError) as error:
+        except (TypeError, KeyError, ArgumentError) as error:
             raise ModelFileError(f"{str(folder / HISTORY)!r} is damaged: {error!r}.") from error
         if finished:
             raise ArgumentError(f"the run in {str(folder)!r} is finished; there is no more to do.")
@@ -162,20 +184,18 @@ class Run:
         KeyboardInterrupt.
         """
         self.trainer.checkpoint = self.folder / CHECKPOINT
-        start = time.perf_counter()
         try:
             self.trainer.fit()
         except KeyboardInterrupt:
             self._save_model()
-            self._write_history(time.perf_counter() - start, finished=False)
+            self._write_history(finished=False)
             raise
         except DivergenceError as error:
-            self._write_history(time.perf_counter() - start, finished=False, error=str(error))
+            self._write_history(finished=False, error=str(error))
             raise
-        seconds = time.perf_counter() - start
         self._save_model()
-        result = self._draw(seconds)
-        self._write_history(seconds, finished=True, test_accuracy=result.accuracy)
+        result = self._draw()
+        self._write_history(finished=True, test_accuracy=result.accuracy)
         (self.folder / CHECKPOINT).unlink(missing_ok=True)
         return result
 
@@ -187,7 +207,11 @@ class Run:
         }
         self.network.save(self.folder / MODEL, about)
 
-    def _write_history(self, seconds: float, **more: Any) -> None:
+    def _seconds(self) -> float:
+        """Return how long the training took, in all its sittings."""
+        return sum(epoch.seconds for epoch in self.trainer.history.epochs)
+
+    def _write_history(self, **more: Any) -> None:
         backend = self.network.backend
         record = {
             "options": asdict(self.options),
@@ -196,13 +220,13 @@ class Run:
                 "system": platform.platform(),
                 **backend.describe(),
             },
-            "seconds": seconds,
+            "seconds": self._seconds(),
             **more,
             **self.trainer.history.as_dict(),
         }
         files.write_json(self.folder / HISTORY, record)
 
-    def _draw(self, seconds: float) -> Result:
+    def _draw(self) -> Result:
         history, options = self.trainer.history, self.options
         x, t = self.test
         answers = _answers(self.network, x)
@@ -228,28 +252,42 @@ class Run:
         for name, figure in ((CURVES, curves), (MISCLASSIFIED, pictures)):
             with files.replacing(self.folder / name) as stream:
                 figure.savefig(stream, format="png", dpi=110)
-        return Result(self.folder, accuracy, len(wrong), len(labels), seconds)
+        return Result(self.folder, accuracy, len(wrong), len(labels), self._seconds())
 
 
 def load_data(name: str, network: Network) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
     """Return training and test data (x, t) of a name, in the shape that `network` takes."""
     if name not in LOADERS:
         raise UnknownNameError("data set", name, LOADERS)
-    flat = len(network.input_shape) == 1
-    if int(np.prod(network.input_shape)) != 784:
+    expect_digits(network)
+    return LOADERS[name](flatten=len(network.input_shape) == 1)
+
+
+def expect_digits(network: Network) -> None:
+    """See that a network takes pictures of 28 x 28 and gives scores of classes.
+
+    Raises
+    ------
+    ArgumentError
+        If it does not.
+    """
+    if network.input_shape not in ((784,), (1, 28, 28)):
         raise ArgumentError(
-            f"{network.name} takes inputs of shape {network.input_shape}; {name} has (1, 28, 28)."
+            f"{network.name} takes inputs of shape {network.input_shape}; the pictures are "
+            "(1, 28, 28)."
         )
-    return LOADERS[name](flatten=flat)
+    if not network.loss_layer.classifies:
+        raise ArgumentError(f"{network.name} does not tell classes apart: it is a regression.")
 
 
 def evaluate(network: Network, data: str, folder: Path) -> tuple[Result, float]:
     """Return how the network does on the test set of `data`, and its mean loss."""
     _, (x, t) = load_data(data, network)
     start = time.perf_counter()
-    wrong = int((_answers(network, x) != network.backend.to_numpy(t)).sum())
+    scores = network.predict(x)
+    wrong = len(t) - int(network.backend.item(count_hits(scores, t)))
     seconds = time.perf_counter() - start
-    loss = network.backend.item(network.loss(x, t))
+    loss = network.backend.item(network.loss_layer.forward(scores, t))
     return Result(folder, 1 - wrong / len(t), wrong, len(t), seconds), loss
 
 
@@ -266,7 +304,11 @@ def _new_folder(model: str, folder: str | Path | None) -> Path:
     if not str(folder):
         raise ArgumentError("--out is empty; name a folder, or leave it out.")
     path = files.make_folder(folder)
-    if any(path.iterdir()):
+    try:
+        occupied = any(path.iterdir())
+    except OSError as error:
+        raise FileAccessError(f"cannot look into the folder {str(path)!r}: {error}.") from error
+    if occupied:
         raise ArgumentError(
             f"the folder {str(path)!r} is not empty; choose another, "
             f"or go on with the run in it: xpdl train --resume {path}"

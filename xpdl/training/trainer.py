@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from xpdl import functions
+from xpdl.arguments import number, whole_number
 from xpdl.backends import Array, backend_of
 from xpdl.datasets.batches import Batches
 from xpdl.errors import ArgumentError, DivergenceError
@@ -86,17 +87,15 @@ class Trainer:
         seed: int = 0,
         progress: bool | Progress = True,
     ) -> None:
-        if not isinstance(epochs, int) or epochs < 1:
-            raise ArgumentError(f"epochs must be an int of at least 1, got {epochs!r}.")
-        if not isinstance(seed, int) or seed < 0:
-            raise ArgumentError(f"seed must be an int of at least 0, got {seed!r}.")
+        if not isinstance(network, Network):
+            raise ArgumentError(f"network must be a Network, got {network!r}.")
         self.network = network
         self.optimizer = get_optimizer(optimizer)
-        self.epochs = epochs
+        self.epochs = whole_number("epochs", epochs)
         self.schedule = get_schedule(schedule)
         self.callbacks = list(callbacks)
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
-        self.seed = seed
+        self.seed = whole_number("seed", seed, least=0)
         self.history = History()
         self.stop = False
         self.batches = self._batches(train, batch_size)
@@ -121,8 +120,11 @@ class Trainer:
         while len(self.history.epochs) < self.epochs and not self.stop:
             # An overflow shows in the loss or the gradients, where it is looked for; NumPy's own
             # warnings would only come before.
-            with np.errstate(over="ignore", invalid="ignore"):
-                epoch = self._train_epoch(len(self.history.epochs))
+            try:
+                with np.errstate(over="ignore", invalid="ignore"):
+                    epoch = self._train_epoch(len(self.history.epochs))
+            finally:
+                self.optimizer.learning_rate = self._learning_rate
             if self.checkpoint is not None:
                 save_checkpoint(
                     self.checkpoint, self.network, self.optimizer, self._notes(progress=True)
@@ -131,19 +133,20 @@ class Trainer:
                 callback(self, epoch)
         return self.history
 
-    def _train_epoch(self, number: int) -> Epoch:
+    def _train_epoch(self, index: int) -> Epoch:
         network, steps = self.network, len(self.batches)
         backend = network.backend
         losses = backend.xp.zeros(steps, dtype=network.precision.accumulate)
         hits = backend.xp.zeros((), dtype="int64")
         classifies = network.loss_layer.classifies
         seen, start, finished = 0, time.perf_counter(), None
-        network.reseed([self.seed, number])
-        self.progress.begin(number, self.epochs, steps, len(self.batches.x))
+        network.reseed([self.seed, index])
+        self.progress.begin(index, self.epochs, steps, len(self.batches.x))
         try:
-            for step, (x, t) in enumerate(self.batches.epoch(number)):
-                position = number + step / steps
-                rate = self._learning_rate * self.schedule(position, self.epochs)
+            for step, (x, t) in enumerate(self.batches.epoch(index)):
+                position = index + step / steps
+                factor = number("the schedule's factor", self.schedule(position, self.epochs))
+                rate = self._learning_rate * factor
                 self.optimizer.learning_rate = rate
                 losses[step], scores = self._step(x, t)
                 seen += len(x)
@@ -154,7 +157,7 @@ class Trainer:
                     accuracy = backend.item(hits) / seen if classifies else None
                     self.progress.show(step + 1, float(recent.mean()), accuracy)
             finished = Epoch(
-                number=number,
+                number=index,
                 loss=float(self._read_losses(losses, steps - 1).mean(dtype=np.float64)),
                 train_accuracy=backend.item(hits) / seen if classifies else None,
                 test_accuracy=self._test_accuracy(),
@@ -204,6 +207,8 @@ class Trainer:
 
     def _batches(self, data: Data, batch_size: int) -> Batches:
         network = self.network
+        if not isinstance(data, tuple | list) or len(data) != 2:
+            raise ArgumentError(f"data must be a pair (x, t), got {type(data).__name__}.")
         x, t = data
         batches = Batches(x, t, batch_size, backend=network.backend, seed=self.seed)
         if batches.x.shape[1:] != network.input_shape:
@@ -227,7 +232,7 @@ class Trainer:
             "seed": self.seed,
             "optimizer": self.optimizer.settings(),
             "base_learning_rate": self._learning_rate,
-            "schedule": repr(self.schedule),
+            "schedule": getattr(self.schedule, "__qualname__", None) or repr(self.schedule),
         }
         if progress:
             scale = self.loss_scale
@@ -240,6 +245,6 @@ class Trainer:
         notes = load_checkpoint(
             self.checkpoint, self.network, self.optimizer, self._notes(progress=False)
         )
-        self.history = History.from_dict(notes["history"])
+        self.history = notes["history"]
         if self.loss_scale is not None:
             vars(self.loss_scale).update(notes["loss_scale"])
