@@ -1,4 +1,4 @@
-"""MNIST as arrays on a device, and the validation split."""
+"""MNIST as arrays on a backend, and the validation split."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xpdl.backends import available_backends, get_backend, use_backend
+from xpdl.backends import get_backend
 from xpdl.datasets import (
     CLASS_NAMES,
     DATA_SETS,
@@ -22,15 +22,6 @@ from xpdl.errors import ArgumentError, BackendMismatchError, DTypeError, ShapeEr
 _rng = np.random.default_rng(3)
 IMAGES = _rng.integers(0, 256, (12, 28, 28)).astype(np.uint8)
 LABELS = _rng.integers(0, 10, 12).astype(np.uint8)
-
-
-@pytest.fixture(params=["numpy", "strict", pytest.param("cupy", marks=pytest.mark.gpu)])
-def device(request):
-    state = available_backends().get(request.param, "unknown")
-    if state != "ready":
-        pytest.skip(f"{request.param}: {state}")
-    with use_backend(request.param) as backend:
-        yield backend
 
 
 @pytest.fixture
@@ -52,28 +43,28 @@ class TestLoading:
         data.x_train[0] = 0
         assert read_mnist().x_train[0].any()
 
-    def test_the_books_defaults(self, device):
+    def test_the_books_defaults(self, backend):
         (x_train, t_train), (x_test, t_test) = load_mnist()
         assert x_train.shape == (8, 784)
         assert x_test.shape == (4, 784)
         assert x_train.dtype == x_test.dtype == np.float32
         assert t_train.dtype == t_test.dtype == np.int64
         for array in (x_train, t_train, x_test, t_test):
-            assert device.owns(array)
+            assert backend.owns(array)
         np.testing.assert_array_equal(
-            device.to_numpy(x_train), IMAGES[:8].reshape(8, 784).astype(np.float32) / 255
+            backend.to_numpy(x_train), IMAGES[:8].reshape(8, 784).astype(np.float32) / 255
         )
-        np.testing.assert_array_equal(device.to_numpy(t_test), LABELS[8:])
+        np.testing.assert_array_equal(backend.to_numpy(t_test), LABELS[8:])
 
-    def test_raw_pixels_in_the_shape_for_convolution(self, device):
+    def test_raw_pixels_in_the_shape_for_convolution(self, backend):
         (x_train, _), (x_test, _) = load_mnist(normalize=False, flatten=False)
         assert x_train.shape == (8, 1, 28, 28)
         assert x_test.dtype == np.uint8
-        np.testing.assert_array_equal(device.to_numpy(x_test)[:, 0], IMAGES[8:])
+        np.testing.assert_array_equal(backend.to_numpy(x_test)[:, 0], IMAGES[8:])
 
-    def test_one_hot_labels(self, device):
+    def test_one_hot_labels(self, backend):
         (_, t_train), (_, t_test) = load_mnist(one_hot_label=True)
-        hot = device.to_numpy(t_train)
+        hot = backend.to_numpy(t_train)
         assert hot.shape == (8, 10)
         assert hot.dtype == np.float32
         assert t_test.shape == (4, 10)
@@ -120,21 +111,21 @@ def test_a_split_holds_every_example_once_with_its_label(examples, seed, data):
     assert sorted([*t_train, *t_val]) == list(range(examples))
 
 
-def test_a_split_is_the_same_on_every_device_and_stays_there(device):
+def test_a_split_is_the_same_on_every_device_and_stays_there(backend):
     x, t = np.arange(40, dtype=np.float32).reshape(20, 2), np.eye(20, dtype=np.float32)
     host = split_validation(x, t, 0.25, seed=5)
-    born = split_validation(device.asarray(x), device.asarray(t), 0.25, seed=5)
+    born = split_validation(backend.asarray(x), backend.asarray(t), 0.25, seed=5)
     for host_part, born_part in zip(host, born, strict=True):
         for want, got in zip(host_part, born_part, strict=True):
-            assert device.owns(got)
+            assert backend.owns(got)
             assert got.dtype == want.dtype
-            np.testing.assert_array_equal(device.to_numpy(got), want)
+            np.testing.assert_array_equal(backend.to_numpy(got), want)
 
 
-def test_host_arrays_stay_on_the_host_whatever_is_active(device):
+def test_host_arrays_stay_on_the_host_whatever_is_active(backend):
     (x_train, _), _ = split_validation(np.zeros((4, 2)), np.arange(4), 1)
     assert type(x_train) is np.ndarray
-    assert get_backend() is device
+    assert get_backend() is backend
 
 
 def test_a_split_is_shuffled_seeded_and_a_copy():
