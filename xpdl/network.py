@@ -211,10 +211,8 @@ class Network:
 
     def _scores(self, x: Array, batch_size: int) -> Array:
         batch_size = whole_number("batch_size", batch_size)
-        self.parameters.refresh()
         parts = [
-            self.body.forward(x[i : i + batch_size].astype(self.precision.compute, copy=False))
-            for i in range(0, len(x), batch_size)
+            self._forward(x[i : i + batch_size], train=False) for i in range(0, len(x), batch_size)
         ]
         return parts[0] if len(parts) == 1 else self.backend.xp.concatenate(parts)
 

@@ -160,7 +160,7 @@ def _backward_by_gradient_windows(
     n, _, h, w = x.shape
     gradient = _channels_last(dout, (fh - 1 - pad[0], fw - 1 - pad[1]))
     windows = _windows(gradient, (fh, fw), (1, 1), (h, w))
-    pixels = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
+    pixels = _channels_last(x, (0, 0))
     turned = W[:, :, ::-1, ::-1].transpose(2, 3, 0, 1).reshape(fh * fw * fn, c)
     dx = np.empty((n, h, w, c), dtype=np.result_type(dout, W))
 
@@ -173,7 +173,7 @@ def _backward_by_gradient_windows(
 
     total = sum(_workers.over(n, work))
     dW = total.reshape(fh, fw, fn, c).transpose(2, 3, 0, 1)[:, :, ::-1, ::-1]
-    return dx.transpose(0, 3, 1, 2), dW, _sum_channels(dout)
+    return dx.transpose(0, 3, 1, 2), dW, _sum_pixels(_channels_last(dout, (0, 0)))
 
 
 def _backward_by_image_windows(
@@ -185,7 +185,7 @@ def _backward_by_image_windows(
     image = _channels_last(x, pad)
     oh, ow = dout.shape[2:]
     windows = _windows(image, (fh, fw), stride, (oh, ow))
-    gradient = np.ascontiguousarray(dout.transpose(0, 2, 3, 1))
+    gradient = _channels_last(dout, (0, 0))
     filters = W.transpose(0, 2, 3, 1).reshape(fn, fh * fw * c)
     dimage = np.zeros(image.shape, dtype=np.result_type(dout, W)) if need_dx else None
 
@@ -207,15 +207,15 @@ def _backward_by_image_windows(
     total = sum(_workers.over(n, work))
     dW = total.reshape(fh, fw, c, fn).transpose(3, 2, 0, 1)
     if dimage is None:
-        return None, dW, _sum_channels(dout)
+        return None, dW, _sum_pixels(gradient)
     dx = dimage[:, ph : ph + h, pw : pw + w].transpose(0, 3, 1, 2)
-    return dx, dW, _sum_channels(dout)
+    return dx, dW, _sum_pixels(gradient)
 
 
-def _sum_channels(dout: Array) -> Array:
-    """Return the sum of dout (N, FN, OH, OW) over all but the channels, (FN,)."""
-    rows = np.ascontiguousarray(dout.transpose(0, 2, 3, 1)).reshape(-1, dout.shape[1])
-    return np.ones(len(rows), dtype=dout.dtype) @ rows
+def _sum_pixels(gradient: Array) -> Array:
+    """Return the sum of a contiguous gradient (N, OH, OW, FN) over all pixels, (FN,)."""
+    rows = gradient.reshape(-1, gradient.shape[3])
+    return np.ones(len(rows), dtype=rows.dtype) @ rows
 
 
 def _tiles(x: Array, size: Pair) -> list[Array]:

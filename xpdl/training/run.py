@@ -28,7 +28,6 @@ from xpdl.models import MODELS, make_model
 from xpdl.network import Network, count_hits
 from xpdl.optimizers import get_optimizer
 from xpdl.precision import get_precision
-from xpdl.training.progress import Progress
 from xpdl.training.recipes import RECIPES
 from xpdl.training.trainer import Trainer
 
@@ -163,18 +162,16 @@ class Run:
         self.network = make_model(
             options.model, seed=options.seed, dtype=options.dtype, **options.model_options
         )
-        self.train, self.test = load_data(options.data, self.network)
-        self.progress = Progress()
+        train, self.test = load_data(options.data, self.network)
         self.trainer = Trainer(
             self.network,
-            self.train,
+            train,
             self.test,
             optimizer=optimizer,
             epochs=options.epochs,
             batch_size=options.batch_size,
             schedule=options.schedule,
             seed=options.seed,
-            progress=self.progress,
         )
 
     def fit(self) -> Result:
