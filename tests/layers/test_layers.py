@@ -68,6 +68,11 @@ def test_affine(backend: Backend, rng: Any, shape: tuple[int, ...], bias: bool) 
     check_layer(backend, lambda: Affine(3, bias=bias), x, formula, rng=rng)
 
 
+def correlate(window: Array, W: Array, b: Array | float = 0.0) -> Array:
+    """Return what filters W (FN, C, FH, FW) make of one window (N, C, FH, FW)."""
+    return np.einsum("nckl,fckl->nf", window, W) + b
+
+
 @given(
     seed=seeds,
     n=small,
@@ -86,9 +91,6 @@ def test_convolution(
     assume(all(i + 2 * p >= f for i, p, f in zip(image, pad, size, strict=True)))
     rng = np.random.default_rng(seed)
 
-    def correlate(window: Array, W: Array, b: Array | float = 0.0) -> Array:
-        return np.einsum("nckl,fckl->nf", window, W) + b
-
     check_layer(
         backend,
         lambda: Convolution(fn, size, stride, pad, bias=bias, remainder="drop"),
@@ -105,9 +107,6 @@ def test_convolution_of_grey_and_colour_images(
     backend: Backend, rng: Any, channels: int, pad: int, stride: int
 ) -> None:
     """Axes of length 1 have strides of their own choosing, which once led windows astray."""
-
-    def correlate(window: Array, W: Array, b: Array) -> Array:
-        return np.einsum("nckl,fckl->nf", window, W) + b
 
     check_layer(
         backend,
@@ -135,32 +134,27 @@ def pooling_case(image: Any, size: Any, stride: Any, pad: Any) -> Any:
     return size if stride is None else stride
 
 
+# Each kind of pooling: the layer, what it makes of a window, and what the padding counts as.
+POOLINGS = {
+    MaxPooling: (lambda window: window.max(axis=(2, 3)), -np.inf),
+    AveragePooling: (lambda window: window.mean(axis=(2, 3)), 0.0),
+}
+
+
+@pytest.mark.parametrize("layer", POOLINGS)
 @given(**pooling_cases)
-def test_max_pooling(
-    backend: Backend, seed: int, n: Any, c: Any, image: Any, size: Any, stride: Any, pad: Any
-) -> None:
+def test_pooling(
+    backend: Backend, layer: Any, seed: int, n: Any, c: Any, image: Any, size: Any, stride: Any,
+    pad: Any,
+) -> None:  # fmt: skip
+    reduce, padding = POOLINGS[layer]
     steps = pooling_case(image, size, stride, pad)
     rng = np.random.default_rng(seed)
     check_layer(
         backend,
-        lambda: MaxPooling(size, stride, pad, remainder="drop"),
+        lambda: layer(size, stride, pad, remainder="drop"),
         distinct(rng, (n, c, *image)),
-        window_formula(lambda w: w.max(axis=(2, 3)), size, steps, pad, -np.inf),
-        rng=rng,
-    )
-
-
-@given(**pooling_cases)
-def test_average_pooling(
-    backend: Backend, seed: int, n: Any, c: Any, image: Any, size: Any, stride: Any, pad: Any
-) -> None:
-    steps = pooling_case(image, size, stride, pad)
-    rng = np.random.default_rng(seed)
-    check_layer(
-        backend,
-        lambda: AveragePooling(size, stride, pad, remainder="drop"),
-        rng.standard_normal((n, c, *image)),
-        window_formula(lambda w: w.mean(axis=(2, 3)), size, steps, pad, 0.0),
+        window_formula(reduce, size, steps, pad, padding),
         rng=rng,
     )
 
