@@ -22,7 +22,8 @@ settings.register_profile(
 settings.load_profile("xpdl")
 
 
-NO_GPU = available_backends()["cupy"]
+STATE = available_backends()
+NO_GPU = STATE["cupy"]
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -33,6 +34,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 BACKENDS = [
     "numpy",
+    "numba",
     "strict",
     "generic",
     pytest.param("cupy", marks=pytest.mark.gpu),
@@ -42,6 +44,8 @@ BACKENDS = [
 @pytest.fixture(params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     """Each backend in turn, active for the test."""
+    if request.param == "numba" and STATE["numba"] != "ready":
+        pytest.skip(STATE["numba"])
     with xpdl.use_backend(request.param) as active:
         yield active
 

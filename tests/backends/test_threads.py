@@ -7,15 +7,18 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from pathlib import Path
 
+import numpy as np
 import pytest
 import threadpoolctl
 from hypothesis import given
 from hypothesis import strategies as st
 
 import xpdl
-from xpdl.backends.threads import SingleThreadedBlas, Workers, thread_count
+from xpdl.backends import get_backend, numpy_backend, numpy_convolution, threads
+from xpdl.backends.threads import Scratch, SingleThreadedBlas, Workers, thread_count
 from xpdl.errors import ArgumentError
 
 ROOT = Path(xpdl.__file__).parents[1]
@@ -53,10 +56,7 @@ def two_blas_threads():
 
 @pytest.fixture
 def workers():
-    workers = Workers()
-    yield workers
-    if workers._pool is not None:
-        workers._pool.shutdown()
+    return Workers()
 
 
 # ---- the number of threads ------------------------------------------------------------------
@@ -72,7 +72,7 @@ def test_xpdl_threads_is_obeyed(monkeypatch, text, count):
 def test_a_bad_number_of_threads_is_named(monkeypatch, workers, text):
     monkeypatch.setenv("XPDL_THREADS", text)
     with pytest.raises(ArgumentError, match=r"XPDL_THREADS.*at least 1") as caught:
-        workers.over(4, lambda start, stop: None)
+        workers.each(range(4), lambda task: None)
     assert repr(text) in str(caught.value)
 
 
@@ -91,76 +91,123 @@ def test_else_the_cores_we_may_use(monkeypatch, text):
     assert thread_count() == 1
 
 
-# ---- the parts ------------------------------------------------------------------------------
-
-
-@given(count=st.integers(0, 40), threads=st.integers(1, 9))
-def test_the_parts_cover_the_range_once_and_in_order(count, threads):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XPDL_THREADS", str(threads))
-        parts = SHARED.over(count, lambda start, stop: (start, stop))
-    covered = [i for start, stop in parts for i in range(start, stop)]
-    assert covered == list(range(count))
-    assert len(parts) == max(1, min(threads, count))
-    sizes = [stop - start for start, stop in parts]
-    assert max(sizes) - min(sizes) <= 1
+# ---- the tasks ------------------------------------------------------------------------------
 
 
 SHARED = Workers()
+
+
+@given(count=st.integers(0, 40), threads=st.integers(1, 9))
+def test_each_task_is_done_once_and_results_come_in_order(count, threads):
+    done = []
+
+    def work(task):
+        done.append(task)
+        return 10 * task
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XPDL_THREADS", str(threads))
+        results = SHARED.each(range(count), work)
+    assert sorted(done) == list(range(count))
+    assert results == [10 * task for task in range(count)]
 
 
 def test_results_come_in_order_though_the_first_is_last_to_finish(monkeypatch, workers):
     monkeypatch.setenv("XPDL_THREADS", "3")
     later = threading.Event()
 
-    def work(start, stop):
-        if start == 0:
+    def work(task):
+        if task == "a":
             assert later.wait(10)
-        elif stop == 3:
+        elif task == "c":
             later.set()
-        return start
+        return task
 
-    assert workers.over(3, work) == [0, 1, 2]
+    assert workers.each("abc", work) == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize("before", [None, "2"])
 def test_as_many_threads_as_asked_for_run_side_by_side(monkeypatch, workers, before):
     if before:  # the number is read at each call
         monkeypatch.setenv("XPDL_THREADS", before)
-        workers.over(8, lambda start, stop: None)
+        workers.each(range(8), lambda task: None)
     monkeypatch.setenv("XPDL_THREADS", "4")
     together = threading.Barrier(4)
-    assert sorted(workers.over(8, lambda start, stop: together.wait(3))) == [0, 1, 2, 3]
+    assert sorted(workers.each(range(4), lambda task: together.wait(3))) == [0, 1, 2, 3]
+
+
+def test_a_thread_that_is_held_up_holds_nobody_up(monkeypatch, workers):
+    monkeypatch.setenv("XPDL_THREADS", "2")
+    others = threading.Semaphore(0)
+    who = {}
+
+    def work(task):
+        who[task] = threading.get_ident()
+        if task == 0:
+            for _ in range(5):
+                assert others.acquire(timeout=10)
+        else:
+            others.release()
+
+    workers.each(range(6), work)
+    assert {who[task] for task in range(1, 6)} == {who[1]}
+    assert who[0] != who[1]
 
 
 def test_one_thread_is_the_callers_own(monkeypatch, workers):
     monkeypatch.setenv("XPDL_THREADS", "1")
-    assert workers.over(8, lambda start, stop: threading.get_ident()) == [threading.get_ident()]
+    assert set(workers.each(range(8), lambda task: threading.get_ident())) == {
+        threading.get_ident()
+    }
     monkeypatch.setenv("XPDL_THREADS", "4")
-    assert workers.over(1, lambda start, stop: threading.get_ident()) == [threading.get_ident()]
+    assert workers.each([0], lambda task: threading.get_ident()) == [threading.get_ident()]
 
 
-def test_an_error_in_a_part_reaches_the_caller(monkeypatch, workers):
+def test_work_within_work_stays_on_its_thread(monkeypatch, workers):
+    # Two calls that wait for each other's threads would wait for ever.
+    monkeypatch.setenv("XPDL_THREADS", "2")
+
+    def outer(task):
+        inner = workers.each(range(3), lambda task: threading.get_ident())
+        return set(inner) == {threading.get_ident()}
+
+    assert workers.each(range(4), outer) == [True] * 4
+
+
+def test_an_error_in_a_task_reaches_the_caller(monkeypatch, workers):
     monkeypatch.setenv("XPDL_THREADS", "4")
 
-    def work(start, stop):
-        if start == 4:
-            raise ZeroDivisionError("part 4")
-        return start
+    def work(task):
+        if task >= 4:
+            raise ZeroDivisionError(f"task {task}")
+        return task
 
-    with pytest.raises(ZeroDivisionError, match="part 4"):
-        workers.over(8, work)
-    assert workers.over(8, lambda start, stop: start) == [0, 2, 4, 6]
+    with pytest.raises(ZeroDivisionError, match="task 4"):
+        workers.each(range(5), work)
+    assert workers.each(range(4), work) == [0, 1, 2, 3]
 
 
-def test_no_part_runs_on_after_an_error(monkeypatch, workers):
+def test_after_an_error_no_task_is_begun(monkeypatch, workers):
+    monkeypatch.setenv("XPDL_THREADS", "2")
+    begun = []
+
+    def work(task):
+        begun.append(task)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        workers.each(range(100), work)
+    assert len(begun) <= 2
+
+
+def test_no_task_runs_on_after_an_error(monkeypatch, workers):
     # The caller's arrays may be reused as soon as the call has returned.
     monkeypatch.setenv("XPDL_THREADS", "2")
     finished = threading.Event()
     second_runs = threading.Event()
 
-    def work(start, stop):
-        if start == 0:
+    def work(task):
+        if task == 0:
             assert second_runs.wait(10)
             raise ZeroDivisionError
         second_runs.set()
@@ -168,33 +215,93 @@ def test_no_part_runs_on_after_an_error(monkeypatch, workers):
         finished.set()
 
     with pytest.raises(ZeroDivisionError):
-        workers.over(2, work)
+        workers.each(range(2), work)
     assert finished.is_set()
+
+
+def test_results_are_not_kept_by_a_thread_that_has_gone_to_sleep(monkeypatch, workers):
+    monkeypatch.setenv("XPDL_THREADS", "2")
+    together = threading.Barrier(2)
+
+    class Result:
+        pass
+
+    def work(task):
+        together.wait(10)
+        return Result()
+
+    kept = [weakref.ref(result) for result in workers.each(range(2), work)]
+    deadline = time.monotonic() + 10
+    while any(reference() for reference in kept) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not any(reference() for reference in kept)
+
+
+# ---- scratch --------------------------------------------------------------------------------
+
+
+def test_scratch_is_kept_and_grows():
+    scratch = Scratch()
+    small = scratch("a", (3, 4), np.dtype("float32"))
+    assert small.shape == (3, 4)
+    assert small.dtype == "float32"
+    assert np.shares_memory(small, scratch("a", (2, 3), np.dtype("float64")))
+    assert not np.shares_memory(small, scratch("b", (3, 4), np.dtype("float32")))
+    large = scratch("a", (1000, 4), np.dtype("float32"))
+    assert np.shares_memory(large, scratch("a", (3, 4), np.dtype("float32")))
+    assert large.ctypes.data % 64 == 0
+
+
+def test_each_thread_has_its_own_scratch():
+    scratch = Scratch()
+    mine = scratch("a", (8,), np.dtype("float32"))
+    theirs = []
+    thread = threading.Thread(target=lambda: theirs.append(scratch("a", (8,), np.dtype("float32"))))
+    thread.start()
+    thread.join(10)
+    assert not np.shares_memory(mine, theirs[0])
+
+
+def test_much_scratch_is_not_kept(monkeypatch):
+    monkeypatch.setattr(threads, "MOST_KEPT", 100)
+    scratch = Scratch()
+    once = scratch("a", (101,), np.dtype("uint8"))
+    assert not np.shares_memory(once, scratch("a", (101,), np.dtype("uint8")))
 
 
 # ---- BLAS -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("threads", ["1", "2"])
-def test_blas_has_one_thread_during_the_work_alone(monkeypatch, workers, two_blas_threads, threads):
-    monkeypatch.setenv("XPDL_THREADS", threads)
+def test_blas_is_restored_after_an_error(two_blas_threads):
+    single = SingleThreadedBlas()
     for _ in range(2):
-        for seen in workers.over(4, lambda start, stop: blas_threads()):
-            assert set(seen) == {1}
+        with pytest.raises(ZeroDivisionError), single:
+            raise ZeroDivisionError
         assert set(blas_threads()) == {2}
 
 
 @pytest.mark.parametrize("threads", ["1", "2"])
-def test_blas_is_restored_after_an_error(monkeypatch, workers, two_blas_threads, threads):
+@pytest.mark.parametrize("call", ["convolution", "matmul"])
+def test_products_run_on_single_threaded_blas(monkeypatch, rng, two_blas_threads, threads, call):
+    # A BLAS thread that has had work spins, and takes a core from ours.
     monkeypatch.setenv("XPDL_THREADS", threads)
+    for module in (numpy_backend, numpy_convolution):  # one that knows every BLAS loaded by now
+        monkeypatch.setattr(module, "single_threaded_blas", SingleThreadedBlas())
+    seen, matmul = [], np.matmul
 
-    def work(start, stop):
-        raise ZeroDivisionError
+    def watched(a, b, out=None):
+        seen.extend(blas_threads())
+        return matmul(a, b, out=out)
 
-    for _ in range(2):
-        with pytest.raises(ZeroDivisionError):
-            workers.over(4, work)
-        assert set(blas_threads()) == {2}
+    monkeypatch.setattr(np, "matmul", watched)
+    backend = get_backend("numpy")
+    if call == "matmul":
+        backend.matmul(rng.random((500, 100)), rng.random((100, 50)))
+    else:
+        x, W = rng.random((4, 3, 8, 8)), rng.random((2, 3, 3, 3))
+        backend.convolution_backward(x[:, :2, 1:-1, 1:-1], x, W, (1, 1), (0, 0))
+    assert set(seen) == {1}
+    assert set(blas_threads()) == {2}
 
 
 def test_nested_limits_are_lifted_by_the_last(two_blas_threads):
@@ -238,13 +345,14 @@ def test_overlapping_callers_restore_blas_once(two_blas_threads):
 
 def test_many_callers_at_once(monkeypatch, workers, two_blas_threads):
     monkeypatch.setenv("XPDL_THREADS", "2")
-    wrong = []
+    single, wrong = SingleThreadedBlas(), []
 
     def call():
         for _ in range(20):
-            parts = workers.over(10, lambda start, stop: (start, stop, set(blas_threads())))
-            if parts != [(0, 5, {1}), (5, 10, {1})]:
-                wrong.append(parts)
+            with single:
+                results = workers.each(range(10), lambda task: (task, set(blas_threads())))
+            if results != [(task, {1}) for task in range(10)]:
+                wrong.append(results)
 
     callers = [threading.Thread(target=call) for _ in range(4)]
     for caller in callers:
@@ -260,14 +368,14 @@ def test_many_callers_at_once(monkeypatch, workers, two_blas_threads):
 FORK = """
 import os, signal, sys, threading
 import numpy as np
-from xpdl.backends import get_backend, numpy_backend
+from xpdl.backends import get_backend, numpy_convolution
 
 backend = get_backend("numpy")
 x = np.random.default_rng(0).random((6, 2, 5, 5), np.float32)
 W = np.ones((3, 2, 3, 3), np.float32)
 before = backend.convolution(x, W, None, (1, 1), (1, 1))
 together = threading.Barrier(3)
-numpy_backend._workers.over(3, lambda start, stop: together.wait(10))  # all threads are there
+numpy_convolution.workers.each(range(3), lambda task: together.wait(10))  # all threads are there
 child = os.fork()
 if child == 0:
     signal.alarm(20)  # a pool whose threads are gone would wait for ever

@@ -309,7 +309,7 @@ def test_the_environment_chooses_the_backend(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert "XPDL_BACKEND" in done.stderr
-    assert "numpy, cupy, strict" in done.stderr
+    assert "numpy, numba, cupy, strict" in done.stderr
 
 
 @pytest.mark.skipif(xpdl.available_backends()["cupy"] == "ready", reason="this machine has a GPU")

@@ -43,7 +43,7 @@ __all__ = [
     "use_backend",
 ]
 
-BACKEND_NAMES = ("numpy", "cupy", "strict", "generic")
+BACKEND_NAMES = ("numpy", "numba", "cupy", "strict", "generic")
 
 _made: dict[str, Backend] = {}
 _making = threading.RLock()
@@ -74,6 +74,10 @@ def _make(name: str) -> Backend:
                 from xpdl.backends.strict_backend import StrictBackend
 
                 _made[name] = StrictBackend()
+            elif name == "numba":
+                from xpdl.backends.numba_backend import NumbaBackend
+
+                _made[name] = NumbaBackend()
             elif name == "numpy":
                 from xpdl.backends.numpy_backend import NumpyBackend
 

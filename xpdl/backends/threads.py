@@ -1,20 +1,29 @@
 """Work shared among the CPU's cores, with the BLAS library kept to one thread meanwhile.
 
-NumPy's products release Python's lock, so threads that each take a part of a batch run side by
-side; a BLAS that started threads of its own for each small product would only get in their way.
+NumPy's products and copies release Python's lock, so threads that each take a part of a batch run
+side by side; a BLAS that started threads of its own for each small product would only get in their
+way.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 import os
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import Any, TypeAlias
+from collections.abc import Callable, Sequence
+from queue import SimpleQueue
+from typing import Any, Generic, TypeVar
+
+import numpy as np
 
 from xpdl.errors import ArgumentError
 
-Part: TypeAlias = tuple[int, int]
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+# What a thread keeps for its next task is no larger than this, in bytes.
+MOST_KEPT = 16 * 1024 * 1024
 
 
 def thread_count() -> int:
@@ -30,25 +39,31 @@ def thread_count() -> int:
 
 
 class SingleThreadedBlas:
-    """Keeps BLAS to one thread as long as anyone is inside; the last one out restores it."""
+    """Keeps BLAS to one thread as long as anyone is inside; the last one out restores it.
+
+    Not for order's sake alone: a BLAS thread that has had work spins for some 20 ms in the hope of
+    more, and takes a core from ours meanwhile.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._inside = 0
-        self._controller: Any = None
-        self._limit: Any = None
+        self._libraries: list[Any] | None = None
+        self._threads: list[int] = []
 
     def __enter__(self) -> None:
         with self._lock:
             if self._inside == 0:
-                if self._controller is None:
+                if self._libraries is None:
                     # Looking for the loaded libraries takes milliseconds: once is enough.
                     from threadpoolctl import ThreadpoolController
 
-                    self._controller = ThreadpoolController().select(user_api="blas")
+                    found = ThreadpoolController().select(user_api="blas")
+                    self._libraries = found.lib_controllers
                 _take_control()
-                self._limit = self._controller.limit(limits=1)
-                self._limit.__enter__()
+                self._threads = [library.get_num_threads() for library in self._libraries]
+                for library in self._libraries:
+                    library.set_num_threads(1)
             self._inside += 1
 
     def __exit__(self, *error: object) -> None:
@@ -56,7 +71,8 @@ class SingleThreadedBlas:
             self._inside -= 1
             if self._inside == 0:
                 _take_control()
-                self._limit.__exit__(None, None, None)
+                for library, threads in zip(self._libraries or [], self._threads, strict=True):
+                    library.set_num_threads(threads)
 
 
 def _take_control() -> None:
@@ -68,8 +84,46 @@ def _take_control() -> None:
         clear(force=True)
 
 
+class _Job(Generic[Task]):
+    """Tasks that any number of threads take from, one at a time, until none is left."""
+
+    def __init__(self, work: Callable[[Task], Any], tasks: Sequence[Task]) -> None:
+        self._work, self._tasks = work, tasks
+        self.results: list[Any] = [None] * len(tasks)
+        self.errors: dict[int, BaseException] = {}
+        # One step of the interpreter each, so two threads never get the same number.
+        self._begun, self._ended = itertools.count().__next__, itertools.count(1).__next__
+        self._done = threading.Lock()
+        self._done.acquire()
+
+    def run(self) -> None:
+        while (i := self._begun()) < len(self._tasks):
+            try:
+                if not self.errors:  # after an error, nothing new is begun
+                    self.results[i] = self._work(self._tasks[i])
+            except BaseException as error:  # raised where the job was given, by `wait`
+                self.errors[i] = error
+            finally:
+                if self._ended() == len(self._tasks):
+                    self._done.release()
+
+    def wait(self) -> list[Any]:
+        """Return the results once every task has ended, or raise the first task's error."""
+        try:
+            self._done.acquire()
+        except BaseException as error:  # Ctrl-C: what runs must end before the caller goes on
+            self.errors[len(self._tasks)] = error
+            self._done.acquire()
+        if self.errors:
+            raise self.errors[min(self.errors)]
+        return self.results
+
+
 class Workers:
-    """A pool of threads that takes parts of a range of images."""
+    """Threads that help the one that calls: whoever is free takes the next task.
+
+    So a core that is slow for a moment, or a thread that is late to wake, holds nobody up.
+    """
 
     def __init__(self) -> None:
         self._start()
@@ -77,46 +131,68 @@ class Workers:
             os.register_at_fork(after_in_child=self._start)  # threads do not survive a fork
 
     def _start(self) -> None:
-        self._pool: ThreadPoolExecutor | None = None
-        self._size = 0
+        self._helpers = 0
         self._lock = threading.Lock()
-        self._blas = SingleThreadedBlas()
-        self._part = threading.local()
+        self._jobs: SimpleQueue[_Job[Any]] = SimpleQueue()
+        self._own = threading.local()
 
-    def _submit(self, run: Callable[[Part], Any], parts: list[Part]) -> list[Future[Any]]:
-        with self._lock:  # nobody may put a larger pool in this one's place meanwhile
-            if self._pool is None or self._size < len(parts):
-                if self._pool is not None:
-                    self._pool.shutdown(wait=False)  # what it was given, it still finishes
-                self._size = max(len(parts), thread_count())
-                self._pool = ThreadPoolExecutor(self._size, thread_name_prefix="xpdl")
-            return [self._pool.submit(run, part) for part in parts]
+    def _help(self, jobs: SimpleQueue[_Job[Any]]) -> None:
+        self._own.inside = True
+        while True:
+            jobs.get().run()
 
-    def over(self, count: int, work: Callable[[int, int], Any]) -> list[Any]:
-        """Call ``work(start, stop)`` on equal parts of range(count), one a thread, in order.
+    def _call_helpers(self, job: _Job[Any], count: int) -> None:
+        with self._lock:
+            for i in range(self._helpers, count):
+                threading.Thread(
+                    target=self._help, args=(self._jobs,), name=f"xpdl-{i + 1}", daemon=True
+                ).start()
+            self._helpers = max(self._helpers, count)
+        for _ in range(count):
+            self._jobs.put(job)
 
-        The parts depend on the number of threads alone, so sums over the results do too. An error
-        in a part is raised when all parts are done.
+    def each(self, tasks: Sequence[Task], work: Callable[[Task], Result]) -> list[Result]:
+        """Return ``[work(task) for task in tasks]``, with the work shared among the threads.
+
+        Which thread does which task is left to chance; let no result depend on it. If a task
+        raises, the tasks under way end, no other is begun, and the error is raised here.
         """
-        parts = list(_equal_parts(count, thread_count()))
-
-        def run(part: Part) -> Any:
-            self._part.inside = True
-            try:
-                return work(*part)
-            finally:
-                self._part.inside = False
-
-        with self._blas:
-            # Work within a part stays on its thread: waiting for the pool could wait for ever.
-            if len(parts) == 1 or getattr(self._part, "inside", False):
-                return [work(*part) for part in parts]
-            futures = self._submit(run, parts)
-            wait(futures)
-            return [future.result() for future in futures]
+        helpers = min(thread_count(), len(tasks)) - 1
+        # Work within a task stays on its thread: waiting for helpers could wait for ever.
+        if helpers < 1 or getattr(self._own, "inside", False):
+            return [work(task) for task in tasks]
+        job = _Job(work, tasks)
+        self._call_helpers(job, helpers)
+        self._own.inside = True
+        try:
+            job.run()
+        finally:
+            self._own.inside = False
+        return job.wait()
 
 
-def _equal_parts(count: int, parts: int) -> Iterator[tuple[int, int]]:
-    parts = max(1, min(parts, count))
-    for i in range(parts):
-        yield count * i // parts, count * (i + 1) // parts
+class Scratch(threading.local):
+    """Memory that a thread keeps from task to task: a fresh piece costs a page fault each 4 kB."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, np.ndarray[Any, np.dtype[np.uint8]]] = {}
+
+    def __call__(
+        self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]
+    ) -> np.ndarray[Any, np.dtype[Any]]:
+        """Return this thread's array `name`, in C order, whatever it may hold."""
+        size = math.prod(shape) * dtype.itemsize
+        memory = self._kept.get(name)
+        if memory is None or memory.nbytes < size:
+            memory = aligned(size)
+            if size <= MOST_KEPT:
+                self._kept[name] = memory
+        return np.ndarray(shape, dtype, memory)
+
+
+def aligned(size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Return `size` bytes that begin where a cache line does."""
+    line = 64
+    memory = np.empty(size + line, np.uint8)
+    start = -memory.ctypes.data % line
+    return memory[start : start + size]
