@@ -1,1 +1,1 @@
-"""Side by side with peers."""
+"""Measurements of xpdl beside its peers: ``python -m bench --help``."""

@@ -11,17 +11,23 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
+
 import xpdl
 from xpdl.backends import BACKEND_NAMES, available_backends, get_backend, use_backend
 from xpdl.backends.threads import thread_count
 from xpdl.datasets import DATA_SETS, data_folder, folder_status, prepare_digit
 from xpdl.errors import BackendUnavailableError, XpdlError
+from xpdl.files import replacing
 from xpdl.functions import softmax
-from xpdl.models import MODELS
+from xpdl.models import MODELS, make_model
 from xpdl.optimizers import BY_NAME as OPTIMIZERS
+from xpdl.optimizers import Adam
+from xpdl.plots import layer_times
 from xpdl.precision import PRECISIONS, get_precision
 from xpdl.schedules import BY_NAME as SCHEDULES
 from xpdl.storage import load_with_notes
+from xpdl.training.profile import profile_step
 from xpdl.training.recipes import RECIPES
 from xpdl.training.run import LOADERS, Result, Run, evaluate, expect_digits, make_options
 
@@ -86,6 +92,7 @@ def _parser() -> _Parser:
     _add_train(commands)
     _add_evaluate(commands)
     _add_predict(commands)
+    _add_profile(commands)
     _add_info(commands)
     return parser
 
@@ -283,6 +290,55 @@ def _predict(options: argparse.Namespace) -> int:
     return code
 
 
+# ---- profile ------------------------------------------------------------------------------------
+
+
+def _add_profile(commands: Any) -> None:
+    parser = _add(
+        commands,
+        "profile",
+        _profile,
+        "show where the time of a training step goes",
+        "xpdl profile --model SimpleConvNet --batch-size 1000 --chart simple.png",
+    )
+    add = parser.add_argument
+    add("--model", metavar="NAME", default="DeepConvNet", help=", ".join(MODELS))
+    add("--batch-size", type=_count, metavar="N", default=100, help="images a step (default: 100)")
+    add("--rounds", type=_count, metavar="N", default=30, help="steps to measure (default: 30)")
+    add("--chart", metavar="FILE", help="draw the times as a chart, a PNG (Figure 8-14)")
+
+
+def _profile(options: argparse.Namespace) -> int:
+    network = make_model(options.model, dtype=options.dtype)
+    rng = np.random.default_rng(0)
+    x = rng.random((options.batch_size, *network.input_shape), dtype=np.float32)
+    t = rng.integers(0, network.output_shape[0], options.batch_size)
+    backend = network.backend
+    profile = profile_step(
+        network, backend.asarray(x), backend.asarray(t), Adam(), rounds=options.rounds
+    )
+    title = (
+        f"{profile.network}: one training step, batch {profile.batch_size}, {profile.dtype} on "
+        f"{profile.backend}"
+    )
+    print(f"{title}; medians of {profile.rounds}")
+    print(profile.table())
+    providers = backend.providers(network.precision.compute)
+    used = {providers[name] for name in ("convolution", "matmul", "max_pooling", "relu", "adam")}
+    print(f"computed by: {', '.join(sorted(used))} (see xpdl info --backend {backend.name})")
+    if options.chart is not None:
+        figure = layer_times(
+            [part.name for part in profile.parts],
+            [part.forward for part in profile.parts],
+            [part.backward for part in profile.parts],
+            title,
+        )
+        with replacing(Path(options.chart)) as beside:
+            figure.savefig(beside, format="png", dpi=110)
+        print(options.chart)
+    return 0
+
+
 # ---- info ---------------------------------------------------------------------------------------
 
 
@@ -330,6 +386,15 @@ def _info(options: argparse.Namespace) -> int:
             **blas,
         },
     )
+    if active:
+        dtype = get_precision(options.dtype).compute
+        by_provider: dict[str, list[str]] = {}
+        for primitive, provider in get_backend().providers(dtype).items():
+            by_provider.setdefault(provider, []).append(primitive)
+        _section(
+            f"who computes what on {active}, {dtype.name}",
+            {provider: ", ".join(names) for provider, names in by_provider.items()},
+        )
     for name in DATA_SETS:
         home = data_folder(name)
         states = {

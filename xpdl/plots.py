@@ -47,6 +47,37 @@ def learning_curves(
     return figure
 
 
+def layer_times(
+    names: Sequence[str], forward: Sequence[float], backward: Sequence[float], title: str = ""
+) -> Figure:
+    """Draw the time of each part of a step, forward and backward, in seconds. Book, figure 8-14.
+
+    The share of the whole is written beside each bar.
+    """
+    from matplotlib.figure import Figure
+
+    if not len(names) == len(forward) == len(backward):
+        raise ArgumentError("names, forward and backward must be equally many.")
+    figure = Figure(figsize=(7, 0.9 + 0.24 * len(names)), layout="constrained")
+    axes = figure.subplots()
+    ahead, back = (1000 * np.asarray(times, dtype=float) for times in (forward, backward))
+    places = np.arange(len(names))
+    axes.barh(places, ahead, color="C0", label="forward")
+    axes.barh(places, back, left=ahead, color="C1", label="backward")
+    total = (ahead + back).sum() or 1.0
+    for place, time in zip(places, ahead + back, strict=True):
+        axes.annotate(f" {100 * time / total:.1f} %", (time, place), va="center", fontsize="small")
+    axes.set_yticks(places, names, fontsize="small")
+    axes.invert_yaxis()
+    axes.margins(x=0.12, y=0.01)
+    axes.set(xlabel="ms")
+    axes.legend(loc="lower right")
+    axes.grid(axis="x", alpha=0.3)
+    if title:
+        axes.set_title(title, fontsize="medium")
+    return figure
+
+
 def _smoothed(values: np.ndarray[Any, np.dtype[np.float64]], window: int = 50) -> Any:
     """Return the mean of the last `window` values at each place."""
     if not len(values):

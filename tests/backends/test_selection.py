@@ -23,6 +23,7 @@ from xpdl.backends import (
     get_backend,
     use_backend,
 )
+from xpdl.backends.base import PRIMITIVES
 from xpdl.backends.numpy_backend import NumpyBackend
 from xpdl.errors import (
     BackendMismatchError,
@@ -372,3 +373,35 @@ def test_cupy_is_not_imported_unless_asked_for(tmp_path, name):
     )
     assert done.stdout == f"{name or 'numpy'} False\n", done.stderr
     assert "cupy was imported" in done.stderr  # now it was asked for
+
+
+# ---- who computes what ----------------------------------------------------------------------
+
+
+def test_each_primitive_names_the_backend_whose_code_it_is(backend):
+    providers = backend.providers()
+    assert tuple(providers) == PRIMITIVES
+    for primitive, name in providers.items():
+        owner = next(kind for kind in type(backend).__mro__ if primitive in vars(kind))
+        assert owner.name == name
+
+
+def test_what_is_compiled_is_compiled_for_float32():
+    if available_backends()["numba"] != "ready":
+        pytest.skip(available_backends()["numba"])
+    numba = get_backend("numba")
+    assert numba.providers("float32")["convolution"] == "numba"
+    assert numba.providers("float64")["convolution"] == "numpy"
+    assert numba.providers("float16")["convolution"] == "numba"  # computed in float32
+    assert numba.providers("float16")["max_pooling"] == "numpy"
+
+
+def test_every_override_is_a_primitive_or_about_arrays():
+    arrays = {"asarray", "to_numpy", "item", "owns", "has_room_for", "synchronize", "generator"}
+    for name in BACKEND_NAMES:
+        if available_backends()[name] == "ready":
+            kind = type(get_backend(name))
+            public = {key for key in vars(kind) if not key.startswith("_")}
+            if kind is not Backend:
+                about = {"name", "xp", "array_type", "describe", "providers", "transfers"}
+                assert public <= arrays | about | set(PRIMITIVES)

@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import xpdl
-from xpdl.backends import get_backend, numpy_backend, numpy_convolution, threads
-from xpdl.backends.threads import Scratch, SingleThreadedBlas, Workers, thread_count
+from xpdl.backends import get_backend, numpy_backend, numpy_convolution
+from xpdl.backends.threads import SingleThreadedBlas, Workers, thread_count
 from xpdl.errors import ArgumentError
 
 ROOT = Path(xpdl.__file__).parents[1]
@@ -235,38 +235,6 @@ def test_results_are_not_kept_by_a_thread_that_has_gone_to_sleep(monkeypatch, wo
     while any(reference() for reference in kept) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not any(reference() for reference in kept)
-
-
-# ---- scratch --------------------------------------------------------------------------------
-
-
-def test_scratch_is_kept_and_grows():
-    scratch = Scratch()
-    small = scratch("a", (3, 4), np.dtype("float32"))
-    assert small.shape == (3, 4)
-    assert small.dtype == "float32"
-    assert np.shares_memory(small, scratch("a", (2, 3), np.dtype("float64")))
-    assert not np.shares_memory(small, scratch("b", (3, 4), np.dtype("float32")))
-    large = scratch("a", (1000, 4), np.dtype("float32"))
-    assert np.shares_memory(large, scratch("a", (3, 4), np.dtype("float32")))
-    assert large.ctypes.data % 64 == 0
-
-
-def test_each_thread_has_its_own_scratch():
-    scratch = Scratch()
-    mine = scratch("a", (8,), np.dtype("float32"))
-    theirs = []
-    thread = threading.Thread(target=lambda: theirs.append(scratch("a", (8,), np.dtype("float32"))))
-    thread.start()
-    thread.join(10)
-    assert not np.shares_memory(mine, theirs[0])
-
-
-def test_much_scratch_is_not_kept(monkeypatch):
-    monkeypatch.setattr(threads, "MOST_KEPT", 100)
-    scratch = Scratch()
-    once = scratch("a", (101,), np.dtype("uint8"))
-    assert not np.shares_memory(once, scratch("a", (101,), np.dtype("uint8")))
 
 
 # ---- BLAS -----------------------------------------------------------------------------------

@@ -25,6 +25,28 @@ Pair: TypeAlias = tuple[int, int]
 Shape: TypeAlias = tuple[int, ...]
 
 
+PRIMITIVES = (
+    "matmul",
+    "convolution",
+    "convolution_backward",
+    "max_pooling",
+    "max_pooling_backward",
+    "average_pooling",
+    "average_pooling_backward",
+    "sum",
+    "relu",
+    "relu_backward",
+    "dropout_mask",
+    "sgd",
+    "momentum",
+    "nesterov",
+    "adagrad",
+    "rmsprop",
+    "adam",
+)
+"""What a backend may override to be fast; the rest of its methods hold and move arrays."""
+
+
 class RandomGenerator(Protocol):
     """Random numbers born on a device."""
 
@@ -96,6 +118,18 @@ class Backend:
     def describe(self) -> dict[str, str]:
         """Return what a person wants to know of this device, as label -> text."""
         return {"NumPy": np.__version__}
+
+    @classmethod
+    def providers(cls, dtype: Any = "float32") -> dict[str, str]:
+        """Return each primitive's name with the name of the backend whose code computes it.
+
+        For arrays of `dtype`. On the backend ``numba``, convolution is "numba" for float32 and
+        "numpy" for float64; a primitive that no backend overrides is "generic".
+        """
+        return {
+            primitive: next(vars(kind)["name"] for kind in cls.__mro__ if primitive in vars(kind))
+            for primitive in PRIMITIVES
+        }
 
     # ---- products -----------------------------------------------------------------------
 

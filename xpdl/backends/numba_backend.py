@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from xpdl.backends.base import Array, Pair, Shape, output_size
+from xpdl.backends.memory import pool
 from xpdl.backends.numpy_backend import NumpyBackend
 from xpdl.backends.numpy_convolution import workers
 from xpdl.errors import BackendUnavailableError
@@ -26,7 +27,7 @@ except ImportError as error:
         f"the backend 'numba' needs Numba ({error}): pip install 'xpdl[numba]'."
     ) from error
 
-TASKS = 16
+TASKS = 32
 """Into how many parts a batch is cut: the same for any number of threads, so sums are the same."""
 
 SUMS_BYTES = 32 * 1024 * 1024
@@ -51,6 +52,17 @@ class NumbaBackend(NumpyBackend):
             "vector width": f"{LANES} float32",
         }
 
+    @classmethod
+    def providers(cls, dtype: Any = "float32") -> dict[str, str]:
+        # Half precision is computed in single, whose convolution is ours; the rest is NumPy's.
+        ours = super().providers(dtype)
+        if np.dtype(dtype) == np.float32:
+            return ours
+        plain = NumpyBackend.providers(dtype)
+        if np.dtype(dtype) == np.float16:
+            return plain | {name: ours[name] for name in ours if name.startswith("convolution")}
+        return plain
+
     def convolution(self, x: Array, W: Array, b: Array | None, stride: Pair, pad: Pair) -> Array:
         if not _all_single(x, W, b):
             return super().convolution(x, W, b, stride, pad)
@@ -63,7 +75,7 @@ class NumbaBackend(NumpyBackend):
         biases = np.zeros(-(-fn // _PANEL) * _PANEL, np.float32)
         if b is not None:
             biases[:fn] = b
-        y = np.empty((n, oh, ow, fn), np.float32)
+        y = pool.empty((n, oh, ow, fn), np.float32)
         flat = y.reshape(-1)
 
         def work(part: tuple[int, int]) -> None:
@@ -88,7 +100,7 @@ class NumbaBackend(NumpyBackend):
         targets = _lines(len(columns), line)
         border, phases = _phases((h, w), (oh, ow), c, fn, (fh, fw), stride, pad)
         filters = [_panels(W[:, :, down, across]) for *_, down, across in phases] if need_dx else []
-        dx = np.empty((n, h, w, c) if need_dx else (0,), np.float32)
+        dx = pool.empty((n, h, w, c) if need_dx else (0,), np.float32)
         flat, no_biases = dx.reshape(-1), np.zeros(-(-c // _PANEL) * _PANEL, np.float32)
 
         def work(part: tuple[int, int]) -> tuple[Array, Array]:
@@ -97,13 +109,14 @@ class NumbaBackend(NumpyBackend):
                     *(gradient, oh, ow, fn, *border, there, taps, packed, no_biases, c),
                     *(flat, h * w * c, pixels, *part),
                 )
-            dW, db = np.zeros(len(columns) * line, np.float32), np.zeros(fn, np.float32)
+            dW, db = pool.empty((len(columns) * line,), np.float32), np.zeros(fn, np.float32)
+            dW[...] = 0
             kernels.sum_windows(
                 *(image, h, w, c, *pad, rows, columns, gradient, fn, dW, targets, db, *part)
             )
             return dW, db
 
-        most = max(2, SUMS_BYTES // (4 * len(columns) * line))
+        most = max(2, min(16, SUMS_BYTES // (4 * len(columns) * line)))
         sums = workers.each(_parts(n, len(rows) * width * fn, most), work)
         dW, db = sums[0]
         for more_dW, more_db in sums[1:]:
@@ -120,8 +133,8 @@ class NumbaBackend(NumpyBackend):
         n, c, h, w = x.shape
         oh, ow = (output_size(*axis) for axis in zip((h, w), size, stride, pad, strict=True))
         image = _flat_images(x)
-        y = np.empty((n, oh, ow, c), np.float32)
-        winners = np.empty(y.size, np.uint8 if size[0] * size[1] <= 256 else np.uint32)
+        y = pool.empty((n, oh, ow, c), np.float32)
+        winners = pool.empty((y.size,), np.uint8 if size[0] * size[1] <= 256 else np.uint32)
         flat = y.reshape(-1)
 
         def work(part: tuple[int, int]) -> None:
@@ -137,7 +150,7 @@ class NumbaBackend(NumpyBackend):
             return super().max_pooling_backward(dout, winners, shape, size, stride, pad)
         (n, c, h, w), (oh, ow) = shape, dout.shape[2:]
         gradient = _flat_images(dout.astype(np.float32, copy=False))
-        dx = np.empty((n, h, w, c), np.float32)
+        dx = pool.empty((n, h, w, c), np.float32)
         flat = dx.reshape(-1)
 
         def work(part: tuple[int, int]) -> None:
@@ -149,11 +162,11 @@ class NumbaBackend(NumpyBackend):
         return dx.transpose(0, 3, 1, 2)
 
     def relu(self, x: Array) -> Array:
-        y = np.empty_like(x)
+        y = pool.empty_like(x)
         return y if _each_element(kernels.relu, x, y) else super().relu(x)
 
     def relu_backward(self, dout: Array, y: Array) -> Array:
-        dx = np.empty_like(dout)
+        dx = pool.empty_like(dout)
         if _each_element(kernels.relu_backward, dout, y, dx):
             return dx
         return super().relu_backward(dout, y)

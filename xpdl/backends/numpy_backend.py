@@ -2,8 +2,7 @@
 
 4-D data is kept in channels-last memory behind its shape (N, C, H, W): a window's row then lies
 in one piece, FW*C numbers long, and a product's result is the next layer's input as it stands.
-Convolutions go through blocks of images small enough for a core's own cache, one thread a part of
-the batch.
+What is large enough to be worth it is cut into parts that the threads share.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import numpy as np
 
 from xpdl.backends import numpy_convolution
 from xpdl.backends.base import Array, Backend, Pair, Shape, accumulation_dtype, output_size
+from xpdl.backends.memory import pool
 from xpdl.backends.numpy_convolution import single_threaded_blas, workers
 
 # Element by element, threads take parts of this size: small enough for a core's own cache.
@@ -51,9 +51,9 @@ class NumpyBackend(Backend):
     def matmul(self, a: Array, b: Array) -> Array:
         if a.dtype == np.float16 or a.ndim != 2 or b.ndim != 2 or a.size * b.shape[1] < SMALL:
             return super().matmul(a, b)
-        product = np.empty((len(a), b.shape[1]), np.result_type(a, b))
+        product = pool.empty((len(a), b.shape[1]), np.result_type(a, b))
         # A part is worth a thread's waking from some ten million multiplications on.
-        step = max(1, 10_000_000 // (a.shape[1] * b.shape[1]))
+        step = max(-(-len(a) // 16), 10_000_000 // (a.shape[1] * b.shape[1]))
 
         def work(start: int) -> None:
             np.matmul(a[start : start + step], b, out=product[start : start + step])
@@ -67,7 +67,7 @@ class NumpyBackend(Backend):
     ) -> tuple[Array, Any]:
         (n, c, h, w), last = x.shape, _channels_last(x)
         oh, ow = (output_size(*axis) for axis in zip((h, w), size, stride, pad, strict=True))
-        y = np.empty((n, oh, ow, c), x.dtype)
+        y = pool.empty((n, oh, ow, c), x.dtype)
 
         def work(part: slice) -> None:
             first, *others = _places(_padded(last[part], pad, -math.inf), size, stride, (oh, ow))
@@ -86,7 +86,7 @@ class NumpyBackend(Backend):
     ) -> Array:
         (n, c, h, w), (ph, pw) = shape, pad
         x, y, dout = (a.transpose(0, 2, 3, 1) for a in (*winners, dout))
-        dx = np.empty((n, h, w, c), dout.dtype)
+        dx = pool.empty((n, h, w, c), dout.dtype)
         side_by_side = size == stride and pad == (0, 0)
         covered = side_by_side and h % size[0] == w % size[1] == 0
 
@@ -120,7 +120,7 @@ class NumpyBackend(Backend):
     def average_pooling(self, x: Array, size: Pair, stride: Pair, pad: Pair) -> Array:
         (n, c, h, w), last = x.shape, _channels_last(x)
         oh, ow = (output_size(*axis) for axis in zip((h, w), size, stride, pad, strict=True))
-        y, wide = np.empty((n, oh, ow, c), x.dtype), accumulation_dtype(x.dtype)
+        y, wide = pool.empty((n, oh, ow, c), x.dtype), accumulation_dtype(x.dtype)
 
         def work(part: slice) -> None:
             first, *others = _places(_padded(last[part], pad, 0), size, stride, (oh, ow))
@@ -136,7 +136,7 @@ class NumpyBackend(Backend):
         self, dout: Array, shape: Shape, size: Pair, stride: Pair, pad: Pair
     ) -> Array:
         (n, c, h, w), (ph, pw), last = shape, pad, _channels_last(dout)
-        dx = np.empty((n, h, w, c), dout.dtype)
+        dx = pool.empty((n, h, w, c), dout.dtype)
 
         def work(part: slice) -> None:
             share = last[part] / (size[0] * size[1])
@@ -149,7 +149,7 @@ class NumpyBackend(Backend):
         return dx.transpose(0, 3, 1, 2)
 
     def relu(self, x: Array) -> Array:
-        y = np.empty_like(x)
+        y = pool.empty_like(x)
 
         def work(part: slice) -> None:
             np.maximum(x[part], 0, out=y[part])
@@ -162,7 +162,7 @@ class NumpyBackend(Backend):
     def relu_backward(self, dout: Array, y: Array) -> Array:
         if dout.nbytes < PART_BYTES:
             return super().relu_backward(dout, y)
-        dx = np.empty_like(dout)
+        dx = pool.empty_like(dout)
 
         def work(part: slice) -> None:
             np.multiply(dout[part], y[part] > 0, out=dx[part])

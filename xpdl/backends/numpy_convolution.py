@@ -16,9 +16,11 @@ from typing import TypeAlias
 import numpy as np
 
 from xpdl.backends.base import Array, Pair, output_size
-from xpdl.backends.threads import Scratch, SingleThreadedBlas, Workers
+from xpdl.backends.memory import pool, scratch
+from xpdl.backends.threads import SingleThreadedBlas, Workers
 
-# A block's windows should stay in a core's second-level cache, with room for the rest.
+# A block's windows: few enough to stay in a core's caches, many enough that its products take
+# long beside the Python between them, during which no other thread's Python runs.
 BLOCK_BYTES = 2 * 1024 * 1024
 
 # Of a window's row, at least this many numbers should lie in one piece to be copied as a row.
@@ -32,7 +34,6 @@ Block: TypeAlias = tuple[slice, slice]
 
 workers = Workers()
 single_threaded_blas = SingleThreadedBlas()
-scratch = Scratch()
 
 
 class Columns:
@@ -123,7 +124,7 @@ def convolution(x: Array, W: Array, b: Array | None, stride: Pair, pad: Pair) ->
     fn, c, fh, fw = W.shape
     columns = Columns(x, (fh, fw), stride, pad)
     filters = W.transpose(2, 3, 1, 0).reshape(fh * fw * c, fn)
-    y = np.empty((columns.n, columns.oh, columns.ow, fn), dtype=np.result_type(x, W))
+    y = pool.empty((columns.n, columns.oh, columns.ow, fn), np.result_type(x, W))
     biases = None if b is None else np.tile(b, columns.ow)  # adding whole rows of pixels is quicker
 
     def work(task: Sequence[Block]) -> None:
@@ -153,7 +154,7 @@ def backward_by_gradient_windows(
     turned = W[:, :, ::-1, ::-1].transpose(2, 3, 0, 1).reshape(fh * fw * fn, c)
     dtype = np.result_type(dout, W)
     pixels, gradient = x.transpose(0, 2, 3, 1), dout.transpose(0, 2, 3, 1)
-    dx = np.empty(pixels.shape, dtype)
+    dx = pool.empty(pixels.shape, dtype)
     h, oh = x.shape[2], dout.shape[2]
 
     def work(task: Sequence[Block]) -> tuple[Array, Array]:
@@ -183,7 +184,7 @@ def backward_by_image_windows(
     dtype = np.result_type(dout, W)
     gradient = dout.transpose(0, 2, 3, 1)
     filters = W.transpose(0, 2, 3, 1).reshape(fn, fh * fw * c)
-    dimage = np.empty((n, h + 2 * ph, w + 2 * pw, c), dtype) if need_dx else None
+    dimage = pool.empty((n, h + 2 * ph, w + 2 * pw, c), dtype) if need_dx else None
 
     def work(task: Sequence[Block]) -> tuple[Array, Array]:
         dW, db = np.zeros((fh * fw * c, fn), dtype), np.zeros(fn, dtype)

@@ -8,22 +8,17 @@ way.
 from __future__ import annotations
 
 import itertools
-import math
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
-
-import numpy as np
 
 from xpdl.errors import ArgumentError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
-
-# What a thread keeps for its next task is no larger than this, in bytes.
-MOST_KEPT = 16 * 1024 * 1024
 
 
 def thread_count() -> int:
@@ -85,19 +80,36 @@ def _take_control() -> None:
 
 
 class _Job(Generic[Task]):
-    """Tasks that any number of threads take from, one at a time, until none is left."""
+    """Tasks that threads take from, one at a time, until none is left.
 
-    def __init__(self, work: Callable[[Task], Any], tasks: Sequence[Task]) -> None:
+    Thread k of n begins with the k-th part of them, and helps with the last of another's when it
+    has no more of its own. So the same thread gets the same images from layer to layer, and finds
+    them in its own core's cache.
+    """
+
+    def __init__(self, work: Callable[[Task], Any], tasks: Sequence[Task], threads: int) -> None:
         self._work, self._tasks = work, tasks
         self.results: list[Any] = [None] * len(tasks)
         self.errors: dict[int, BaseException] = {}
-        # One step of the interpreter each, so two threads never get the same number.
-        self._begun, self._ended = itertools.count().__next__, itertools.count(1).__next__
+        bounds = [len(tasks) * k // threads for k in range(threads + 1)]
+        self._left = [deque(range(a, b)) for a, b in itertools.pairwise(bounds)]
+        # One step of the interpreter, so two threads never get the same number.
+        self._ended = itertools.count(1).__next__
         self._done = threading.Lock()
         self._done.acquire()
 
-    def run(self) -> None:
-        while (i := self._begun()) < len(self._tasks):
+    def _next(self, thread: int) -> int | None:
+        """Return a task that nobody has begun, or None if there is none."""
+        for k in range(len(self._left)):
+            part = self._left[(thread + k) % len(self._left)]
+            try:
+                return part.popleft() if k == 0 else part.pop()
+            except IndexError:  # nothing left there
+                continue
+        return None
+
+    def run(self, thread: int) -> None:
+        while (i := self._next(thread)) is not None:
             try:
                 if not self.errors:  # after an error, nothing new is begun
                     self.results[i] = self._work(self._tasks[i])
@@ -120,7 +132,7 @@ class _Job(Generic[Task]):
 
 
 class Workers:
-    """Threads that help the one that calls: whoever is free takes the next task.
+    """Threads that help the one that calls: whoever is free takes a task.
 
     So a core that is slow for a moment, or a thread that is late to wake, holds nobody up.
     """
@@ -131,25 +143,27 @@ class Workers:
             os.register_at_fork(after_in_child=self._start)  # threads do not survive a fork
 
     def _start(self) -> None:
-        self._helpers = 0
         self._lock = threading.Lock()
-        self._jobs: SimpleQueue[_Job[Any]] = SimpleQueue()
+        self._jobs: list[SimpleQueue[_Job[Any]]] = []  # one for each thread of ours
         self._own = threading.local()
 
-    def _help(self, jobs: SimpleQueue[_Job[Any]]) -> None:
+    def _help(self, jobs: SimpleQueue[_Job[Any]], thread: int) -> None:
         self._own.inside = True
         while True:
-            jobs.get().run()
+            jobs.get().run(thread)
 
     def _call_helpers(self, job: _Job[Any], count: int) -> None:
         with self._lock:
-            for i in range(self._helpers, count):
+            for thread in range(len(self._jobs) + 1, count + 1):
+                self._jobs.append(SimpleQueue())
                 threading.Thread(
-                    target=self._help, args=(self._jobs,), name=f"xpdl-{i + 1}", daemon=True
+                    target=self._help,
+                    args=(self._jobs[-1], thread),
+                    name=f"xpdl-{thread}",
+                    daemon=True,
                 ).start()
-            self._helpers = max(self._helpers, count)
-        for _ in range(count):
-            self._jobs.put(job)
+        for jobs in self._jobs[:count]:
+            jobs.put(job)
 
     def each(self, tasks: Sequence[Task], work: Callable[[Task], Result]) -> list[Result]:
         """Return ``[work(task) for task in tasks]``, with the work shared among the threads.
@@ -161,38 +175,11 @@ class Workers:
         # Work within a task stays on its thread: waiting for helpers could wait for ever.
         if helpers < 1 or getattr(self._own, "inside", False):
             return [work(task) for task in tasks]
-        job = _Job(work, tasks)
+        job = _Job(work, tasks, helpers + 1)
         self._call_helpers(job, helpers)
         self._own.inside = True
         try:
-            job.run()
+            job.run(0)
         finally:
             self._own.inside = False
         return job.wait()
-
-
-class Scratch(threading.local):
-    """Memory that a thread keeps from task to task: a fresh piece costs a page fault each 4 kB."""
-
-    def __init__(self) -> None:
-        self._kept: dict[str, np.ndarray[Any, np.dtype[np.uint8]]] = {}
-
-    def __call__(
-        self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]
-    ) -> np.ndarray[Any, np.dtype[Any]]:
-        """Return this thread's array `name`, in C order, whatever it may hold."""
-        size = math.prod(shape) * dtype.itemsize
-        memory = self._kept.get(name)
-        if memory is None or memory.nbytes < size:
-            memory = aligned(size)
-            if size <= MOST_KEPT:
-                self._kept[name] = memory
-        return np.ndarray(shape, dtype, memory)
-
-
-def aligned(size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Return `size` bytes that begin where a cache line does."""
-    line = 64
-    memory = np.empty(size + line, np.uint8)
-    start = -memory.ctypes.data % line
-    return memory[start : start + size]

@@ -1,0 +1,287 @@
+"""The command ``python -m bench``: parse, measure, print, record."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+import xpdl
+from bench import charts, memory, scaling
+from bench.measure import Run, compare, in_turns, record, show
+from bench.networks import NETWORKS
+from bench.programs import (
+    book_step,
+    torch_inference,
+    torch_layers,
+    torch_step,
+    xpdl_inference,
+    xpdl_step,
+)
+from xpdl.errors import XpdlError
+from xpdl.optimizers import Adam
+from xpdl.plots import layer_times
+from xpdl.training.profile import profile_step
+
+RESULTS = Path(__file__).parent / "results"
+PEERS = ("torch", "generic", "numpy", "numba", "book")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}. See {self.prog} --help.\n")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = _Parser(prog="python -m bench", description="Measure xpdl beside its peers.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, run, text in (
+        ("step", _step, "one training step: forward, backward, Adam"),
+        ("inference", _inference, "prediction of 10,000 images"),
+        ("memory", _memory, "peak memory of a training run"),
+        ("scaling", _scaling, "how time and memory grow with sizes, depth and threads"),
+        ("layers", _layers, "time by layer, against what the machine can do"),
+        ("loop", _loop, "what the training loop adds to its steps"),
+    ):
+        command = commands.add_parser(name, help=text, description=text)
+        command.set_defaults(run=run)
+        add = command.add_argument
+        add("--backend", default=xpdl.get_backend().name)
+        add("--dtype", default="float32")
+        add("--rounds", type=_count, default=None, metavar="N", help="turns of each program")
+        add("--batch-size", type=_count, default=100, metavar="N")
+        add("--network", choices=NETWORKS, default="deep", help="(default: deep: DeepConvNet)")
+        add("--out", type=Path, default=RESULTS, help="folder (default: bench/results)")
+        add("--against", nargs="*", choices=PEERS, default=[], help="programs to set beside ours")
+        add("--book-path", type=Path, help="for --against book: the folder of the book's code")
+    options = parser.parse_args(arguments)
+    if "book" in options.against and (options.book_path is None or options.command != "step"):
+        parser.error("--against book is for step, and wants --book-path DIR")
+    if "book" in options.against and options.network != "deep":
+        parser.error("--against book has the network deep alone")
+    if "torch" in options.against:
+        try:
+            import torch  # noqa: F401
+        except ImportError:
+            parser.error("--against torch needs PyTorch: pip install torch")
+    try:
+        options.run(options)
+    except XpdlError as error:
+        print(f"python -m bench {options.command}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
+def _ours(options: argparse.Namespace) -> str:
+    suffix = "" if options.dtype == "float32" else f" {options.dtype}"
+    return f"xpdl {options.backend}{suffix}"
+
+
+def _file(options: argparse.Namespace, *parts: str) -> Path:
+    names = [options.command, *parts, options.backend]
+    if options.dtype != "float32":
+        names.append(options.dtype)
+    if options.batch_size != 100:
+        names.append(f"batch{options.batch_size}")
+    folder: Path = options.out
+    return folder / "-".join(names)
+
+
+def _compare(
+    options: argparse.Namespace,
+    title: str,
+    rounds: int,
+    ours: Callable[[str, str], Run],
+    torch: Callable[[bool], Run],
+) -> None:
+    """Time the programs asked for in turns; print, record and draw."""
+    factory = NETWORKS[options.network]
+    programs = {_ours(options): ours(options.backend, options.dtype)}
+    for peer in options.against:
+        if peer == "torch":
+            programs["PyTorch eager"] = torch(False)
+            if options.network != "layers":  # it has no image to lay out
+                programs["PyTorch channels_last"] = torch(True)
+        elif peer == "book":
+            programs["the book's code"] = book_step(options.book_path, options.batch_size)
+        elif peer != options.backend or options.dtype != "float32":
+            programs[f"xpdl {peer}"] = ours(peer, "float32")
+    rows = compare(in_turns(programs, options.rounds or rounds), _ours(options))
+    show(title, rows)
+    backend = xpdl.get_backend(options.backend)
+    providers = backend.providers(factory(dtype=options.dtype).precision.compute)
+    print(f"  {_ours(options)}: convolution by {providers['convolution']}, "
+          f"products by {providers['matmul']}, pooling by {providers['max_pooling']}")  # fmt: skip
+    path = _file(options, options.network)
+    record(path.with_suffix(".json"), {"title": title, "results": rows, "providers": providers})
+    charts.bars(path.with_suffix(".png"), rows, title)
+
+
+def _step(options: argparse.Namespace) -> None:
+    factory, batch_size = NETWORKS[options.network], options.batch_size
+    _compare(
+        options,
+        f"one training step of {factory().name}, batch {batch_size}",
+        12,
+        lambda backend, dtype: xpdl_step(factory, batch_size, backend, dtype),
+        lambda channels_last: torch_step(factory, batch_size, channels_last),
+    )
+
+
+def _inference(options: argparse.Namespace) -> None:
+    factory, batch_size, count = NETWORKS[options.network], options.batch_size, 10_000
+    _compare(
+        options,
+        f"{factory().name} predicts {count:,} images, {batch_size} at a time",
+        5,
+        lambda backend, dtype: xpdl_inference(factory, count, batch_size, backend, dtype),
+        lambda channels_last: torch_inference(factory, count, batch_size, channels_last),
+    )
+
+
+def _memory(options: argparse.Namespace) -> None:
+    programs = [f"xpdl {options.backend}"]
+    for peer in options.against:
+        if peer == "torch":
+            programs += ["PyTorch eager", "PyTorch channels_last"]
+        elif peer != options.backend:
+            programs.append(f"xpdl {peer}")
+    steps = max(1, min(20, memory.EXAMPLES // options.batch_size))
+    rows = {name: memory.measure(name, options.batch_size, steps) for name in programs}
+    title = f"memory over the data, DeepConvNet, {steps} steps of {options.batch_size}"
+    print(title)
+    for row in rows.values():
+        row["ours_takes"] = round(rows[programs[0]]["over_data_mib"] / row["over_data_mib"], 3)
+    for name, row in rows.items():
+        print(
+            f"  {name:<22} {row['over_data_mib']:7.0f} MiB (of which the training: "
+            f"{row['over_start_mib']:.0f})  ours takes {row['ours_takes']:.2f} of it"
+        )
+    path = _file(options)
+    record(path.with_suffix(".json"), {"title": title, "results": rows})
+    charts.memory(path.with_suffix(".png"), rows, title)
+
+
+def _scaling(options: argparse.Namespace) -> None:
+    results = scaling.measure(options.backend, options.dtype, options.rounds or 5)
+    results["threads"] = scaling.measure_threads(
+        options.backend, options.dtype, options.rounds or 8
+    )
+    title = f"a training step of xpdl {options.backend} {options.dtype}"
+    print(title)
+    for name, curve in results.items():
+        points = zip(curve["values"], curve["step_ms"], strict=True)
+        print(f"  {name}: " + ", ".join(f"{value}: {ms:.1f} ms" for value, ms in points))
+        larger = curve.get("time_exponent_of_the_larger")
+        text = f"    time ~ work^{curve['time_exponent']:.2f}"
+        if larger is not None:
+            text += (
+                f" (the larger sizes: {larger:.2f}); memory ~ work^{curve['memory_exponent']:.2f}"
+            )
+        print(text)
+    per_image = {
+        size: ms / size
+        for size, ms in zip(
+            results["batch size"]["values"], results["batch size"]["step_ms"], strict=True
+        )
+    }
+    ratio = per_image[1000] / per_image[100]
+    print(f"  per image, batch 1000 takes {ratio:.2f} of batch 100")
+    path = _file(options)
+    record(
+        path.with_suffix(".json"),
+        {"title": title, "results": results, "per_image_1000_over_100": round(ratio, 3)},
+    )
+    charts.curves(path.with_suffix(".png"), results, title)
+
+
+def _layers(options: argparse.Namespace) -> None:
+    network = NETWORKS[options.network](dtype=options.dtype).to(options.backend)
+    rng = np.random.default_rng(0)
+    x = rng.random((options.batch_size, *network.input_shape), dtype=np.float32)
+    t = rng.integers(0, network.output_shape[0], options.batch_size)
+    with xpdl.use_backend(options.backend) as backend:
+        profile = profile_step(
+            network,
+            backend.asarray(x),
+            backend.asarray(t),
+            Adam(),
+            rounds=options.rounds or 30,
+        )
+    title = f"{network.name}, batch {options.batch_size}, xpdl {options.backend} {options.dtype}"
+    print(title)
+    print(profile.table())
+    results: dict[str, Any] = {"title": title, "profile": asdict(profile)}
+    if "torch" in options.against:
+        theirs = torch_layers(NETWORKS[options.network], options.batch_size, options.rounds or 30)
+        results["torch_ms"] = theirs
+        print("PyTorch channels_last, each layer alone (forward, backward ms):")
+        for name, (ahead, back) in theirs.items():
+            print(f"{name:<12} {ahead:9.2f} {back:9.2f}")
+    path = _file(options, options.network)
+    record(path.with_suffix(".json"), results)
+    figure = layer_times(
+        [part.name for part in profile.parts],
+        [part.forward for part in profile.parts],
+        [part.backward for part in profile.parts],
+        title,
+    )
+    figure.savefig(path.with_suffix(".png"), dpi=100)
+    print(f"  {path.with_suffix('.png')}")
+
+
+def _loop(options: argparse.Namespace) -> None:
+    """Train for some epochs with everything on, and see what was not spent in the steps."""
+    rng = np.random.default_rng(0)
+    x = rng.random((100 * options.batch_size, 1, 28, 28), dtype=np.float32)
+    t = rng.integers(0, 10, len(x))
+    shares = []
+    with xpdl.use_backend(options.backend):
+        network = NETWORKS["deep"](dtype=options.dtype)
+        trainer = xpdl.Trainer(
+            network, (x, t), epochs=1 + (options.rounds or 5), batch_size=options.batch_size
+        )
+        trainer.progress.visible = False
+        spent = 0.0
+
+        def timed(call: Callable[..., Any]) -> Callable[..., Any]:
+            def run(*arguments: Any) -> Any:
+                nonlocal spent
+                start = time.perf_counter()
+                result = call(*arguments)
+                spent += time.perf_counter() - start
+                return result
+
+            return run
+
+        trainer._step = timed(trainer._step)  # type: ignore[method-assign]
+
+        def after(trainer: xpdl.Trainer, epoch: Any) -> None:
+            nonlocal spent
+            shares.append(epoch.seconds / spent - 1)
+            spent = 0.0
+
+        trainer.callbacks.append(after)
+        trainer.fit()
+    share = statistics.median(shares[1:])
+    title = f"the loop around the steps, DeepConvNet, xpdl {options.backend} {options.dtype}"
+    print(f"{title}: {100 * share:.2f} % of them (epochs: "
+          + ", ".join(f"{100 * s:.2f}" for s in shares[1:]) + ")")  # fmt: skip
+    record(_file(options).with_suffix(".json"), {"title": title, "share": share, "epochs": shares})
+
+
+if __name__ == "__main__":
+    sys.exit(main())

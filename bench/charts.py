@@ -1,0 +1,65 @@
+"""The pictures beside the figures in ``bench/results``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+
+def bars(path: Path, rows: Mapping[str, Mapping[str, float]], title: str) -> None:
+    """Draw medians as bars, with the spread from 10 % to 90 %."""
+    figure = Figure(figsize=(7, 0.9 + 0.34 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    names = list(rows)
+    medians = [rows[name]["median_ms"] for name in names]
+    below = [max(0.0, rows[name]["median_ms"] - rows[name]["from_ms"]) for name in names]
+    above = [max(0.0, rows[name]["to_ms"] - rows[name]["median_ms"]) for name in names]
+    colors = ["C0" if name.startswith("xpdl") else "0.65" for name in names]
+    axes.barh(names, medians, xerr=[below, above], color=colors, ecolor="0.3", capsize=3)
+    axes.invert_yaxis()
+    axes.set(xlabel="ms (bar: median, line: 10 % to 90 %)")
+    axes.set_title(title, fontsize="medium")
+    axes.grid(axis="x", alpha=0.3)
+    _save(figure, path)
+
+
+def memory(path: Path, rows: Mapping[str, Mapping[str, float]], title: str) -> None:
+    """Draw the memory over the data."""
+    figure = Figure(figsize=(7, 0.9 + 0.34 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    axes.barh(
+        list(rows),
+        [row["over_data_mib"] for row in rows.values()],
+        color=["C0" if name.startswith("xpdl") else "0.65" for name in rows],
+    )
+    axes.invert_yaxis()
+    axes.set(xlabel="MiB")
+    axes.set_title(title, fontsize="medium")
+    axes.grid(axis="x", alpha=0.3)
+    _save(figure, path)
+
+
+def curves(path: Path, results: Mapping[str, Mapping[str, Any]], title: str) -> None:
+    """Draw each curve of `bench.scaling`, on logarithmic axes."""
+    figure = Figure(figsize=(2.6 * len(results), 2.9), layout="constrained")
+    for axes, (name, curve) in zip(figure.subplots(1, len(results)), results.items(), strict=True):
+        axes.loglog(curve["values"], curve["step_ms"], "o-", markersize=4, label="ms a step")
+        if "arrays_mib" in curve:
+            axes.loglog(curve["values"], curve["arrays_mib"], "s--", markersize=4, label="MiB")
+        axes.set_xticks(curve["values"], [str(value) for value in curve["values"]])
+        axes.minorticks_off()
+        axes.set(xlabel=name)
+        axes.set_title(f"time ~ work^{curve['time_exponent']:.2f}", fontsize="small")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="small")
+    figure.suptitle(title, fontsize="medium")
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=100)
+    print(f"  {path}")

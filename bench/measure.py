@@ -1,0 +1,147 @@
+"""Timing in turns, and what a figure needs beside it: spread, ratio, machine and versions."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_info
+
+import xpdl
+from xpdl.backends.threads import thread_count
+
+Run = Callable[[], object]
+
+# Threads of one program may spin for some 20 ms in the hope of more work; the next program must
+# not have to share its cores with them.
+PAUSE = 0.05
+
+
+def in_turns(
+    programs: Mapping[str, Run], rounds: int, repeats: int = 3, warm_up: int = 3
+) -> dict[str, list[float]]:
+    """Return the seconds that each program takes, `rounds` times `repeats` runs, A B A B.
+
+    Each turn begins with a pause and a run that is not counted.
+    """
+    for run in programs.values():
+        for _ in range(warm_up):
+            run()
+    seconds: dict[str, list[float]] = {name: [] for name in programs}
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        for _ in range(rounds):
+            for name, run in programs.items():
+                time.sleep(PAUSE)
+                run()
+                for _ in range(repeats):
+                    start = time.perf_counter()
+                    run()
+                    seconds[name].append(time.perf_counter() - start)
+            gc.collect()
+    finally:
+        if collecting:
+            gc.enable()
+    return seconds
+
+
+def summary(seconds: list[float]) -> dict[str, float]:
+    """Return the median and the spread, in milliseconds."""
+    low, high = np.percentile(np.array(seconds) * 1000, [10, 90])
+    return {
+        "median_ms": round(1000 * statistics.median(seconds), 3),
+        "from_ms": round(float(low), 3),
+        "to_ms": round(float(high), 3),
+        "least_ms": round(1000 * min(seconds), 3),
+        "runs": len(seconds),
+    }
+
+
+def compare(measured: Mapping[str, list[float]], ours: str) -> dict[str, dict[str, float]]:
+    """Return the summary of each program, with the share of its median that ours takes."""
+    own = statistics.median(measured[ours])
+    return {
+        name: summary(seconds) | {"ours_takes": round(own / statistics.median(seconds), 3)}
+        for name, seconds in measured.items()
+    }
+
+
+def show(title: str, rows: Mapping[str, Mapping[str, float]]) -> None:
+    """Print a comparison."""
+    print(title)
+    width = max(map(len, rows))
+    for name, row in rows.items():
+        spread = f"(10 % to 90 %: {row['from_ms']:.1f} to {row['to_ms']:.1f})"
+        print(
+            f"  {name:<{width}} {row['median_ms']:9.1f} ms  {spread:<36} "
+            f"ours takes {row['ours_takes']:.2f} of it"
+        )
+
+
+def machine() -> dict[str, Any]:
+    """Return what the figures were measured on, and with what."""
+    packages = {}
+    for name in ("numpy", "numba", "torch", "cupy-cuda12x", "cupy-cuda13x"):
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    settings = ("OPENBLAS_", "OMP_", "MKL_", "XPDL_", "MALLOC_")
+    return {
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+        "threads": thread_count(),
+        "memory_gib": round(_memory() / 2**30, 1),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "xpdl": xpdl.__version__,
+        "packages": packages,
+        "blas": [
+            {key: library.get(key) for key in ("internal_api", "version", "architecture")}
+            for library in threadpool_info()
+            if library["user_api"] == "blas"
+        ],
+        "environment": {
+            name: value for name, value in os.environ.items() if name.startswith(settings)
+        },
+    }
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass  # another system than Linux
+    return platform.processor() or platform.machine()
+
+
+def _memory() -> int:
+    if hasattr(os, "sysconf"):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return 0
+
+
+def record(path: Path, results: Mapping[str, Any]) -> None:
+    """Write results as JSON, with the command, the time and the machine."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    about = {
+        "command": " ".join(["python -m bench", *sys.argv[1:]]),
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": machine(),
+    }
+    path.write_text(json.dumps(about | dict(results), indent=1) + "\n")
+    print(f"  {path}")
