@@ -430,3 +430,20 @@ def test_a_step_of_float32_takes_the_quick_way_all_along(monkeypatch, rng, name)
     with use_backend(fast):
         network.forward_backward(x, t)
         Adam().update(network.params, network.grads)
+
+
+@pytest.mark.parametrize("name", ["numpy", "numba"])
+def test_training_gives_the_same_bits_on_any_number_of_threads(monkeypatch, rng, name):
+    fast = request_backend(name)
+    x, t = rng.random((40, 1, 28, 28), np.float32), rng.integers(0, 10, 40)
+    ends = []
+    for threads in "123":
+        monkeypatch.setenv("XPDL_THREADS", threads)
+        with use_backend(fast):
+            network, optimizer = DeepConvNet(seed=3), Adam()
+            for _ in range(2):
+                network.forward_backward(x, t)
+                optimizer.update(network.params, network.grads)
+        ends.append(network.params.buffer.copy())
+    np.testing.assert_array_equal(ends[0], ends[1])
+    np.testing.assert_array_equal(ends[0], ends[2])

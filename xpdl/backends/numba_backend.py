@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from xpdl.backends.base import Array, Pair, Shape, output_size
 from xpdl.backends.memory import pool
 from xpdl.backends.numpy_backend import NumpyBackend
 from xpdl.backends.numpy_convolution import workers
+from xpdl.backends.threads import thread_count
 from xpdl.errors import BackendUnavailableError
 
 try:
@@ -25,6 +26,11 @@ try:
 except ImportError as error:
     raise BackendUnavailableError(
         f"the backend 'numba' needs Numba ({error}): pip install 'xpdl[numba]'."
+    ) from error
+except RuntimeError as error:  # no folder for what it compiles
+    raise BackendUnavailableError(
+        f"the backend 'numba' cannot be used: {error}. "
+        "Set NUMBA_CACHE_DIR to a folder that can be written."
     ) from error
 
 TASKS = 32
@@ -37,6 +43,9 @@ ENOUGH = 1_000_000
 """A part is worth a thread's waking if it multiplies so often, or reads so many bytes."""
 
 _PANEL = 2 * LANES
+
+Shares: TypeAlias = tuple[Array, Array, Array, int]
+"""A bell, the bounds of the parts, counters, and the thread's number: see `kernels`."""
 
 
 class NumbaBackend(NumpyBackend):
@@ -78,13 +87,13 @@ class NumbaBackend(NumpyBackend):
         y = pool.empty((n, oh, ow, fn), np.float32)
         flat = y.reshape(-1)
 
-        def work(part: tuple[int, int]) -> None:
+        def work(shares: Shares) -> None:
             kernels.multiply_windows(
-                *(image, h, w, c, *pad, rows, columns, filters, biases, fn),
-                *(flat, oh * ow * fn, targets, *part),
+                *(image, (h, w, c), pad, rows, columns, filters, biases, fn),
+                *(flat, oh * ow * fn, targets, shares, 0),
             )
 
-        workers.each(_parts(n, len(rows) * len(columns) * fn), work)
+        _share(_bounds(n, len(rows) * len(columns) * fn), work)
         return y.transpose(0, 3, 1, 2)
 
     def convolution_backward(
@@ -102,28 +111,31 @@ class NumbaBackend(NumpyBackend):
         filters = [_panels(W[:, :, down, across]) for *_, down, across in phases] if need_dx else []
         dx = pool.empty((n, h, w, c) if need_dx else (0,), np.float32)
         flat, no_biases = dx.reshape(-1), np.zeros(-(-c // _PANEL) * _PANEL, np.float32)
+        size = len(columns) * line
+        most = max(2, min(16, SUMS_BYTES // (4 * size)))
+        bounds = _bounds(n, len(rows) * width * fn, most)
+        dW = pool.empty((len(bounds) - 1, size), np.float32)
+        db = np.empty((len(bounds) - 1, fn), np.float32)
 
-        def work(part: tuple[int, int]) -> tuple[Array, Array]:
-            for packed, (there, taps, pixels, *_) in zip(filters, phases, strict=False):
+        def work(shares: Shares) -> None:
+            for k, packed in enumerate(filters):
+                there, taps, pixels, *_ = phases[k]
                 kernels.multiply_windows(
-                    *(gradient, oh, ow, fn, *border, there, taps, packed, no_biases, c),
-                    *(flat, h * w * c, pixels, *part),
+                    *(gradient, (oh, ow, fn), border, there, taps, packed, no_biases, c),
+                    *(flat, h * w * c, pixels, shares, k + 1),
                 )
-            dW, db = pool.empty((len(columns) * line,), np.float32), np.zeros(fn, np.float32)
-            dW[...] = 0
             kernels.sum_windows(
-                *(image, h, w, c, *pad, rows, columns, gradient, fn, dW, targets, db, *part)
+                *(image, (h, w, c), pad, rows, columns, gradient, fn),
+                *(dW, db, targets, shares, 0),
             )
-            return dW, db
 
-        most = max(2, min(16, SUMS_BYTES // (4 * len(columns) * line)))
-        sums = workers.each(_parts(n, len(rows) * width * fn, most), work)
-        dW, db = sums[0]
-        for more_dW, more_db in sums[1:]:
-            dW += more_dW
-            db += more_db
-        dW = dW.reshape(len(columns), line)[:width, :fn].reshape(fh, fw, c, fn)
-        return dx.transpose(0, 3, 1, 2) if need_dx else None, dW.transpose(3, 2, 0, 1), db
+        _share(bounds, work, 1 + len(filters))
+        total = dW.sum(axis=0).reshape(len(columns), line)[:width, :fn].reshape(fh, fw, c, fn)
+        return (
+            dx.transpose(0, 3, 1, 2) if need_dx else None,
+            total.transpose(3, 2, 0, 1),
+            db.sum(axis=0),
+        )
 
     def max_pooling(
         self, x: Array, size: Pair, stride: Pair, pad: Pair, train: bool = False
@@ -137,10 +149,12 @@ class NumbaBackend(NumpyBackend):
         winners = pool.empty((y.size,), np.uint8 if size[0] * size[1] <= 256 else np.uint32)
         flat = y.reshape(-1)
 
-        def work(part: tuple[int, int]) -> None:
-            kernels.max_pool(image, h, w, c, size, stride, pad, oh, ow, flat, winners, *part)
+        def work(shares: Shares) -> None:
+            kernels.max_pool(
+                *(image, (h, w, c), size, stride, pad, (oh, ow), flat, winners, shares, 0)
+            )
 
-        workers.each(_parts(n, 4 * h * w * c), work)
+        _share(_bounds(n, 4 * h * w * c), work)
         return y.transpose(0, 3, 1, 2), winners if train else None
 
     def max_pooling_backward(
@@ -148,17 +162,17 @@ class NumbaBackend(NumpyBackend):
     ) -> Array:
         if not isinstance(winners, np.ndarray):
             return super().max_pooling_backward(dout, winners, shape, size, stride, pad)
-        (n, c, h, w), (oh, ow) = shape, dout.shape[2:]
+        (n, c, h, w), counts = shape, dout.shape[2:]
         gradient = _flat_images(dout.astype(np.float32, copy=False))
         dx = pool.empty((n, h, w, c), np.float32)
         flat = dx.reshape(-1)
 
-        def work(part: tuple[int, int]) -> None:
+        def work(shares: Shares) -> None:
             kernels.max_pool_backward(
-                gradient, winners, h, w, c, size, stride, pad, oh, ow, flat, *part
+                *(gradient, winners, (h, w, c), size, stride, pad, counts, flat, shares, 0)
             )
 
-        workers.each(_parts(n, 4 * h * w * c), work)
+        _share(_bounds(n, 4 * h * w * c), work)
         return dx.transpose(0, 3, 1, 2)
 
     def relu(self, x: Array) -> Array:
@@ -185,7 +199,7 @@ class NumbaBackend(NumpyBackend):
     ) -> None:
         correction1, correction2 = 1 - beta1**iteration, math.sqrt(1 - beta2**iteration)
         numbers = (rate / correction1, beta1, 1 - beta1, beta2, 1 - beta2, correction2, epsilon)
-        if not _each_element(kernels.adam, p, g, m, v, scalars=numbers):
+        if not _each_element(kernels.adam, p, g, m, v, scalars=(np.array(numbers, np.float32),)):
             super().adam(p, g, m, v, rate, beta1, beta2, epsilon, iteration)
 
 
@@ -193,10 +207,18 @@ def _all_single(*arrays: Array | None) -> bool:
     return all(a is None or a.dtype == np.float32 for a in arrays)
 
 
-def _parts(count: int, cost: int, most: int = TASKS) -> list[tuple[int, int]]:
+def _bounds(count: int, cost: int, most: int = TASKS) -> Array:
     """Cut range(count), each of so many multiplications or bytes, into parts of equal size."""
     parts = max(1, min(count, most, TASKS, count * cost // ENOUGH))
-    return [(count * i // parts, count * (i + 1) // parts) for i in range(parts)]
+    return np.arange(parts + 1) * count // parts
+
+
+def _share(bounds: Array, work: Callable[[Shares], None], counters: int = 1) -> None:
+    """Let threads call ``work(shares)`` side by side, which does all parts that are left."""
+    taken = np.zeros(3 * counters, np.int64)
+    threads = min(thread_count(), len(bounds) - 1)
+    shares = [(workers.bell, bounds, taken, thread) for thread in range(threads)]
+    workers.each(shares, work, kernels.watch)
 
 
 def _flat_images(x: Array) -> Array:
@@ -207,7 +229,7 @@ def _flat_images(x: Array) -> Array:
 
 
 def _each_element(
-    kernel: Callable[..., None], *arrays: Array, scalars: tuple[float, ...] = ()
+    kernel: Callable[..., None], *arrays: Array, scalars: tuple[Array, ...] = ()
 ) -> bool:
     """Run an element-wise kernel over the arrays' memory; False if their memory does not agree."""
     if not _all_single(*arrays):
@@ -217,10 +239,9 @@ def _each_element(
     if len({a.shape for a in arrays}) > 1 or not all(a.flags.c_contiguous for a in arrays):
         return False
     flat = [a.reshape(-1) for a in arrays]
-    numbers = [np.float32(number) for number in scalars]
-    workers.each(
-        _parts(len(flat[0]), 4 * len(flat)),
-        lambda part: kernel(*(a[part[0] : part[1]] for a in flat), *numbers),
+    _share(
+        _bounds(len(flat[0]), 4 * len(flat)),
+        lambda shares: kernel(*flat, *scalars, shares, 0),
     )
     return True
 

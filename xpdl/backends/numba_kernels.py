@@ -5,8 +5,8 @@ A[t, k] = x[rows[t] + columns[k]]: with rows the places of windows in an image a
 places within a window, A is im2col, and A F a convolution; with the two exchanged, A is im2col
 transposed, and A G the gradient of the filters. Its sums stay in the processor's vector registers.
 
-Every function here works on its part of a batch alone, without Python's lock; the threads are the
-caller's affair.
+Threads share a batch by calling the same function with the same `shares`; each takes parts of it
+until none is left, without Python's lock.
 """
 
 from __future__ import annotations
@@ -14,11 +14,55 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from xpdl.backends.vectors import LANES, ROWS, find_largest, give_to_winner, multiply_tile
+from xpdl.backends.vectors import (
+    LANES,
+    ROWS,
+    find_largest,
+    give_to_winner,
+    look,
+    multiply_tile,
+    ring,
+    take,
+)
+
+# A thread looks so often for new work, for some milliseconds, before it goes to sleep.
+LOOKS = 100_000
 
 # Loops run over slices from zero on: Numba then knows that no index counts from the end, and LLVM
 # can use vector instructions.
 compiled = njit(nogil=True, cache=True, error_model="numpy")
+
+
+@compiled
+def watch(numbers, old):
+    """Return when numbers[0] is not `old` any more, or after `LOOKS` looks."""
+    for _ in range(LOOKS):
+        if look(numbers) != old:
+            break
+
+
+@compiled
+def _begin(shares):
+    """Ring the bell: Python's lock is free now, and another thread can come."""
+    bell, _, _, _ = shares
+    ring(bell)
+
+
+@compiled
+def _next(shares, which):
+    """Return a part that no thread has taken yet, its beginning and its end; or -1, 0, 0.
+
+    `shares` is a bell, the bounds of the parts, a place in which to count, and the thread's number.
+    Even threads take parts from the first on, odd ones from the last back, until they meet: so
+    most of the images stay with one thread from layer to layer, and in its core's own cache.
+    """
+    _, bounds, counters, thread = shares
+    count, end = len(bounds) - 1, thread % 2
+    if take(counters, 3 * which) >= count:  # of all; there is a counter for each end, too
+        return -1, 0, 0
+    taken = take(counters, 3 * which + 1 + end)
+    part = count - 1 - taken if end else taken
+    return part, bounds[part], bounds[part + 1]
 
 
 @compiled
@@ -30,182 +74,104 @@ def _pad(x, x0, h, w, c, ph, pw, padded):
 
 
 @compiled
-def multiply_windows(
-    x, h, w, c, ph, pw, rows, columns, filters, biases, fn, y, y_size, targets, begin, end
-):
-    """y[i, targets[r] + f] = biases[f] + sum over k of x[i, rows[r] + columns[k]] filters[k, f].
-
-    For the images i from `begin` to `end`; rows and columns point into the padded image. Filters
-    are as `panels` lays them; there are as many biases as numbers in all the panels' rows.
-    """
-    padded = np.zeros((h + 2 * ph) * (w + 2 * pw) * c, np.float32)
-    part, part_rows = np.empty(ROWS * 2 * LANES, np.float32), np.empty(ROWS, np.intp)
-    part_targets = np.arange(ROWS) * 2 * LANES
-    k = len(columns)
-    for i in range(begin, end):
-        source, x0 = x, i * h * w * c
-        if ph + pw > 0:
-            _pad(x, x0, h, w, c, ph, pw, padded)
-            source, x0 = padded, 0
-        for f in range(0, fn, 2 * LANES):
-            two = fn - f > LANES
-            width = 2 * LANES if two else LANES
-            for r in range(0, len(rows), ROWS):
-                if r + ROWS <= len(rows) and f + width <= fn:
-                    y0 = i * y_size + f
-                    if two:
-                        multiply_tile(
-                            2,
-                            source,
-                            x0,
-                            rows,
-                            r,
-                            columns,
-                            filters,
-                            f * k,
-                            width,
-                            biases,
-                            f,
-                            0,
-                            y,
-                            y0,
-                            targets,
-                            r,
-                        )
-                    else:
-                        multiply_tile(
-                            1,
-                            source,
-                            x0,
-                            rows,
-                            r,
-                            columns,
-                            filters,
-                            f * k,
-                            width,
-                            biases,
-                            f,
-                            0,
-                            y,
-                            y0,
-                            targets,
-                            r,
-                        )
-                    continue
-                # At the edge, a tile is computed whole and copied in part.
-                for t in range(ROWS):
-                    part_rows[t] = rows[min(r + t, len(rows) - 1)]
-                if two:
-                    multiply_tile(
-                        2,
-                        source,
-                        x0,
-                        part_rows,
-                        0,
-                        columns,
-                        filters,
-                        f * k,
-                        width,
-                        biases,
-                        f,
-                        0,
-                        part,
-                        0,
-                        part_targets,
-                        0,
-                    )
-                else:
-                    multiply_tile(
-                        1,
-                        source,
-                        x0,
-                        part_rows,
-                        0,
-                        columns,
-                        filters,
-                        f * k,
-                        width,
-                        biases,
-                        f,
-                        0,
-                        part,
-                        0,
-                        part_targets,
-                        0,
-                    )
-                for t in range(min(ROWS, len(rows) - r)):
-                    y0 = i * y_size + targets[r + t] + f
-                    for j in range(min(width, fn - f)):
-                        y[y0 + j] = part[part_targets[t] + j]
+def _tile(two, x, x0, rows, r, columns, f, f0, f_step, start, s0, s_step, y, y0, targets, t):
+    if two:
+        multiply_tile(
+            2, x, x0, rows, r, columns, f, f0, f_step, start, s0, s_step, y, y0, targets, t
+        )
+    else:
+        multiply_tile(
+            1, x, x0, rows, r, columns, f, f0, f_step, start, s0, s_step, y, y0, targets, t
+        )
 
 
 @compiled
-def sum_windows(x, h, w, c, ph, pw, rows, columns, gradient, fn, dW, targets, db, begin, end):
-    """dW[targets[k] + f] += sum over i, r of x[i, rows[r] + columns[k]] gradient[i, r, f]; also db.
+def multiply_windows(
+    x, image, pad, rows, columns, filters, biases, fn, y, y_size, targets, shares, which
+):
+    """y[i, targets[r] + f] = biases[f] + sum over k of x[i, rows[r] + columns[k]] filters[k, f].
 
-    For the images i from `begin` to `end`. There is a multiple of ROWS columns, and dW's lines are
-    a multiple of LANES long.
+    For all images i, of the shape `image`, (H, W, C); rows and columns point into the padded one.
+    Filters are as `panels` lays them; there are as many biases as numbers in all panels' rows.
     """
+    _begin(shares)
+    (h, w, c), (ph, pw) = image, pad
+    padded = np.zeros((h + 2 * ph) * (w + 2 * pw) * c, np.float32)
+    edge, edge_rows = np.empty(ROWS * 2 * LANES, np.float32), np.empty(ROWS, np.intp)
+    edge_targets = np.arange(ROWS) * 2 * LANES
+    k = len(columns)
+    part, begin, end = _next(shares, which)
+    while part >= 0:
+        for i in range(begin, end):
+            source, x0 = x, i * h * w * c
+            if ph + pw > 0:
+                _pad(x, x0, h, w, c, ph, pw, padded)
+                source, x0 = padded, 0
+            for f in range(0, fn, 2 * LANES):
+                two = fn - f > LANES
+                width = 2 * LANES if two else LANES
+                for r in range(0, len(rows), ROWS):
+                    if r + ROWS <= len(rows) and f + width <= fn:
+                        y0 = i * y_size + f
+                        _tile(
+                            *(two, source, x0, rows, r, columns, filters, f * k, width),
+                            *(biases, f, 0, y, y0, targets, r),
+                        )
+                        continue
+                    # At the edge, a tile is computed whole and copied in part.
+                    for t in range(ROWS):
+                        edge_rows[t] = rows[min(r + t, len(rows) - 1)]
+                    _tile(
+                        *(two, source, x0, edge_rows, 0, columns, filters, f * k, width),
+                        *(biases, f, 0, edge, 0, edge_targets, 0),
+                    )
+                    for t in range(min(ROWS, len(rows) - r)):
+                        y0 = i * y_size + targets[r + t] + f
+                        for j in range(min(width, fn - f)):
+                            y[y0 + j] = edge[edge_targets[t] + j]
+        part, begin, end = _next(shares, which)
+
+
+@compiled
+def sum_windows(x, image, pad, rows, columns, gradient, fn, dW, db, targets, shares, which):
+    """dW[part, targets[k] + f] = sum over i, r of x[i, rows[r] + columns[k]] gradient[i, r, f].
+
+    The images i are those of the part; db[part, f] is the sum of gradient[i, r, f]. There is a
+    multiple of ROWS columns, and dW's lines are a multiple of LANES long.
+    """
+    _begin(shares)
+    (h, w, c), (ph, pw) = image, pad
     padded = np.zeros((h + 2 * ph) * (w + 2 * pw) * c, np.float32)
     size, line = len(rows) * fn, -(-fn // LANES) * LANES
     whole = np.zeros(len(rows) * line if line > fn else 1, np.float32)
     total = np.empty(fn, np.float32)
-    for i in range(begin, end):
-        source, x0 = x, i * h * w * c
-        if ph + pw > 0:
-            _pad(x, x0, h, w, c, ph, pw, padded)
-            source, x0 = padded, 0
-        g, g0 = gradient, i * size
-        if line > fn:
+    part, begin, end = _next(shares, which)
+    while part >= 0:
+        part_dW, part_db = dW[part], db[part]
+        part_dW[:], part_db[:] = 0, 0
+        for i in range(begin, end):
+            source, x0 = x, i * h * w * c
+            if ph + pw > 0:
+                _pad(x, x0, h, w, c, ph, pw, padded)
+                source, x0 = padded, 0
+            g, g0 = gradient, i * size
+            if line > fn:
+                for r in range(len(rows)):
+                    at = g0 + r * fn
+                    whole[r * line : r * line + fn] = gradient[at : at + fn]
+                g, g0 = whole, 0
+            for f in range(0, line, 2 * LANES):
+                for k in range(0, len(columns), ROWS):
+                    _tile(
+                        *(line - f > LANES, source, x0, columns, k, rows, g, g0 + f, line),
+                        *(part_dW, targets[k] + f, line, part_dW, f, targets, k),
+                    )
+            total[:] = 0
             for r in range(len(rows)):
-                at = g0 + r * fn
-                whole[r * line : r * line + fn] = gradient[at : at + fn]
-            g, g0 = whole, 0
-        for f in range(0, line, 2 * LANES):
-            for k in range(0, len(columns), ROWS):
-                if line - f > LANES:
-                    multiply_tile(
-                        2,
-                        source,
-                        x0,
-                        columns,
-                        k,
-                        rows,
-                        g,
-                        g0 + f,
-                        line,
-                        dW,
-                        targets[k] + f,
-                        line,
-                        dW,
-                        f,
-                        targets,
-                        k,
-                    )
-                else:
-                    multiply_tile(
-                        1,
-                        source,
-                        x0,
-                        columns,
-                        k,
-                        rows,
-                        g,
-                        g0 + f,
-                        line,
-                        dW,
-                        targets[k] + f,
-                        line,
-                        dW,
-                        f,
-                        targets,
-                        k,
-                    )
-        total[:] = 0
-        for r in range(len(rows)):
-            at = i * size + r * fn
-            _add(gradient[at : at + fn], total)
-        _add(total, db)
+                at = i * size + r * fn
+                _add(gradient[at : at + fn], total)
+            _add(total, part_db)
+        part, begin, end = _next(shares, which)
 
 
 @compiled
@@ -215,15 +181,18 @@ def _add(numbers, total):
 
 
 @compiled
-def max_pool(x, h, w, c, size, stride, pad, oh, ow, y, winners, begin, end):
+def max_pool(x, image, size, stride, pad, counts, y, winners, shares, which):
     """Find the largest number of each window, and its place; of equals the first; NaN wins."""
-    (fh, fw), (sh, sw), (ph, pw) = size, stride, pad
+    _begin(shares)
+    (h, w, c), (fh, fw), (sh, sw), (ph, pw), (oh, ow) = image, size, stride, pad, counts
     places = np.array([(u * w + v) * c for u in range(fh) for v in range(fw)])
     quick = ph == pw == 0 and c % LANES == 0 and winners.itemsize == 1
-    for i in range(begin, end):
-        for p in range(oh):
+    part, begin, end = _next(shares, which)
+    while part >= 0:
+        for line in range(begin * oh, end * oh):
+            i, p = divmod(line, oh)
             for q in range(ow):
-                out = ((i * oh + p) * ow + q) * c
+                out = (line * ow + q) * c
                 if quick:
                     at = ((i * h + p * sh) * w + q * sw) * c
                     for j in range(0, c, LANES):
@@ -242,6 +211,7 @@ def max_pool(x, h, w, c, size, stride, pad, oh, ow, y, winners, begin, end):
                         else:
                             largest[:], winner[:] = pixel, place
                             begun = True
+        part, begin, end = _next(shares, which)
 
 
 @compiled
@@ -254,18 +224,21 @@ def _take_larger(pixel, place, largest, winner):
 
 
 @compiled
-def max_pool_backward(gradient, winners, h, w, c, size, stride, pad, oh, ow, dx, begin, end):
+def max_pool_backward(gradient, winners, image, size, stride, pad, counts, dx, shares, which):
     """Send each gradient to its window's winner; the rest of dx is zero."""
-    (fh, fw), (sh, sw), (ph, pw) = size, stride, pad
+    _begin(shares)
+    (h, w, c), (fh, fw), (sh, sw), (ph, pw), (oh, ow) = image, size, stride, pad, counts
     places = np.array([(u * w + v) * c for u in range(fh) for v in range(fw)])
     side_by_side = sh == fh and sw == fw and ph == pw == 0
     quick = side_by_side and c % LANES == 0 and winners.itemsize == 1
-    if not (quick and oh * sh == h and ow * sw == w):
-        dx[begin * h * w * c : end * h * w * c] = 0
-    for i in range(begin, end):
-        for p in range(oh):
+    part, begin, end = _next(shares, which)
+    while part >= 0:
+        if not (quick and oh * sh == h and ow * sw == w):
+            dx[begin * h * w * c : end * h * w * c] = 0
+        for line in range(begin * oh, end * oh):
+            i, p = divmod(line, oh)
             for q in range(ow):
-                out = ((i * oh + p) * ow + q) * c
+                out = (line * ow + q) * c
                 if quick:
                     at = ((i * h + p * sh) * w + q * sw) * c
                     for j in range(0, c, LANES):
@@ -278,6 +251,7 @@ def max_pool_backward(gradient, winners, h, w, c, size, stride, pad, oh, ow, dx,
                         for j in range(c):
                             if winners[out + j] == place:
                                 dx[at + j] += gradient[out + j]
+        part, begin, end = _next(shares, which)
 
 
 @compiled
@@ -300,24 +274,52 @@ def panels(filters, packed):
 
 
 @compiled
-def relu(x, y):
+def relu(x, y, shares, which):
     """Compute y = max(x, 0); NaN stays."""
+    _begin(shares)
+    part, begin, end = _next(shares, which)
+    while part >= 0:
+        _relu(x[begin:end], y[begin:end])
+        part, begin, end = _next(shares, which)
+
+
+@compiled
+def _relu(x, y):
     zero = np.float32(0)
     for i in range(len(x)):
         y[i] = zero if x[i] <= zero else x[i]
 
 
 @compiled
-def relu_backward(gradient, y, dx):
+def relu_backward(gradient, y, dx, shares, which):
     """Compute dx = gradient (1 where y > 0, else 0)."""
+    _begin(shares)
+    part, begin, end = _next(shares, which)
+    while part >= 0:
+        _relu_backward(gradient[begin:end], y[begin:end], dx[begin:end])
+        part, begin, end = _next(shares, which)
+
+
+@compiled
+def _relu_backward(gradient, y, dx):
     nothing, all_of_it = np.float32(0), np.float32(1)
     for i in range(len(y)):
         dx[i] = gradient[i] * (all_of_it if y[i] > nothing else nothing)
 
 
 @compiled
-def adam(p, g, m, v, rate, keep1, take1, keep2, take2, correction2, epsilon):
-    """Do Adam in one pass; see `Backend.adam`. The scalars are float32."""
+def adam(p, g, m, v, numbers, shares, which):
+    """Do Adam in one pass; see `Backend.adam` for what it computes."""
+    _begin(shares)
+    part, begin, end = _next(shares, which)
+    while part >= 0:
+        _adam(p[begin:end], g[begin:end], m[begin:end], v[begin:end], numbers)
+        part, begin, end = _next(shares, which)
+
+
+@compiled
+def _adam(p, g, m, v, numbers):
+    rate, keep1, take1, keep2, take2, correction2, epsilon = numbers  # of float32, as all here
     for i in range(len(p)):
         m[i] = keep1 * m[i] + take1 * g[i]
         v[i] = keep2 * v[i] + take2 * (g[i] * g[i])
