@@ -23,9 +23,9 @@ from xpdl.backends.threads import thread_count
 
 Run = Callable[[], object]
 
-# Threads of one program may spin for some 20 ms in the hope of more work; the next program must
+# Threads of one program may spin for 100 ms and more in the hope of work; the next program must
 # not have to share its cores with them.
-PAUSE = 0.05
+PAUSE = 0.15
 
 
 def in_turns(

@@ -95,6 +95,16 @@ def test_what_is_not_asked_for_is_given_back(monkeypatch):
     assert 4 * 50_000 not in pool._pieces
 
 
+def test_all_that_is_free_can_be_given_back():
+    pool = Pool()
+    held = pool.empty((50_000,), np.float32)
+    pool.empty((60_000,), np.float32)
+    pool.release()
+    assert set(pool._pieces) == {4 * 50_000}
+    held[...] = 1
+    assert address(pool.empty((50_000,), np.float32)) != address(held)
+
+
 def test_threads_never_share_a_piece():
     pool, wrong = Pool(), []
 

@@ -360,3 +360,42 @@ def test_a_forked_child_can_compute():
         [sys.executable, "-c", FORK], env=environment, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0, done.stderr
+
+
+# ---- helpers keep off the caller's core -----------------------------------------------------
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no such call")
+def test_a_helper_may_run_on_all_cores_but_the_callers(monkeypatch):
+    cores = os.sched_getaffinity(0)
+    if len(cores) < 2:
+        pytest.skip("one core")
+    monkeypatch.setenv("XPDL_THREADS", "2")
+    here = {"core": min(cores)}
+    workers = Workers()
+    workers._apart._current_core = lambda: here["core"]
+    together = threading.Barrier(2)
+
+    def helper_may_use(task):
+        together.wait(10)
+        return os.sched_getaffinity(0) if threading.current_thread().name == "xpdl-1" else None
+
+    for core in (min(cores), max(cores), min(cores)):
+        here["core"] = core
+        seen = [s for s in workers.each(range(2), helper_may_use) if s is not None]
+        assert seen == [cores - {core}]
+    assert os.sched_getaffinity(0) == cores
+
+
+def test_where_cores_cannot_be_chosen_work_goes_on(monkeypatch):
+    monkeypatch.setenv("XPDL_THREADS", "2")
+    workers = Workers()
+    workers._apart._current_core = None
+    assert workers.each(range(4), lambda task: task) == [0, 1, 2, 3]
+
+    def forbidden(*arguments):
+        raise PermissionError
+
+    if hasattr(os, "sched_setaffinity"):
+        monkeypatch.setattr(os, "sched_setaffinity", forbidden)
+        assert Workers().each(range(4), lambda task: task) == [0, 1, 2, 3]

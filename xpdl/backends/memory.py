@@ -70,9 +70,15 @@ class Pool:
                 return self.empty((n, h, w, c), a.dtype).transpose(0, 3, 1, 2)
         return np.empty_like(a)
 
-    def _give_back(self) -> None:
+    def release(self) -> None:
+        """Give back all memory that no array holds."""
+        with self._lock:
+            self._give_back(patience=0)
+
+    def _give_back(self, patience: int | None = None) -> None:
         """Let go of what has not been asked for in a while."""
-        for size in [s for s, at in self._asked.items() if self._requests - at > PATIENCE]:
+        patience = PATIENCE if patience is None else patience
+        for size in [s for s, at in self._asked.items() if self._requests - at >= patience]:
             pieces = self._pieces[size]
             pieces[:] = [piece for piece in pieces if sys.getrefcount(piece) != _UNUSED]
             if not pieces:

@@ -7,6 +7,8 @@ way.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import itertools
 import os
 import threading
@@ -144,6 +146,42 @@ class _Job(Generic[Task]):
         return self.results
 
 
+class _Apart:
+    """Keeps helpers off the core of the thread that calls them, where the system allows (Linux).
+
+    On a virtual machine, Linux takes a core that sleeps for one that is not to be had, and wakes a
+    thread on the core of the one that woke it; the two then share it, for seconds, while the other
+    core has nothing to do.
+    """
+
+    def __init__(self) -> None:
+        self._helpers: list[int] = []  # as the system numbers threads
+        self._current_core: Callable[[], int] | None = None
+        self._last: int | None = None
+        if hasattr(os, "sched_setaffinity"):
+            self._current_core = getattr(ctypes.CDLL(None), "sched_getcpu", None)
+
+    def add(self, helper: threading.Thread) -> None:
+        """Take a thread that has been started into account."""
+        if helper.native_id is not None:
+            self._helpers.append(helper.native_id)
+            self._last = None
+
+    def keep(self) -> None:
+        """Let helpers run on all cores that the caller may use, but the one it is on."""
+        if self._current_core is None:
+            return
+        core = self._current_core()
+        if core == self._last:
+            return
+        self._last = core
+        others = os.sched_getaffinity(0) - {core}
+        if others:
+            for helper in self._helpers:
+                with contextlib.suppress(OSError):  # forbidden here: then it stays as it was
+                    os.sched_setaffinity(helper, others)
+
+
 class Workers:
     """Threads that help the one that calls: whoever is free takes a task.
 
@@ -159,6 +197,7 @@ class Workers:
         self._lock = threading.Lock()
         self._jobs: list[SimpleQueue[_Job[Any]]] = []  # one for each thread of ours
         self.bell = np.zeros(1, np.int64)  # another number whenever there is a new job
+        self._apart = _Apart()
         self._own = threading.local()
 
     def _help(self, jobs: SimpleQueue[_Job[Any]], thread: int) -> None:
@@ -177,12 +216,15 @@ class Workers:
         with self._lock:
             for thread in range(len(self._jobs) + 1, count + 1):
                 self._jobs.append(SimpleQueue())
-                threading.Thread(
+                helper = threading.Thread(
                     target=self._help,
                     args=(self._jobs[-1], thread),
                     name=f"xpdl-{thread}",
                     daemon=True,
-                ).start()
+                )
+                helper.start()
+                self._apart.add(helper)
+            self._apart.keep()
         for jobs in self._jobs[:count]:
             jobs.put(job)
         if job.watch is None:
