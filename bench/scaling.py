@@ -65,15 +65,25 @@ def exponent(work: Sequence[float], cost: Sequence[float]) -> float:
 
 
 def measure(backend: str, dtype: str, rounds: int) -> dict[str, Any]:
-    """Return every curve: seconds and bytes at each value, and the exponents against the work."""
+    """Return every curve: time and memory at each value, and the exponents against the work.
+
+    The memory is that of all arrays, parameters and data among them, at the most.
+    """
     results: dict[str, Any] = {}
     for name, curve in CURVES.items():
         steps: dict[str, Run] = {}
         memory = []
         for value in curve["values"]:
             factory, batch_size = curve["case"](value)
-            steps[str(value)] = xpdl_step(factory, batch_size, backend, dtype)
-            memory.append(_peak_of(steps[str(value)]))
+            tracemalloc.start()
+            try:
+                pool.release()  # what is used again would not be counted
+                steps[str(value)] = step = xpdl_step(factory, batch_size, backend, dtype)
+                step()
+                step()
+                memory.append(tracemalloc.get_traced_memory()[1])
+            finally:
+                tracemalloc.stop()
         seconds = in_turns(steps, rounds, repeats=1, warm_up=1)
         medians = [statistics.median(s) for s in seconds.values()]
         work = [curve["work"](value) for value in curve["values"]]
@@ -87,18 +97,6 @@ def measure(backend: str, dtype: str, rounds: int) -> dict[str, Any]:
             "memory_exponent": exponent(work, memory),
         }
     return results
-
-
-def _peak_of(step: Run) -> int:
-    """Return the most memory that NumPy's arrays take during a step, beside what was there."""
-    step()
-    pool.release()  # what is used again would not be counted
-    tracemalloc.start()
-    try:
-        step()
-        return max(1, tracemalloc.get_traced_memory()[1])
-    finally:
-        tracemalloc.stop()
 
 
 def measure_threads(backend: str, dtype: str, rounds: int) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def thread_count() -> int:
 class SingleThreadedBlas:
     """Keeps BLAS to one thread as long as anyone is inside; the last one out restores it.
 
-    Not for order's sake alone: a BLAS thread that has had work spins for some 20 ms in the hope of
+    Not for order's sake alone: a BLAS thread that has had work spins for 100 ms in the hope of
     more, and takes a core from ours meanwhile.
     """
 
