@@ -18,6 +18,7 @@ from bench import charts, memory, scaling
 from bench.measure import Run, compare, in_turns, record, show
 from bench.networks import NETWORKS
 from bench.programs import (
+    batch,
     book_step,
     torch_inference,
     torch_layers,
@@ -27,7 +28,6 @@ from bench.programs import (
 )
 from xpdl.errors import XpdlError
 from xpdl.optimizers import Adam
-from xpdl.plots import layer_times
 from xpdl.training.profile import profile_step
 
 RESULTS = Path(__file__).parent / "results"
@@ -210,21 +210,12 @@ def _scaling(options: argparse.Namespace) -> None:
 
 def _layers(options: argparse.Namespace) -> None:
     network = NETWORKS[options.network](dtype=options.dtype).to(options.backend)
-    rng = np.random.default_rng(0)
-    x = rng.random((options.batch_size, *network.input_shape), dtype=np.float32)
-    t = rng.integers(0, network.output_shape[0], options.batch_size)
     with xpdl.use_backend(options.backend) as backend:
-        profile = profile_step(
-            network,
-            backend.asarray(x),
-            backend.asarray(t),
-            Adam(),
-            rounds=options.rounds or 30,
-        )
-    title = f"{network.name}, batch {options.batch_size}, xpdl {options.backend} {options.dtype}"
-    print(title)
+        x, t = map(backend.asarray, batch(network, options.batch_size))
+        profile = profile_step(network, x, t, Adam(), rounds=options.rounds or 30)
+    print(profile.title)
     print(profile.table())
-    results: dict[str, Any] = {"title": title, "profile": asdict(profile)}
+    results: dict[str, Any] = {"title": profile.title, "profile": asdict(profile)}
     if "torch" in options.against:
         theirs = torch_layers(NETWORKS[options.network], options.batch_size, options.rounds or 30)
         results["torch_ms"] = theirs
@@ -233,14 +224,7 @@ def _layers(options: argparse.Namespace) -> None:
             print(f"{name:<12} {ahead:9.2f} {back:9.2f}")
     path = _file(options, options.network)
     record(path.with_suffix(".json"), results)
-    figure = layer_times(
-        [part.name for part in profile.parts],
-        [part.forward for part in profile.parts],
-        [part.backward for part in profile.parts],
-        title,
-    )
-    figure.savefig(path.with_suffix(".png"), dpi=100)
-    print(f"  {path.with_suffix('.png')}")
+    charts.save(profile.chart(), path.with_suffix(".png"))
 
 
 def _loop(options: argparse.Namespace) -> None:

@@ -11,35 +11,29 @@ from matplotlib.figure import Figure
 
 def bars(path: Path, rows: Mapping[str, Mapping[str, float]], title: str) -> None:
     """Draw medians as bars, with the spread from 10 % to 90 %."""
-    figure = Figure(figsize=(7, 0.9 + 0.34 * len(rows)), layout="constrained")
-    axes = figure.subplots()
-    names = list(rows)
-    medians = [rows[name]["median_ms"] for name in names]
-    below = [max(0.0, rows[name]["median_ms"] - rows[name]["from_ms"]) for name in names]
-    above = [max(0.0, rows[name]["to_ms"] - rows[name]["median_ms"]) for name in names]
-    colors = ["C0" if name.startswith("xpdl") else "0.65" for name in names]
-    axes.barh(names, medians, xerr=[below, above], color=colors, ecolor="0.3", capsize=3)
-    axes.invert_yaxis()
-    axes.set(xlabel="ms (bar: median, line: 10 % to 90 %)")
-    axes.set_title(title, fontsize="medium")
-    axes.grid(axis="x", alpha=0.3)
-    _save(figure, path)
+    medians = {name: row["median_ms"] for name, row in rows.items()}
+    below = [max(0.0, row["median_ms"] - row["from_ms"]) for row in rows.values()]
+    above = [max(0.0, row["to_ms"] - row["median_ms"]) for row in rows.values()]
+    label = "ms (bar: median, line: 10 % to 90 %)"
+    _bars(path, medians, title, label, xerr=[below, above], ecolor="0.3", capsize=3)
 
 
 def memory(path: Path, rows: Mapping[str, Mapping[str, float]], title: str) -> None:
     """Draw the memory over the data."""
-    figure = Figure(figsize=(7, 0.9 + 0.34 * len(rows)), layout="constrained")
+    _bars(path, {name: row["over_data_mib"] for name, row in rows.items()}, title, "MiB")
+
+
+def _bars(path: Path, values: Mapping[str, float], title: str, label: str, **options: Any) -> None:
+    """Draw a bar a program, ours in colour."""
+    figure = Figure(figsize=(7, 0.9 + 0.34 * len(values)), layout="constrained")
     axes = figure.subplots()
-    axes.barh(
-        list(rows),
-        [row["over_data_mib"] for row in rows.values()],
-        color=["C0" if name.startswith("xpdl") else "0.65" for name in rows],
-    )
+    colors = ["C0" if name.startswith("xpdl") else "0.65" for name in values]
+    axes.barh(list(values), list(values.values()), color=colors, **options)
     axes.invert_yaxis()
-    axes.set(xlabel="MiB")
+    axes.set(xlabel=label)
     axes.set_title(title, fontsize="medium")
     axes.grid(axis="x", alpha=0.3)
-    _save(figure, path)
+    save(figure, path)
 
 
 def curves(path: Path, results: Mapping[str, Mapping[str, Any]], title: str) -> None:
@@ -56,10 +50,11 @@ def curves(path: Path, results: Mapping[str, Mapping[str, Any]], title: str) -> 
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
     figure.suptitle(title, fontsize="medium")
-    _save(figure, path)
+    save(figure, path)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
+    """Write a picture, and say where."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=100)
     print(f"  {path}")

@@ -22,7 +22,8 @@ from xpdl.optimizers import Adam
 Factory = Callable[..., Network]
 
 
-def _batch(network: Network, count: int) -> tuple[Any, Any]:
+def batch(network: Network, count: int) -> tuple[Any, Any]:
+    """Return `count` random examples and labels for a network, on the host."""
     rng = np.random.default_rng(0)
     x = rng.random((count, *network.input_shape), dtype=np.float32)
     return x, rng.integers(0, network.output_shape[0], count)
@@ -31,7 +32,7 @@ def _batch(network: Network, count: int) -> tuple[Any, Any]:
 def xpdl_step(factory: Factory, batch_size: int, backend: str, dtype: str = "float32") -> Run:
     with xpdl.use_backend(backend) as active:
         network, optimizer = factory(dtype=dtype), Adam()
-        x, t = map(active.asarray, _batch(network, batch_size))
+        x, t = map(active.asarray, batch(network, batch_size))
 
     def step() -> None:
         with xpdl.use_backend(active):
@@ -47,7 +48,7 @@ def xpdl_inference(
 ) -> Run:
     with xpdl.use_backend(backend) as active:
         network = factory(dtype=dtype)
-        x = active.asarray(_batch(network, count)[0])
+        x = active.asarray(batch(network, count)[0])
 
     def predict() -> None:
         with xpdl.use_backend(active):
@@ -63,7 +64,7 @@ def torch_step(factory: Factory, batch_size: int, channels_last: bool = False) -
     network = factory()
     model = torch_twin(network)
     optimizer, loss = torch.optim.Adam(model.parameters()), torch.nn.CrossEntropyLoss()
-    x, t = map(torch.from_numpy, _batch(network, batch_size))
+    x, t = map(torch.from_numpy, batch(network, batch_size))
     if channels_last:
         model, x = _channels_last(model, x)
 
@@ -82,7 +83,7 @@ def torch_inference(
 
     network = factory()
     model = torch_twin(network).eval()
-    x = torch.from_numpy(_batch(network, count)[0])
+    x = torch.from_numpy(batch(network, count)[0])
     if channels_last:
         model, x = _channels_last(model, x)
 
@@ -126,7 +127,7 @@ def torch_layers(factory: Factory, batch_size: int, rounds: int) -> dict[str, tu
     import torch
 
     network = factory()
-    model, x = torch_twin(network), torch.from_numpy(_batch(network, batch_size)[0])
+    model, x = torch_twin(network), torch.from_numpy(batch(network, batch_size)[0])
     if len(network.input_shape) == 3:
         model, x = _channels_last(model, x)
     modules = [m for m in model if not isinstance(m, torch.nn.Flatten)]

@@ -23,7 +23,6 @@ from xpdl.functions import softmax
 from xpdl.models import MODELS, make_model
 from xpdl.optimizers import BY_NAME as OPTIMIZERS
 from xpdl.optimizers import Adam
-from xpdl.plots import layer_times
 from xpdl.precision import PRECISIONS, get_precision
 from xpdl.schedules import BY_NAME as SCHEDULES
 from xpdl.storage import load_with_notes
@@ -317,22 +316,13 @@ def _profile(options: argparse.Namespace) -> int:
     profile = profile_step(
         network, backend.asarray(x), backend.asarray(t), Adam(), rounds=options.rounds
     )
-    title = (
-        f"{profile.network}: one training step, batch {profile.batch_size}, {profile.dtype} on "
-        f"{profile.backend}"
-    )
-    print(f"{title}; medians of {profile.rounds}")
+    print(f"{profile.title}; medians of {profile.rounds}")
     print(profile.table())
     providers = backend.providers(network.precision.compute)
     used = {providers[name] for name in ("convolution", "matmul", "max_pooling", "relu", "adam")}
     print(f"computed by: {', '.join(sorted(used))} (see xpdl info --backend {backend.name})")
     if options.chart is not None:
-        figure = layer_times(
-            [part.name for part in profile.parts],
-            [part.forward for part in profile.parts],
-            [part.backward for part in profile.parts],
-            title,
-        )
+        figure = profile.chart()
         with replacing(Path(options.chart)) as beside:
             figure.savefig(beside, format="png", dpi=110)
         print(options.chart)

@@ -336,14 +336,15 @@ def test_many_callers_at_once(monkeypatch, workers, two_blas_threads):
 FORK = """
 import os, signal, sys, threading
 import numpy as np
-from xpdl.backends import get_backend, numpy_convolution
+from xpdl.backends import get_backend
+from xpdl.backends.threads import workers
 
 backend = get_backend("numpy")
 x = np.random.default_rng(0).random((6, 2, 5, 5), np.float32)
 W = np.ones((3, 2, 3, 3), np.float32)
 before = backend.convolution(x, W, None, (1, 1), (1, 1))
 together = threading.Barrier(3)
-numpy_convolution.workers.each(range(3), lambda task: together.wait(10))  # all threads are there
+workers.each(range(3), lambda task: together.wait(10))  # all threads are there
 child = os.fork()
 if child == 0:
     signal.alarm(20)  # a pool whose threads are gone would wait for ever

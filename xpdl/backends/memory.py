@@ -54,7 +54,7 @@ class Pool:
                 if sys.getrefcount(piece) == _UNUSED:
                     break
             else:
-                self._give_back()
+                self._give_back(PATIENCE)
                 piece = np.empty(size + _LINE, np.uint8)
                 pieces.append(piece)
             return np.ndarray(shape, dtype, piece, -piece.ctypes.data % _LINE)
@@ -73,11 +73,10 @@ class Pool:
     def release(self) -> None:
         """Give back all memory that no array holds."""
         with self._lock:
-            self._give_back(patience=0)
+            self._give_back(0)
 
-    def _give_back(self, patience: int | None = None) -> None:
-        """Let go of what has not been asked for in a while."""
-        patience = PATIENCE if patience is None else patience
+    def _give_back(self, patience: int) -> None:
+        """Let go of what has not been asked for during so many requests."""
         for size in [s for s, at in self._asked.items() if self._requests - at >= patience]:
             pieces = self._pieces[size]
             pieces[:] = [piece for piece in pieces if sys.getrefcount(piece) != _UNUSED]

@@ -16,8 +16,7 @@ import numpy as np
 from xpdl.backends.base import Array, Pair, Shape, output_size
 from xpdl.backends.memory import pool
 from xpdl.backends.numpy_backend import NumpyBackend
-from xpdl.backends.numpy_convolution import workers
-from xpdl.backends.threads import thread_count
+from xpdl.backends.threads import thread_count, workers
 from xpdl.errors import BackendUnavailableError
 
 try:

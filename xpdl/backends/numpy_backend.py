@@ -15,7 +15,7 @@ import numpy as np
 from xpdl.backends import numpy_convolution
 from xpdl.backends.base import Array, Backend, Pair, Shape, accumulation_dtype, output_size
 from xpdl.backends.memory import pool
-from xpdl.backends.numpy_convolution import single_threaded_blas, workers
+from xpdl.backends.threads import single_threaded_blas, workers
 
 # Element by element, threads take parts of this size: small enough for a core's own cache.
 PART_BYTES = 512 * 1024
@@ -149,13 +149,13 @@ class NumpyBackend(Backend):
         return dx.transpose(0, 3, 1, 2)
 
     def relu(self, x: Array) -> Array:
+        if x.nbytes < PART_BYTES:
+            return super().relu(x)
         y = pool.empty_like(x)
 
         def work(part: slice) -> None:
             np.maximum(x[part], 0, out=y[part])
 
-        if x.nbytes < PART_BYTES:
-            return super().relu(x)
         workers.each(_parts(len(x), x.nbytes), work)
         return y
 
@@ -176,9 +176,9 @@ def _channels_last(x: Array) -> Array:
     return x.transpose(0, 2, 3, 1)
 
 
-def _parts(count: int, size: int, each: int = 0) -> list[slice]:
+def _parts(count: int, size: int) -> list[slice]:
     """Cut range(count), of `size` bytes in all, into parts of about `PART_BYTES`."""
-    step = max(1, count * (each or PART_BYTES) // max(1, size))
+    step = max(1, count * PART_BYTES // max(1, size))
     return [slice(i, min(i + step, count)) for i in range(0, count, step)]
 
 

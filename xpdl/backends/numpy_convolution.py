@@ -17,7 +17,7 @@ import numpy as np
 
 from xpdl.backends.base import Array, Pair, output_size
 from xpdl.backends.memory import pool, scratch
-from xpdl.backends.threads import SingleThreadedBlas, Workers
+from xpdl.backends.threads import single_threaded_blas, workers
 
 # A block's windows: few enough to stay in a core's caches, many enough that its products take
 # long beside the Python between them, during which no other thread's Python runs.
@@ -31,9 +31,6 @@ SUMS_BYTES = 32 * 1024 * 1024
 
 Block: TypeAlias = tuple[slice, slice]
 """Some whole images and all their rows of windows; or one image and some of its rows."""
-
-workers = Workers()
-single_threaded_blas = SingleThreadedBlas()
 
 
 class Columns:

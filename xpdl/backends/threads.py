@@ -258,3 +258,7 @@ class Workers:
         finally:
             self._own.inside = False
         return job.wait()
+
+
+workers = Workers()
+single_threaded_blas = SingleThreadedBlas()

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,10 @@ from xpdl.backends import Array, Backend, Shape
 from xpdl.layers import Affine, Convolution, Layer
 from xpdl.network import Network
 from xpdl.optimizers import Optimizer
+from xpdl.plots import layer_times
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,23 @@ class Profile:
     step: float
     peak_gflops: float
     peak_gigabytes: float
+
+    @property
+    def title(self) -> str:
+        """What was measured, in a line."""
+        return (
+            f"{self.network}: one training step, batch {self.batch_size}, {self.dtype} on "
+            f"{self.backend}"
+        )
+
+    def chart(self) -> Figure:
+        """Return the profile as a chart; see `xpdl.plots.layer_times`."""
+        return layer_times(
+            [part.name for part in self.parts],
+            [part.forward for part in self.parts],
+            [part.backward for part in self.parts],
+            self.title,
+        )
 
     def table(self) -> str:
         """Return the profile as text, a line a part."""
