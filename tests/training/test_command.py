@@ -398,3 +398,23 @@ def test_one_epoch_of_the_default_reaches_98_percent(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "run" / "history.json").read_text())["test_accuracy"] >= 0.98
+
+
+def test_profile_shows_every_layer_and_draws_a_chart(small_mnist: Path, capsys: Any) -> None:
+    arguments = ["profile", "--model", "simpleconvnet", "--rounds", "1", "--batch-size", "4"]
+    assert main([*arguments, "--chart", "layers.png"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    lines = out.splitlines()
+    assert lines[0].startswith("SimpleConvNet: one training step, batch 4, ")
+    assert [line.split()[0] for line in lines[3:6]] == ["conv1", "relu1", "pool1"]
+    assert lines[-1] == "layers.png"
+    assert np.asarray(Image.open("layers.png").convert("L")).std() > 5
+
+
+def test_profile_answers_bad_input_in_one_line(small_mnist: Path, capsys: Any) -> None:
+    assert main(["profile", "--model", "LargeNet"]) == 2
+    assert capsys.readouterr().err.startswith("xpdl profile: unknown model 'LargeNet'")
+    arguments = ["profile", "--model", "simpleconvnet", "--rounds", "1", "--batch-size", "4"]
+    assert main([*arguments, "--chart", "nowhere/layers.png"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
