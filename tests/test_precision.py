@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from xpdl import Network
+from xpdl.backends import get_backend
 from xpdl.errors import DivergenceError, UnknownNameError
 from xpdl.layers import Affine
 from xpdl.precision import PRECISIONS, LossScale, Precision, get_precision
@@ -99,62 +100,87 @@ def test_types_in_a_network(backend, rng, name):
 # ---- loss scale --------------------------------------------------------------------------------
 
 
-def test_it_doubles_after_enough_good_steps():
-    scale = LossScale(8.0, patience=3)
+def told(backend, finite):
+    return backend.xp.full((), finite, dtype=bool)
+
+
+def test_it_doubles_after_enough_good_steps(backend):
+    scale = LossScale(backend, 8.0, patience=3)
     seen = []
     for _ in range(7):
-        scale.update(True)
-        seen.append(scale.value)
+        scale.update(told(backend, True))
+        seen.append(scale.read()["value"])
     assert seen == [8, 8, 16, 16, 16, 32, 32]
-    assert scale.skipped == 0
+    assert scale.read()["skipped"] == 0
 
 
-def test_it_halves_and_skips_a_bad_step():
-    scale = LossScale(8.0, patience=3)
+def test_it_halves_and_skips_a_bad_step(backend):
+    scale = LossScale(backend, 8.0, patience=3)
     for finite in (True, True, False, True, True):
-        scale.update(finite)
-    assert scale.value == 4  # the two good steps before count no more
-    scale.update(True)
-    assert scale.value == 8
-    scale.update(False)
-    scale.update(False)
-    assert scale.value == 2
-    assert scale.skipped == 3
+        scale.update(told(backend, finite))
+    assert scale.read()["value"] == 4  # the two good steps before count no more
+    scale.update(told(backend, True))
+    assert scale.read()["value"] == 8
+    scale.update(told(backend, False))
+    scale.update(told(backend, False))
+    assert scale.read() == {"value": 2, "good_steps": 0, "bad_steps": 2, "skipped": 3}
 
 
-def test_it_has_a_ceiling():
-    scale = LossScale(patience=1)
-    assert scale.value == 2**15
+def test_it_has_a_ceiling(backend):
+    scale = LossScale(backend, patience=1)
+    assert scale.read()["value"] == 2**15
     for _ in range(100):
-        scale.update(True)
-    assert scale.value == 2**24
+        scale.update(told(backend, True))
+    assert scale.read()["value"] == 2**24
 
 
 def test_its_patience_by_default():
-    scale = LossScale()
+    scale = LossScale(get_backend("numpy"))
     for _ in range(999):
-        scale.update(True)
-    assert scale.value == 2**15
-    scale.update(True)
-    assert scale.value == 2**16
+        scale.update(np.True_)
+    assert scale.read()["value"] == 2**15
+    scale.update(np.True_)
+    assert scale.read()["value"] == 2**16
 
 
-def test_it_gives_up_after_fifty_bad_steps_in_a_row():
-    scale = LossScale()
+def test_it_gives_up_after_fifty_bad_steps_in_a_row(backend):
+    scale = LossScale(backend)
     for _ in range(49):
-        scale.update(False)
-    assert 0 < scale.value < 1  # a floor of 1 could skip every step for ever
-    with pytest.raises(DivergenceError, match=r"50 steps in a row.*float32"):
-        scale.update(False)
+        scale.update(told(backend, False))
+    assert 0 < scale.read()["value"] < 1  # a floor of 1 could skip every step for ever
+    scale.update(told(backend, False))
+    with pytest.raises(DivergenceError, match=r"50 steps in a row.*learning rate.*float32"):
+        scale.read()
 
 
-def test_a_good_step_starts_the_count_again():
-    scale = LossScale()
+def test_a_good_step_starts_the_count_again(backend):
+    scale = LossScale(backend)
     for _ in range(3):
         for _ in range(49):
-            scale.update(False)
-        scale.update(True)
-    assert scale.skipped == 147
+            scale.update(told(backend, False))
+        scale.update(told(backend, True))
+    assert scale.read()["skipped"] == 147
+
+
+def test_it_goes_on_from_what_was_read(backend):
+    scale, other = LossScale(backend, 8.0), LossScale(backend)
+    for finite in (True, False, True):
+        scale.update(told(backend, finite))
+    other.restore(scale.read())
+    assert other.read() == scale.read()
+
+
+@pytest.mark.parametrize("bad", [None, np.nan, np.inf, -np.inf])
+def test_unscaling_sees_what_is_not_finite(backend, bad):
+    g = np.arange(1000, dtype=np.float32)
+    if bad is not None:
+        g[777] = bad
+    there, scale = backend.asarray(g.copy()), LossScale(backend, 8.0)
+    go = scale.unscale(there)
+    assert go.shape == ()
+    assert go.dtype == bool
+    assert backend.item(go) is (bad is None)
+    np.testing.assert_array_equal(backend.to_numpy(there), g / 8)
 
 
 @pytest.mark.parametrize("scale", [1.0, 1024.0])
@@ -171,14 +197,24 @@ def test_a_scale_multiplies_the_gradients_and_not_the_loss(backend, rng, scale):
 
 
 def test_a_scale_saves_small_half_precision_gradients(backend):
-    """dL/dW is about 1e-8 here, which float16 has no number for."""
-    x = backend.asarray(np.full((2, 5), 1e-4, dtype=np.float32))
-    t = backend.asarray(np.array([[0.5002, 0.4998], [0.5002, 0.4998]], dtype=np.float32))
+    """The loss's gradient by the scores is about 1.5e-8 here, for which float16 has no number."""
+    gap = 2.0**-25  # float32 has it, next to 0.5
+    x = backend.asarray(np.ones((2, 5), dtype=np.float32))
+    t = backend.asarray(np.array([[0.5 + 2 * gap, 0.5 - 2 * gap]] * 2, dtype=np.float32))
     network = Network([Affine(2, weight_init=0.0)], (5,), dtype="float16")
     network.forward_backward(x, t)
     lost = backend.to_numpy(network.grads["affine1.W"])
     network.forward_backward(x, t, 2.0**15)
     kept = backend.to_numpy(network.grads["affine1.W"]) / 2**15
     np.testing.assert_array_equal(lost, 0)
-    expected = np.tile([-0.0002 * 1e-4, 0.0002 * 1e-4], (5, 1))
-    np.testing.assert_allclose(kept, expected, rtol=0.05)
+    np.testing.assert_allclose(kept, np.tile([-2 * gap, 2 * gap], (5, 1)), rtol=0.05)
+
+
+def test_gradients_of_parameters_are_summed_beyond_what_half_precision_holds(backend):
+    x = backend.asarray(np.full((4096, 1), 8.0, dtype=np.float16))
+    layer = Affine(1, weight_init=0.0)
+    network = Network([layer], (1,), dtype="float16")
+    layer.forward(x, train=True)
+    layer.backward(backend.asarray(np.full((4096, 1), 4.0, dtype=np.float16)))
+    assert backend.item(network.grads["affine1.W"]) == 4096 * 32  # 131,072
+    assert backend.item(network.grads["affine1.b"]) == 4096 * 4

@@ -71,6 +71,14 @@ class DeviceRuleError(BackendError, TypeError):
     """The strict backend saw something that would fail, stall or go wrong on a GPU."""
 
 
+class CaptureError(BackendError):
+    """A step of training cannot be captured as a CUDA graph; it still runs as it stands."""
+
+
+class DeviceMemoryError(BackendError, MemoryError):
+    """A device or the machine has too little memory; the message says what would fit."""
+
+
 class DataError(XpdlError):
     """A data set cannot be had, or is not what it should be."""
 

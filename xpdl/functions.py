@@ -43,10 +43,7 @@ def log_softmax(x: Array) -> Array:
 
     log y_k = x_k - m - log sum_i exp(x_i - m), m = max x, which cannot overflow.
     """
-    xp = array_module(x)
-    z = x.astype(accumulation_dtype(x.dtype), copy=False)
-    z = z - z.max(axis=-1, keepdims=True)
-    return z - xp.log(xp.exp(z).sum(axis=-1, keepdims=True))
+    return backend_of(x).log_softmax(x)
 
 
 def softmax(x: Array) -> Array:
@@ -99,35 +96,13 @@ def cross_entropy_error(y: Array, t: Array) -> Array:
     y = y.astype(accumulation_dtype(y.dtype), copy=False).reshape(-1, y.shape[-1])
     t = t.reshape(y.shape) if t.size == y.size else t.reshape(-1)
     check_targets(t, y.shape)
-    return mean_cross_entropy(array_module(y).log(y + 1e-7), t)
-
-
-def mean_cross_entropy(log_y: Array, t: Array) -> Array:
-    """Return -sum_k t_k log y_k, averaged over the batch, from log y (N, K).
-
-    A class number that does not exist gives NaN, on every device, rather than another class's
-    number.
-    """
-    xp = array_module(log_y, t)
-    targets = as_distribution(t, log_y)
-    losses = -(targets * xp.where(targets != 0, log_y, 0)).sum(axis=1)
-    if t.ndim == 1:
-        known = (t >= 0) & (t < log_y.shape[1])
-        losses = xp.where(known, losses, float("nan"))
-    return losses.sum() / len(log_y)
+    backend = backend_of(y, t)
+    return backend.mean_cross_entropy(backend.xp.log(y + 1e-7), t)
 
 
 def one_hot(t: Array, classes: int, dtype: Any = "float32") -> Array:
     """Return (N, classes): 1 in the column of the class number t (N,), 0 in the others."""
-    hits = t[:, None] == array_module(t).arange(classes)
-    return hits.astype(dtype)
-
-
-def as_distribution(t: Array, y: Array) -> Array:
-    """Return targets, class numbers (N,) or one-hot (N, K), as (N, K) in the type of y (N, K)."""
-    if t.ndim == 1:
-        return one_hot(t, y.shape[1], y.dtype)
-    return t.astype(y.dtype, copy=False)
+    return backend_of(t).distribution(t, classes, dtype)
 
 
 def check_targets(t: Array, scores_shape: tuple[int, ...]) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from xpdl import files, functions
 from xpdl.arguments import check_finite, number, whole_number
-from xpdl.backends import Array, Backend, Shape, backend_of, get_backend
+from xpdl.backends import Array, Backend, Number, Shape, backend_of, get_backend
 from xpdl.errors import ArgumentError, BackendMismatchError, DTypeError, ShapeError
 from xpdl.layers import Layer, Loss, Sequential, SoftmaxWithLoss, layer_from_config
 from xpdl.parameters import ArrayDict, Layout, Parameters
@@ -180,16 +180,21 @@ class Network:
         self.forward_backward(x, t)
         return self.grads
 
-    def forward_backward(self, x: Array, t: Array, scale: float = 1.0) -> tuple[Array, Array]:
+    def forward_backward(
+        self, x: Array, t: Array, scale: Number = 1.0, *, refresh: bool = True
+    ) -> tuple[Array, Array]:
         """Fill `grads`, and return the training loss, (), and the scores (N, classes) behind it.
 
         Parameters
         ----------
-        scale : float
+        scale : float or array ()
             A factor on the gradients, for half precision; the loss returned is without it.
+        refresh : bool
+            Whether the copy of the parameters in the compute type may be out of date. An
+            optimizer's update keeps it; a caller who has changed `params` by hand must leave this.
         """
         x, t = self._input(x), self._target(t, len(x))
-        scores = self._forward(x, train=True)
+        scores = self._forward(x, train=True, refresh=refresh)
         loss = self._total_loss(scores, t)
         self.body.backward(self.loss_layer.backward(scale))
         if self.weight_decay and "weights" in self.grads.blocks:
@@ -205,8 +210,9 @@ class Network:
         hits = count_hits(self._scores(x, batch_size), t)
         return self.backend.item(hits) / len(x)
 
-    def _forward(self, x: Array, train: bool) -> Array:
-        self.parameters.refresh()
+    def _forward(self, x: Array, train: bool, refresh: bool = True) -> Array:
+        if refresh:
+            self.parameters.refresh()
         return self.body.forward(x.astype(self.precision.compute, copy=False), train)
 
     def _scores(self, x: Array, batch_size: int) -> Array:

@@ -7,11 +7,12 @@ it runs over every parameter at every step; here are the rule's settings and its
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar, TypeAlias
 
 from xpdl.arguments import number
-from xpdl.backends import Array, Backend, accumulation_dtype, backend_of
+from xpdl.backends import Array, Backend, Number, accumulation_dtype, backend_of
 from xpdl.errors import ArgumentError, ModelFileError, ShapeError, UnknownNameError
 
 Arrays: TypeAlias = Mapping[str, Array]
@@ -30,9 +31,12 @@ class Blocks(Mapping[str, Array]):
         Which of them hold weights, as opposed to biases and parameters of normalisation.
     decayed : set of str
         The names of the weights themselves.
+    copy : Blocks, optional
+        The same arrays in the type that layers compute in, which an update writes in its pass.
     """
 
     blocks: dict[str, Array]
+    copy: Blocks | None = None  # the same numbers in another type, to be kept up to date
     decayed_blocks: frozenset[str]
     decayed: frozenset[str]
 
@@ -59,7 +63,7 @@ class Optimizer:
     Attributes
     ----------
     iteration : int
-        How many updates were made.
+        How many updates were made; within `time_kept_on`, an array () that counts on the device.
     state : dict of str to dict of str to array
         What the rule remembers of each parameter: slot, then the parameter's name.
     """
@@ -78,12 +82,53 @@ class Optimizer:
         self.weight_decay = number("weight_decay", weight_decay)
         self.decay_all = decay_all
         self.clip_norm = None if clip_norm is None else number("clip_norm", clip_norm, above=0)
-        self.iteration = 0
+        self.iteration: Number = 0
         self.state: dict[str, Arrays] = {}
         self._restored: dict[str, dict[str, Any]] | None = None
 
-    def update(self, params: Arrays, grads: Arrays) -> None:
+    @property
+    def learning_rate(self) -> Number:
+        """How far to go, per unit of gradient; within `time_kept_on`, an array ()."""
+        return self._rate
+
+    @learning_rate.setter
+    def learning_rate(self, value: float) -> None:
+        if isinstance(self.__dict__.get("_rate"), int | float | None):
+            self._rate: Number = value
+        else:  # in its place, where a captured step looks for it
+            self._rate[...] = value  # type: ignore[index]
+
+    @contextmanager
+    def time_kept_on(self, backend: Backend, dtype: Any) -> Iterator[None]:
+        """Keep the learning rate and the count of updates on the device as long as a block runs.
+
+        So a step can be left out (`go` of `update`), or captured and replayed, without the host's
+        having to know.
+        """
+        self._rate = backend.asarray(self.host_learning_rate(), dtype)
+        self.iteration = backend.asarray(float(self._host_iteration()), dtype)
+        try:
+            yield
+        finally:
+            self._rate, self.iteration = self.host_learning_rate(), self._host_iteration()
+
+    def host_learning_rate(self) -> float:
+        """Return the learning rate as a number; where it is on the device, this waits for it."""
+        rate = self._rate
+        return rate if isinstance(rate, int | float) else backend_of(rate).item(rate)
+
+    def _host_iteration(self) -> int:
+        count = self.iteration
+        return count if isinstance(count, int) else round(backend_of(count).item(count))
+
+    def update(self, params: Arrays, grads: Arrays, *, go: Array | None = None) -> None:
         """Change `params` in place by one step along `grads`; both by the same names.
+
+        Parameters
+        ----------
+        go : array, (), bool, optional
+            On the device: where it is false nothing changes and nothing is counted. For use within
+            `time_kept_on`.
 
         Raises
         ------
@@ -105,20 +150,29 @@ class Optimizer:
         backend = backend_of(*(a for d in (values, gradients, *memory) for a in d.values()))
         gradients = self._clipped(backend, gradients)
         decayed = self._decayed(values, params)
-        self.iteration += 1
+        self.iteration += 1 if go is None else go  # in its place, where it is an array
+        copies = pieces(params.copy) if isinstance(params, Blocks) and params.copy else {}
         for name, p in values.items():
             decay = self.weight_decay if name in decayed else 0.0
-            self._step(backend, p, gradients[name], [slot[name] for slot in memory], decay)
+            wanted = {"go": go, "copy": copies.get(name)}
+            aside = {key: array for key, array in wanted.items() if array is not None}
+            self._step(backend, p, gradients[name], [slot[name] for slot in memory], decay, aside)
 
     def _step(
-        self, backend: Backend, p: Array, g: Array, memory: list[Array], decay: float
+        self,
+        backend: Backend,
+        p: Array,
+        g: Array,
+        memory: list[Array],
+        decay: float,
+        aside: dict[str, Array],
     ) -> None:
         if decay:
             g = g + decay * p
-        self.rule(backend, p, g, *memory)
+        self.rule(backend, p, g, *memory, **aside)
 
-    def rule(self, backend: Backend, p: Array, g: Array, *memory: Array) -> None:
-        """Change p, and the arrays of memory (one a slot), in place."""
+    def rule(self, backend: Backend, p: Array, g: Array, *memory: Array, **aside: Array) -> None:
+        """Change p, and the arrays of memory (one a slot), in place; `aside` is for the backend."""
         raise NotImplementedError
 
     def _remember(self, params: Arrays) -> None:
@@ -164,7 +218,7 @@ class Optimizer:
 
     def settings(self) -> dict[str, Any]:
         """Return the rule's name and the numbers it was made with, but for the learning rate."""
-        changing = {"learning_rate", "iteration", "state", "_restored"}
+        changing = {"_rate", "iteration", "state", "_restored"}
         fixed = {name: value for name, value in vars(self).items() if name not in changing}
         return {"rule": type(self).__name__} | fixed
 
@@ -178,8 +232,8 @@ class Optimizer:
             state = {slot: dict(arrays) for slot, arrays in self._restored.items()}
         return {
             "rule": type(self).__name__,
-            "iteration": self.iteration,
-            "learning_rate": self.learning_rate,
+            "iteration": self._host_iteration(),
+            "learning_rate": self.host_learning_rate(),
             "state": state,
         }
 
@@ -206,7 +260,7 @@ class Optimizer:
                 f"{type(self).__name__} wants {sorted(self.slots)}."
             )
         self.iteration = saved["iteration"]
-        self.learning_rate = number("learning_rate", saved["learning_rate"])
+        self._rate = number("learning_rate", saved["learning_rate"])
         self.state = {}
         self._restored = {slot: dict(arrays) for slot, arrays in saved["state"].items()} or None
 
@@ -217,8 +271,8 @@ class SGD(Optimizer):
     def __init__(self, learning_rate: float = 0.01, **options: Any) -> None:
         super().__init__(learning_rate, **options)
 
-    def rule(self, backend: Backend, p: Array, g: Array, *memory: Array) -> None:
-        backend.sgd(p, g, self.learning_rate)
+    def rule(self, backend: Backend, p: Array, g: Array, *memory: Array, **aside: Array) -> None:
+        backend.sgd(p, g, self.learning_rate, **aside)
 
 
 class Momentum(Optimizer):
@@ -230,17 +284,17 @@ class Momentum(Optimizer):
         super().__init__(learning_rate, **options)
         self.momentum = number("momentum", momentum, below=1)
 
-    def rule(self, backend: Backend, p: Array, g: Array, *memory: Array) -> None:
+    def rule(self, backend: Backend, p: Array, g: Array, *memory: Array, **aside: Array) -> None:
         (v,) = memory
-        backend.momentum(p, g, v, self.learning_rate, self.momentum)
+        backend.momentum(p, g, v, self.learning_rate, self.momentum, **aside)
 
 
 class Nesterov(Momentum):
     """Momentum that looks one step ahead; see `Backend.nesterov`."""
 
-    def rule(self, backend: Backend, p: Array, g: Array, *memory: Array) -> None:
+    def rule(self, backend: Backend, p: Array, g: Array, *memory: Array, **aside: Array) -> None:
         (v,) = memory
-        backend.nesterov(p, g, v, self.learning_rate, self.momentum)
+        backend.nesterov(p, g, v, self.learning_rate, self.momentum, **aside)
 
 
 class AdaGrad(Optimizer):
@@ -255,9 +309,9 @@ class AdaGrad(Optimizer):
         super().__init__(learning_rate, **options)
         self.epsilon = number("epsilon", epsilon, above=0)
 
-    def rule(self, backend: Backend, p: Array, g: Array, *memory: Array) -> None:
+    def rule(self, backend: Backend, p: Array, g: Array, *memory: Array, **aside: Array) -> None:
         (h,) = memory
-        backend.adagrad(p, g, h, self.learning_rate, self.epsilon)
+        backend.adagrad(p, g, h, self.learning_rate, self.epsilon, **aside)
 
 
 class RMSProp(Optimizer):
@@ -276,9 +330,9 @@ class RMSProp(Optimizer):
         self.decay_rate = number("decay_rate", decay_rate, below=1)
         self.epsilon = number("epsilon", epsilon, above=0)
 
-    def rule(self, backend: Backend, p: Array, g: Array, *memory: Array) -> None:
+    def rule(self, backend: Backend, p: Array, g: Array, *memory: Array, **aside: Array) -> None:
         (h,) = memory
-        backend.rmsprop(p, g, h, self.learning_rate, self.decay_rate, self.epsilon)
+        backend.rmsprop(p, g, h, self.learning_rate, self.decay_rate, self.epsilon, **aside)
 
 
 class Adam(Optimizer):
@@ -299,11 +353,10 @@ class Adam(Optimizer):
         self.beta2 = number("beta2", beta2, below=1)
         self.epsilon = number("epsilon", epsilon, above=0)
 
-    def rule(self, backend: Backend, p: Array, g: Array, *memory: Array) -> None:
+    def rule(self, backend: Backend, p: Array, g: Array, *memory: Array, **aside: Array) -> None:
         m, v = memory
-        backend.adam(
-            p, g, m, v, self.learning_rate, self.beta1, self.beta2, self.epsilon, self.iteration
-        )
+        numbers = (self.learning_rate, self.beta1, self.beta2, self.epsilon, self.iteration)
+        backend.adam(p, g, m, v, *numbers, **aside)
 
 
 class AdamW(Adam):
@@ -318,11 +371,18 @@ class AdamW(Adam):
         super().__init__(learning_rate, weight_decay=weight_decay, **options)
 
     def _step(
-        self, backend: Backend, p: Array, g: Array, memory: list[Array], decay: float
+        self,
+        backend: Backend,
+        p: Array,
+        g: Array,
+        memory: list[Array],
+        decay: float,
+        aside: dict[str, Array],
     ) -> None:
         if decay:
-            p *= 1 - self.learning_rate * decay
-        self.rule(backend, p, g, *memory)
+            shrunk, go = 1 - self.learning_rate * decay, aside.get("go")
+            p *= shrunk if go is None else backend.xp.where(go, shrunk, 1)
+        self.rule(backend, p, g, *memory, **aside)
 
 
 BY_NAME: dict[str, type[Optimizer]] = {

@@ -112,6 +112,8 @@ class Parameters:
         self.values = zeros(precision.parameters)
         self.gradients = zeros(precision.accumulate)
         self.compute = zeros(precision.compute) if precision.mixed else self.values
+        if precision.mixed:
+            self.values.copy = self.compute
 
     @property
     def nbytes(self) -> int:
@@ -122,4 +124,5 @@ class Parameters:
     def refresh(self) -> None:
         """Bring the copy that layers use up to date with the values."""
         if self.compute is not self.values:
-            self.compute.buffer[...] = self.values.buffer.astype(self.compute.buffer.dtype)
+            xp = backend_of(self.values.buffer).xp
+            xp.copyto(self.compute.buffer, self.values.buffer, casting="same_kind")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from xpdl.backends import Array, Backend
 from xpdl.errors import DivergenceError, UnknownNameError
 
 
@@ -75,43 +77,60 @@ class LossScale:
     """A factor on the loss that keeps small half-precision gradients from vanishing.
 
     It doubles after `patience` good steps and halves after one whose gradients are not finite,
-    which is skipped. Micikevicius et al. 2018 (arXiv:1710.03740).
+    which is skipped. It lives on the device with the gradients, so that no step waits for the
+    host. Micikevicius et al. 2018 (arXiv:1710.03740); see `Backend.adjust_loss_scale`.
 
     Parameters
     ----------
+    backend : Backend
+        Where the gradients are.
     value : float
         The factor to begin with.
     patience : int
         How many good steps in a row before it doubles.
     """
 
-    def __init__(self, value: float = 2.0**15, patience: int = 1000) -> None:
-        self.value = value
-        self.patience = patience
-        self.good_steps = 0
-        self.bad_steps = 0
-        self.skipped = 0
+    growth, largest = 2.0, 2.0**24
+    _names = ("value", "good_steps", "bad_steps", "skipped")
+    most_bad_steps = 50  # in a row: no factor will help then
 
-    def update(self, finite: bool) -> None:
-        """Adapt to whether a step's gradients were finite.
+    def __init__(self, backend: Backend, value: float = 2.0**15, patience: int = 1000) -> None:
+        self.patience = patience
+        self._backend = backend
+        self._state = backend.asarray([value, 0.0, 0.0, 0.0], "float32")
+
+    @property
+    def value(self) -> Array:
+        """The factor, (), on the device."""
+        return self._state[0]
+
+    def unscale(self, gradients: Array) -> Array:
+        """Take the factor out of `gradients`, in place; return whether they are finite, () bool."""
+        return self._backend.unscale(gradients, self.value)
+
+    def update(self, go: Array) -> None:
+        """Adapt to whether a step's gradients were finite."""
+        self._backend.adjust_loss_scale(self._state, go, self.patience, self.growth, self.largest)
+
+    def read(self) -> dict[str, float]:
+        """Return the factor and its counters, from the device.
 
         Raises
         ------
         DivergenceError
-            If 50 steps in a row were not: no factor will help then.
+            If too many steps in a row were skipped.
         """
-        if finite:
-            self.bad_steps = 0
-            self.good_steps += 1
-            if self.good_steps >= self.patience:
-                self.value, self.good_steps = min(self.value * 2, 2.0**24), 0
-            return
-        self.good_steps = 0
-        self.bad_steps += 1
-        self.skipped += 1
-        self.value /= 2
-        if self.bad_steps >= 50:
+        numbers = self._backend.to_numpy(self._state).tolist()
+        state = dict(zip(self._names, numbers, strict=True))
+        if state["bad_steps"] >= self.most_bad_steps:
             raise DivergenceError(
-                "the gradients were not finite for 50 steps in a row, whatever the loss scale; "
-                "train with a lower learning rate or in float32."
+                f"the gradients were not finite for {state['bad_steps']:.0f} steps in a row, "
+                f"whatever the loss scale (now {state['value']:g}), and none of them was made; "
+                "train with a lower learning rate, gradient clipping or in float32."
             )
+        return state
+
+    def restore(self, state: Mapping[str, float]) -> None:
+        """Go on from what `read` returned."""
+        numbers = [float(state[name]) for name in self._names]
+        self._state[...] = self._backend.asarray(numbers, "float32")

@@ -107,6 +107,11 @@ def assert_close(backend, actual, expected, dtype):
     )
 
 
+def sum_dtype(dtype):
+    """Return the type in which gradients of parameters come: sums are in float32 at least."""
+    return "float32" if dtype == "float16" else dtype
+
+
 def pixels(case):
     """Yield ((i, j), [(k, l, row, column), ...]): each window, and the pixels of x under it."""
     (fh, fw), (sh, sw), (ph, pw) = case.windows

@@ -31,18 +31,25 @@ def digits(n: int, seed: int) -> tuple[Any, Any]:
     x = 0.1 * rng.random((n, 1, 28, 28), dtype=np.float32)
     for image, label in zip(x, t, strict=True):
         image[0, 4:24, 4 + 2 * label : 6 + 2 * label] = 1
-    return x, t
+    return as_bytes(x) / np.float32(255), t  # what pixels of bytes can be
+
+
+def as_bytes(x: Any) -> Any:
+    return np.round(255 * x).astype(np.uint8)
+
+
+def load_small(normalize: bool = True, flatten: bool = True, one_hot_label: bool = False) -> Any:
+    shape = (-1, 784) if flatten else (-1, 1, 28, 28)
+    return tuple(
+        (xpdl.asarray((x if normalize else as_bytes(x)).reshape(shape)), xpdl.asarray(t))
+        for x, t in (digits(300, 0), digits(60, 1))
+    )
 
 
 @pytest.fixture
 def small_mnist(monkeypatch: Any, tmp_path: Path) -> Path:
-    def load(normalize: bool = True, flatten: bool = True, one_hot_label: bool = False) -> Any:
-        sets = digits(300, 0), digits(60, 1)
-        shape = (-1, 784) if flatten else (-1, 1, 28, 28)
-        return tuple((xpdl.asarray(x.reshape(shape)), xpdl.asarray(t)) for x, t in sets)
-
-    monkeypatch.setitem(run_module.LOADERS, "mnist", load)
-    monkeypatch.setitem(run_module.LOADERS, "fashion-mnist", load)
+    monkeypatch.setitem(run_module.LOADERS, "mnist", load_small)
+    monkeypatch.setitem(run_module.LOADERS, "fashion-mnist", load_small)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -144,7 +151,7 @@ def test_interrupted_and_resumed(
     assert main(["evaluate", "cut"]) == 0
     monkeypatch.undo()
     monkeypatch.chdir(small_mnist)
-    monkeypatch.setitem(run_module.LOADERS, "mnist", _loader())
+    monkeypatch.setitem(run_module.LOADERS, "mnist", load_small)
     assert main(["train", "--resume", "cut"]) == 0
     assert (
         Path("cut/model.safetensors").read_bytes() == Path("whole/model.safetensors").read_bytes()
@@ -202,15 +209,6 @@ def test_pictures_for_a_network_that_takes_none(small_mnist: Path, capsys: Any) 
     assert main(["predict", "strange", "a.png"]) == 0
     Network([Affine(10)], 784).save("stranger", {"class_names": 7})
     assert main(["predict", "stranger", "a.png"]) == 2
-
-
-def _loader() -> Any:
-    def load(normalize: bool = True, flatten: bool = True, one_hot_label: bool = False) -> Any:
-        sets = digits(300, 0), digits(60, 1)
-        shape = (-1, 784) if flatten else (-1, 1, 28, 28)
-        return tuple((xpdl.asarray(x.reshape(shape)), xpdl.asarray(t)) for x, t in sets)
-
-    return load
 
 
 def _interrupted_after(trainer: Any, epochs: int) -> Any:

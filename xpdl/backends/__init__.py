@@ -14,6 +14,7 @@ from typing import Any
 from xpdl.backends.base import (
     Array,
     Backend,
+    Number,
     Pair,
     RandomGenerator,
     Shape,
@@ -31,6 +32,7 @@ __all__ = [
     "BACKEND_NAMES",
     "Array",
     "Backend",
+    "Number",
     "Pair",
     "RandomGenerator",
     "Shape",
@@ -42,6 +44,9 @@ __all__ = [
     "output_size",
     "use_backend",
 ]
+
+CUPY_PROVIDERS = ("fused", "generic")
+"""Whose code computes on ``cupy``: kernels of our own, or the generic primitives."""
 
 BACKEND_NAMES = ("numpy", "numba", "cupy", "strict", "generic")
 
@@ -67,9 +72,7 @@ def _make(name: str) -> Backend:
     with _making:
         if name not in _made:
             if name == "cupy":
-                from xpdl.backends.cupy_backend import CupyBackend
-
-                _made[name] = CupyBackend()
+                _made[name] = _make_cupy()
             elif name == "strict":
                 from xpdl.backends.strict_backend import StrictBackend
 
@@ -85,6 +88,20 @@ def _make(name: str) -> Backend:
             else:
                 _made[name] = Backend()
         return _made[name]
+
+
+def _make_cupy() -> Backend:
+    """Return the CuPy backend with the provider that ``XPDL_PROVIDER`` names."""
+    provider = os.environ.get("XPDL_PROVIDER") or CUPY_PROVIDERS[0]
+    if provider not in CUPY_PROVIDERS:
+        raise UnknownNameError("provider in XPDL_PROVIDER,", provider, CUPY_PROVIDERS)
+    if provider == "generic":
+        from xpdl.backends.cupy_backend import CupyBackend
+
+        return CupyBackend()
+    from xpdl.backends.cupy_fused import FusedCupyBackend
+
+    return FusedCupyBackend()
 
 
 class BackendChoice:
@@ -212,7 +229,7 @@ def available_backends() -> dict[str, str]:
     def state(name: str) -> str:
         try:
             _make(name)
-        except BackendUnavailableError as error:
+        except (BackendUnavailableError, UnknownNameError) as error:
             return str(error)
         return "ready"
 

@@ -10,8 +10,10 @@ order will do. Sums of half-precision numbers are carried in float32.
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -24,6 +26,12 @@ Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 Pair: TypeAlias = tuple[int, int]
 Shape: TypeAlias = tuple[int, ...]
 
+Number: TypeAlias = float | Array
+"""A number of the host, or one that lives on the device as an array ()."""
+
+Step: TypeAlias = Callable[..., Any]
+"""A function of arrays that returns an array or a tuple of them."""
+
 
 PRIMITIVES = (
     "matmul",
@@ -34,9 +42,16 @@ PRIMITIVES = (
     "average_pooling",
     "average_pooling_backward",
     "sum",
+    "add_bias",
     "relu",
     "relu_backward",
-    "dropout_mask",
+    "softmax_with_loss",
+    "softmax_with_loss_backward",
+    "dropout",
+    "dropout_backward",
+    "gather",
+    "unscale",
+    "adjust_loss_scale",
     "sgd",
     "momentum",
     "nesterov",
@@ -63,6 +78,48 @@ def accumulation_dtype(dtype: Any) -> np.dtype[Any]:
     return np.promote_types(dtype, np.float32) if dtype.kind == "f" else np.dtype(np.float32)
 
 
+def skippable(rule: Callable[..., None]) -> Callable[..., None]:
+    """Give a rule (p, g, memory ..., numbers ...) the arguments `go` and `copy`.
+
+    Parameters
+    ----------
+    go : array, (), bool, optional
+        On the device: where it is false nothing changes. The host need not know.
+    copy : array, optional
+        Receives p as it is afterwards, in its own type.
+    """
+    parameters = list(inspect.signature(rule).parameters.values())
+    changing = [
+        place
+        for place, parameter in enumerate(parameters[1:])
+        if parameter.annotation == "Array" and parameter.name != "g"
+    ]
+
+    @functools.wraps(rule)
+    def skipping(
+        self: Backend, *arguments: Any, go: Array | None = None, copy: Array | None = None
+    ) -> None:
+        arrays = [arguments[place] for place in changing]
+        before = [] if go is None else [a.copy() for a in arrays]
+        rule(self, *arguments)
+        if go is not None:
+            for a, kept in zip(arrays, before, strict=True):
+                a[...] = self.xp.where(go, a, kept)
+        if copy is not None:
+            copy[...] = arguments[0].astype(copy.dtype)
+
+    for name in ("go", "copy"):
+        parameters.append(
+            inspect.Parameter(
+                name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation="Array | None"
+            )
+        )
+    skipping.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        parameters, return_annotation="None"
+    )
+    return skipping
+
+
 def output_size(size: int, window: int, stride: int, pad: int) -> int:
     """Return how many windows fit along an axis: (size + 2 pad - window) // stride + 1."""
     return (size + 2 * pad - window) // stride + 1
@@ -72,6 +129,8 @@ class Backend:
     """Arrays and primitives of one device; this class itself serves NumPy, plainly."""
 
     name = "generic"
+    provider = "generic"  # by what name `providers` calls the code of this class
+    compiles = False  # whether `compile_step` does anything
     xp: Any = np
     array_type: type = np.ndarray
 
@@ -108,12 +167,23 @@ class Backend:
         """Tell whether `size` bytes of data can stay here and leave room to compute with."""
         return True
 
+    def free_memory(self) -> int | None:
+        """Return how many bytes new arrays can have, or None where nobody counts them."""
+        return None
+
     def synchronize(self) -> None:
         """Wait until all work given to the device is done; a CPU has none outstanding."""
 
     def generator(self, seed: int | Sequence[int]) -> RandomGenerator:
         """Return a generator of random numbers on this device, started from `seed`."""
         return np.random.default_rng(seed)
+
+    def compile_step(self, step: Step) -> Step:
+        """Return a function that does what `step` does, with less work for the host.
+
+        On a CPU that is `step` itself. On a GPU it is captured and replayed, see `CapturedStep`.
+        """
+        return step
 
     def describe(self) -> dict[str, str]:
         """Return what a person wants to know of this device, as label -> text."""
@@ -127,18 +197,26 @@ class Backend:
         "numpy" for float64; a primitive that no backend overrides is "generic".
         """
         return {
-            primitive: next(vars(kind)["name"] for kind in cls.__mro__ if primitive in vars(kind))
+            primitive: next(
+                vars(kind).get("provider") or vars(kind)["name"]
+                for kind in cls.__mro__
+                if primitive in vars(kind)
+            )
             for primitive in PRIMITIVES
         }
 
     # ---- products -----------------------------------------------------------------------
 
-    def matmul(self, a: Array, b: Array) -> Array:
-        """Matrix product; half precision is multiplied and summed in float32."""
+    def matmul(self, a: Array, b: Array, dtype: Any = None) -> Array:
+        """Matrix product, in the type of `a` or in `dtype`.
+
+        Half precision is multiplied and summed in float32, and rounded once, at the end.
+        """
         if a.dtype == np.float16:
             product: Array = self.xp.matmul(a.astype(np.float32), b.astype(np.float32))
-            return product.astype(np.float16)
-        return self.xp.matmul(a, b)
+            return product.astype(dtype or np.float16, copy=False)
+        product = self.xp.matmul(a, b)
+        return product if dtype is None else product.astype(dtype, copy=False)
 
     # ---- windows ------------------------------------------------------------------------
 
@@ -187,19 +265,20 @@ class Backend:
 
     # ---- convolution --------------------------------------------------------------------
 
-    def convolution(self, x: Array, W: Array, b: Array | None, stride: Pair, pad: Pair) -> Array:
+    def convolution(
+        self, x: Array, W: Array, b: Array | None, stride: Pair, pad: Pair, relu: bool = False
+    ) -> Array:
         """Cross-correlate x (N, C, H, W) with filters W (FN, C, FH, FW), add b (FN,).
 
         y[n, f, i, j] = b[f] + sum over c, k, l of W[f, c, k, l] x[n, c, i*s + k - p, j*s + l - p]
-        Returns (N, FN, OH, OW).
+        and, with `relu`, max(y, 0). Returns (N, FN, OH, OW).
         """
         (n, _, h, w), (fn, _, fh, fw) = x.shape, W.shape
         oh = output_size(h, fh, stride[0], pad[0])
         ow = output_size(w, fw, stride[1], pad[1])
         col = self.im2col(x, (fh, fw), stride, pad)
         y = self.matmul(col, W.reshape(fn, -1).T)
-        if b is not None:
-            y += b
+        self.add_bias(y, b, relu)
         return y.reshape(n, oh, ow, fn).transpose(0, 3, 1, 2)
 
     def convolution_backward(
@@ -207,12 +286,15 @@ class Backend:
     ) -> tuple[Array | None, Array, Array]:
         """Return dx (N, C, H, W), dW (FN, C, FH, FW) and db (FN,) for dout (N, FN, OH, OW).
 
-        `dx` is None where `need_dx` is false, as for a network's first layer.
+        `dx` is None where `need_dx` is false, as for a network's first layer. dW and db are in
+        float32 at least, since they are sums over all windows.
         """
         fn, _, fh, fw = W.shape
+        wide = accumulation_dtype(dout.dtype)
         rows = dout.transpose(0, 2, 3, 1).reshape(-1, fn)
-        db = self.sum(rows, axis=0)
-        dW = self.matmul(self.im2col(x, (fh, fw), stride, pad).T, rows).T.reshape(W.shape)
+        db = self.sum(rows, axis=0, dtype=wide)
+        col = self.im2col(x, (fh, fw), stride, pad)
+        dW = self.matmul(col.T, rows, dtype=wide).T.reshape(W.shape)
         if not need_dx:
             return None, dW, db
         dcol = self.matmul(rows, W.reshape(fn, -1))
@@ -261,10 +343,17 @@ class Backend:
 
     # ---- element by element -------------------------------------------------------------
 
-    def sum(self, x: Array, axis: int | tuple[int, ...] | None = None) -> Array:
-        """Sum along `axis`, carried in float32 at least, returned in the type of x."""
+    def sum(self, x: Array, axis: int | tuple[int, ...] | None = None, dtype: Any = None) -> Array:
+        """Sum along `axis`, carried in float32 at least, given in the type of x or in `dtype`."""
         total: Array = x.sum(axis=axis, dtype=accumulation_dtype(x.dtype))
-        return total.astype(x.dtype, copy=False)
+        return total.astype(dtype or x.dtype, copy=False)
+
+    def add_bias(self, y: Array, b: Array | None, relu: bool = False) -> None:
+        """Add b (K,) to each row of y (N, K), in place, and with `relu` take max(y, 0)."""
+        if b is not None:
+            y += b
+        if relu:
+            self.xp.maximum(y, 0, out=y)
 
     def relu(self, x: Array) -> Array:
         """Return max(x, 0), in the memory order of x."""
@@ -273,6 +362,51 @@ class Backend:
     def relu_backward(self, dout: Array, y: Array) -> Array:
         """Return dout where y, the output of `relu`, is positive, and 0 elsewhere."""
         return self.xp.multiply(dout, y > 0, out=self.xp.empty_like(dout))
+
+    def log_softmax(self, x: Array) -> Array:
+        """Return log softmax(x) along the last axis, in float32 at least.
+
+        log y_k = x_k - m - log sum_i exp(x_i - m), m = max x, which cannot overflow.
+        """
+        z = x.astype(accumulation_dtype(x.dtype), copy=False)
+        z = z - z.max(axis=-1, keepdims=True)
+        return z - self.xp.log(self.xp.exp(z).sum(axis=-1, keepdims=True))
+
+    def distribution(self, t: Array, classes: int, dtype: Any) -> Array:
+        """Return targets, class numbers (N,) or one-hot (N, K), as (N, K) in `dtype`."""
+        hits = t[:, None] == self.xp.arange(classes) if t.ndim == 1 else t
+        return hits.astype(dtype, copy=False)
+
+    def mean_cross_entropy(self, log_y: Array, t: Array) -> Array:
+        """Return -sum_k t_k log y_k, averaged over the batch, from log y (N, K).
+
+        A class number that does not exist gives NaN, on every device, rather than another
+        class's number.
+        """
+        n, classes = log_y.shape
+        targets = self.distribution(t, classes, log_y.dtype)
+        losses = -(targets * self.xp.where(targets != 0, log_y, 0)).sum(axis=1)
+        if t.ndim == 1:
+            known = (t >= 0) & (t < classes)
+            losses = self.xp.where(known, losses, math.nan)
+        return losses.sum() / n
+
+    def softmax_with_loss(self, x: Array, t: Array) -> tuple[Array, Array]:
+        """Return the mean cross entropy of scores x (N, K), (), and y = softmax(x), (N, K).
+
+        L = -1/N sum_n sum_k t_k log y_k, for targets t, class numbers (N,) or distributions
+        (N, K). Both in float32 at least. Book, appendix A.
+        """
+        log_y = self.log_softmax(x)
+        return self.mean_cross_entropy(log_y, t), self.xp.exp(log_y)
+
+    def softmax_with_loss_backward(
+        self, y: Array, t: Array, dout: float | Array, dtype: Any
+    ) -> Array:
+        """Return dL/dx = (y - t) dout / N, (N, K), in `dtype`; dout is a number, or () as y is."""
+        n, classes = y.shape
+        dx = (y - self.distribution(t, classes, y.dtype)) * (dout / n)
+        return dx.astype(dtype, copy=False)
 
     def dropout_mask(self, generator: RandomGenerator, like: Array, ratio: float) -> Array:
         """Return zeros, with probability `ratio`, and ones, in the shape and order of `like`.
@@ -283,20 +417,82 @@ class Backend:
         mask[...] = generator.random(like.shape, dtype=np.float32) >= ratio
         return mask
 
-    # ---- update rules -------------------------------------------------------------------
-    # p: parameters, g: their gradient, both of one shape; all but g and scalars change in place.
+    def dropout(
+        self, generator: RandomGenerator, x: Array, ratio: float, scale: float
+    ) -> tuple[Array, Array]:
+        """Return x times a mask, and the mask: 0 with probability `ratio`, else `scale`.
 
-    def sgd(self, p: Array, g: Array, rate: float) -> None:
+        Both are in the memory order of x.
+        """
+        mask = self.dropout_mask(generator, x, ratio)
+        if scale != 1:
+            mask *= scale
+        return self.xp.multiply(x, mask, out=self.xp.empty_like(x)), mask
+
+    def dropout_backward(self, dout: Array, mask: Array) -> Array:
+        """Return dout times the mask, in the memory order of dout."""
+        return self.xp.multiply(dout, mask, out=self.xp.empty_like(dout))
+
+    # ---- batches ------------------------------------------------------------------------
+
+    def gather(
+        self, x: Array, indices: Array, dtype: Any = None, divisor: float | None = None
+    ) -> Array:
+        """Return the rows x[indices]; with `divisor`, divided by it in float32 at least.
+
+        In `dtype`, or, without one, in the type of x. So pixels stay bytes on the device, and are
+        floats only in the batch.
+        """
+        rows = x[indices]
+        if divisor is not None:
+            wide = accumulation_dtype(dtype or x.dtype)
+            rows = rows.astype(wide, copy=False) / wide.type(divisor)
+        return rows.astype(dtype or rows.dtype, copy=False)
+
+    # ---- half precision -----------------------------------------------------------------
+
+    def unscale(self, g: Array, scale: Array) -> Array:
+        """Divide gradients g by `scale`, (), in place; return whether all are finite, () bool."""
+        g *= 1 / scale
+        return self.xp.isfinite(g).all()
+
+    def adjust_loss_scale(
+        self, state: Array, go: Array, patience: int, growth: float, largest: float
+    ) -> None:
+        """Adapt a loss scale to whether a step was finite (`go`, () bool), on the device.
+
+        state (4,): the scale, good steps since it last changed, bad steps in a row, bad steps in
+        all. A bad step divides the scale by `growth`; `patience` good ones multiply it, up to
+        `largest`. Micikevicius et al. 2018 (arXiv:1710.03740).
+        """
+        xp = self.xp
+        scale, good, bad, skipped = (state[i : i + 1] for i in range(4))
+        good[...] = xp.where(go, good + 1, 0)
+        bad[...] = xp.where(go, 0, bad + 1)
+        skipped[...] = xp.where(go, skipped, skipped + 1)
+        grows = good >= patience
+        higher = xp.where(grows, xp.minimum(scale * growth, largest), scale)
+        scale[...] = xp.where(go, higher, scale / growth)
+        good[...] = xp.where(grows, 0, good)
+
+    # ---- update rules -------------------------------------------------------------------
+    # p: parameters, g: their gradient, both of one shape; all but g and numbers change in place.
+    # A number may be an array (), of the type of p, that lives on the device.
+
+    @skippable
+    def sgd(self, p: Array, g: Array, rate: Number) -> None:
         """Step down the gradient: p <- p - rate g. Book, equation 6.2."""
         p -= rate * g
 
-    def momentum(self, p: Array, g: Array, v: Array, rate: float, momentum: float) -> None:
+    @skippable
+    def momentum(self, p: Array, g: Array, v: Array, rate: Number, momentum: float) -> None:
         """V <- momentum v - rate g; p <- p + v. Book, equations 6.3 and 6.4."""
         v *= momentum
         v -= rate * g
         p += v
 
-    def nesterov(self, p: Array, g: Array, v: Array, rate: float, momentum: float) -> None:
+    @skippable
+    def nesterov(self, p: Array, g: Array, v: Array, rate: Number, momentum: float) -> None:
         """V <- momentum v - rate g; p <- p + momentum v - rate g: the gradient one step ahead.
 
         Sutskever et al. 2013 in the form of Bengio et al. 2012 (arXiv:1212.0901), which keeps
@@ -306,30 +502,33 @@ class Backend:
         v -= rate * g
         p += momentum * v - rate * g
 
-    def adagrad(self, p: Array, g: Array, h: Array, rate: float, epsilon: float) -> None:
+    @skippable
+    def adagrad(self, p: Array, g: Array, h: Array, rate: Number, epsilon: float) -> None:
         """H <- h + g*g; p <- p - rate g / (sqrt(h) + epsilon). Book, equations 6.5 and 6.6."""
         h += g * g
         p -= rate * g / (self.xp.sqrt(h) + epsilon)
 
+    @skippable
     def rmsprop(
-        self, p: Array, g: Array, h: Array, rate: float, decay: float, epsilon: float
+        self, p: Array, g: Array, h: Array, rate: Number, decay: float, epsilon: float
     ) -> None:
         """H <- decay h + (1 - decay) g*g; p <- p - rate g / (sqrt(h) + epsilon). Hinton 2012."""
         h *= decay
         h += (1 - decay) * (g * g)
         p -= rate * g / (self.xp.sqrt(h) + epsilon)
 
+    @skippable
     def adam(
         self,
         p: Array,
         g: Array,
         m: Array,
         v: Array,
-        rate: float,
+        rate: Number,
         beta1: float,
         beta2: float,
         epsilon: float,
-        iteration: int,
+        iteration: Number,
     ) -> None:
         """Adam (Kingma and Ba 2015, algorithm 1), at its `iteration`-th call, counted from 1.
 
@@ -342,7 +541,7 @@ class Backend:
         v *= beta2
         v += (1 - beta2) * (g * g)
         correction1 = 1 - beta1**iteration
-        correction2 = math.sqrt(1 - beta2**iteration)
+        correction2 = (1 - beta2**iteration) ** 0.5
         p -= (rate / correction1) * m / (self.xp.sqrt(v) / correction2 + epsilon)
 
 

@@ -1,15 +1,17 @@
-"""CuPy on a CUDA GPU."""
+"""CuPy on a CUDA GPU: arrays, memory, capture. Its kernels are in `cupy_fused`."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from xpdl.backends.base import Array, Backend, RandomGenerator
-from xpdl.errors import BackendUnavailableError
+from xpdl.backends.base import Array, Backend, RandomGenerator, Step
+from xpdl.backends.capture import CapturedStep
+from xpdl.errors import BackendUnavailableError, CaptureError
 
 _INSTALL = "pip install 'xpdl[cuda13]' (or 'xpdl[cuda12]' for a driver older than release 580)"
 
@@ -24,6 +26,7 @@ class CupyBackend(Backend):
     """
 
     name = "cupy"
+    provider = "cupy"
 
     def __init__(self) -> None:
         self.xp = _import_cupy()
@@ -32,9 +35,13 @@ class CupyBackend(Backend):
     def to_numpy(self, a: Any) -> Array:
         return self.xp.asnumpy(a)
 
-    def has_room_for(self, size: int) -> bool:
+    def free_memory(self) -> int:
+        pool = self.xp.get_default_memory_pool()
         free, _ = self.xp.cuda.runtime.memGetInfo()
-        return size <= free // 2
+        return free + pool.total_bytes() - pool.used_bytes()
+
+    def has_room_for(self, size: int) -> bool:
+        return size <= self.free_memory() // 2
 
     def synchronize(self) -> None:
         self.xp.cuda.get_current_stream().synchronize()
@@ -44,7 +51,9 @@ class CupyBackend(Backend):
         state = np.random.SeedSequence(seed).generate_state(1, np.uint64)
         return self.xp.random.default_rng(int(state[0]))
 
-    def matmul(self, a: Array, b: Array) -> Array:
+    def matmul(self, a: Array, b: Array, dtype: Any = None) -> Array:
+        if dtype is not None and a.dtype != dtype:
+            return super().matmul(a, b, dtype)
         # cuBLAS sums half-precision products in float32 by itself.
         return self.xp.matmul(a, b)
 
@@ -58,6 +67,43 @@ class CupyBackend(Backend):
             "device": properties["name"].decode(),
             "device memory": f"{free / 2**30:.1f} GiB free of {total / 2**30:.1f} GiB",
         }
+
+
+class CapturingCupyBackend(CupyBackend):
+    """A CuPy backend all of whose primitives can be captured as a CUDA graph."""
+
+    compiles = True
+
+    def compile_step(self, step: Step) -> Step:
+        return CapturedStep(self, step)
+
+    def capture(self, step: Step, *arrays: Array) -> tuple[Any, Callable[[], object]]:
+        """Return what ``step(*arrays)`` returns, not yet computed, and what computes it.
+
+        Raises
+        ------
+        CaptureError
+            If the step does what cannot be captured, such as reading a number from the device.
+        """
+        cuda = self.xp.cuda
+        # Of its own, so that nothing else is ever put where a replay writes.
+        pool, stream = cuda.MemoryPool(), cuda.Stream(non_blocking=True)
+        self.synchronize()  # the other stream does not wait for what was given to this one
+        with cuda.using_allocator(pool.malloc), stream:
+            stream.begin_capture()
+            try:
+                result = step(*arrays)
+                graph = stream.end_capture()
+            except Exception as error:
+                with contextlib.suppress(Exception):  # the first error is the one that counts
+                    stream.end_capture()
+                raise CaptureError(f"the step cannot be captured: {_line(error)}") from error
+
+        def replay() -> None:
+            assert pool  # must live as long as the graph
+            graph.launch()
+
+        return result, replay
 
 
 def _import_cupy() -> Any:

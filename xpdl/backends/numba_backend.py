@@ -6,14 +6,13 @@ backend ``numpy``, as do the primitives that are not overridden here.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from xpdl.backends.base import Array, Pair, Shape, output_size
+from xpdl.backends.base import Array, Number, Pair, Shape, output_size, skippable
 from xpdl.backends.memory import pool
 from xpdl.backends.numpy_backend import NumpyBackend
 from xpdl.backends.threads import thread_count, workers
@@ -71,9 +70,11 @@ class NumbaBackend(NumpyBackend):
             return plain | {name: ours[name] for name in ours if name.startswith("convolution")}
         return plain
 
-    def convolution(self, x: Array, W: Array, b: Array | None, stride: Pair, pad: Pair) -> Array:
+    def convolution(
+        self, x: Array, W: Array, b: Array | None, stride: Pair, pad: Pair, relu: bool = False
+    ) -> Array:
         if not _all_single(x, W, b):
-            return super().convolution(x, W, b, stride, pad)
+            return super().convolution(x, W, b, stride, pad, relu)
         (n, c, h, w), (fn, _, fh, fw) = x.shape, W.shape
         oh, ow = output_size(h, fh, stride[0], pad[0]), output_size(w, fw, stride[1], pad[1])
         image = _flat_images(x)
@@ -88,7 +89,7 @@ class NumbaBackend(NumpyBackend):
 
         def work(shares: Shares) -> None:
             kernels.multiply_windows(
-                *(image, (h, w, c), pad, rows, columns, filters, biases, fn),
+                *(image, (h, w, c), pad, rows, columns, filters, biases, fn, relu),
                 *(flat, oh * ow * fn, targets, shares, 0),
             )
 
@@ -120,7 +121,7 @@ class NumbaBackend(NumpyBackend):
             for k, packed in enumerate(filters):
                 there, taps, pixels, *_ = phases[k]
                 kernels.multiply_windows(
-                    *(gradient, (oh, ow, fn), border, there, taps, packed, no_biases, c),
+                    *(gradient, (oh, ow, fn), border, there, taps, packed, no_biases, c, False),
                     *(flat, h * w * c, pixels, shares, k + 1),
                 )
             kernels.sum_windows(
@@ -184,19 +185,20 @@ class NumbaBackend(NumpyBackend):
             return dx
         return super().relu_backward(dout, y)
 
+    @skippable
     def adam(
         self,
         p: Array,
         g: Array,
         m: Array,
         v: Array,
-        rate: float,
+        rate: Number,
         beta1: float,
         beta2: float,
         epsilon: float,
-        iteration: int,
+        iteration: Number,
     ) -> None:
-        correction1, correction2 = 1 - beta1**iteration, math.sqrt(1 - beta2**iteration)
+        correction1, correction2 = 1 - beta1**iteration, (1 - beta2**iteration) ** 0.5
         numbers = (rate / correction1, beta1, 1 - beta1, beta2, 1 - beta2, correction2, epsilon)
         if not _each_element(kernels.adam, p, g, m, v, scalars=(np.array(numbers, np.float32),)):
             super().adam(p, g, m, v, rate, beta1, beta2, epsilon, iteration)

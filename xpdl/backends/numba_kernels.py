@@ -87,12 +87,13 @@ def _tile(two, x, x0, rows, r, columns, f, f0, f_step, start, s0, s_step, y, y0,
 
 @compiled
 def multiply_windows(
-    x, image, pad, rows, columns, filters, biases, fn, y, y_size, targets, shares, which
+    x, image, pad, rows, columns, filters, biases, fn, relu, y, y_size, targets, shares, which
 ):
     """y[i, targets[r] + f] = biases[f] + sum over k of x[i, rows[r] + columns[k]] filters[k, f].
 
     For all images i, of the shape `image`, (H, W, C); rows and columns point into the padded one.
-    Filters are as `panels` lays them; there are as many biases as numbers in all panels' rows.
+    With `relu`, and no less than 0. Filters are as `panels` lays them; there are as many biases as
+    numbers in all panels' rows.
     """
     _begin(shares)
     (h, w, c), (ph, pw) = image, pad
@@ -129,6 +130,8 @@ def multiply_windows(
                         y0 = i * y_size + targets[r + t] + f
                         for j in range(min(width, fn - f)):
                             y[y0 + j] = edge[edge_targets[t] + j]
+            if relu:  # an image's results are still in the core's own cache
+                _relu(y[i * y_size : (i + 1) * y_size], y[i * y_size : (i + 1) * y_size])
         part, begin, end = _next(shares, which)
 
 

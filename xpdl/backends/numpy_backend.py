@@ -29,11 +29,13 @@ class NumpyBackend(Backend):
 
     name = "numpy"
 
-    def convolution(self, x: Array, W: Array, b: Array | None, stride: Pair, pad: Pair) -> Array:
+    def convolution(
+        self, x: Array, W: Array, b: Array | None, stride: Pair, pad: Pair, relu: bool = False
+    ) -> Array:
         if x.dtype == np.float16:  # emulated: there is no half-precision arithmetic to be fast
             b = None if b is None else _single(b)
-            return _half(self.convolution(_single(x), _single(W), b, stride, pad))
-        return numpy_convolution.convolution(x, W, b, stride, pad)
+            return _half(self.convolution(_single(x), _single(W), b, stride, pad, relu))
+        return numpy_convolution.convolution(x, W, b, stride, pad, relu)
 
     def convolution_backward(
         self, dout: Array, x: Array, W: Array, stride: Pair, pad: Pair, need_dx: bool = True
@@ -42,15 +44,15 @@ class NumpyBackend(Backend):
             dx, dW, db = self.convolution_backward(
                 _single(dout), _single(x), _single(W), stride, pad, need_dx
             )
-            return None if dx is None else _half(dx), _half(dW), _half(db)
+            return None if dx is None else _half(dx), dW, db
         fits = all(p < f for p, f in zip(pad, W.shape[2:], strict=True))
         if need_dx and stride == (1, 1) and fits:
             return numpy_convolution.backward_by_gradient_windows(dout, x, W, pad)
         return numpy_convolution.backward_by_image_windows(dout, x, W, stride, pad, need_dx)
 
-    def matmul(self, a: Array, b: Array) -> Array:
+    def matmul(self, a: Array, b: Array, dtype: Any = None) -> Array:
         if a.dtype == np.float16 or a.ndim != 2 or b.ndim != 2 or a.size * b.shape[1] < SMALL:
-            return super().matmul(a, b)
+            return super().matmul(a, b, dtype)
         product = pool.empty((len(a), b.shape[1]), np.result_type(a, b))
         # A part is worth a thread's waking from some ten million multiplications on.
         step = max(-(-len(a) // 16), 10_000_000 // (a.shape[1] * b.shape[1]))
@@ -60,7 +62,7 @@ class NumpyBackend(Backend):
 
         with single_threaded_blas:
             workers.each(range(0, len(a), step), work)
-        return product
+        return product if dtype is None else product.astype(dtype, copy=False)
 
     def max_pooling(
         self, x: Array, size: Pair, stride: Pair, pad: Pair, train: bool = False

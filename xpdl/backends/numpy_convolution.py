@@ -116,7 +116,7 @@ class Columns:
         return padded
 
 
-def convolution(x: Array, W: Array, b: Array | None, stride: Pair, pad: Pair) -> Array:
+def convolution(x: Array, W: Array, b: Array | None, stride: Pair, pad: Pair, relu: bool) -> Array:
     """Return what `Backend.convolution` does, for float32 or float64."""
     fn, c, fh, fw = W.shape
     columns = Columns(x, (fh, fw), stride, pad)
@@ -131,6 +131,8 @@ def convolution(x: Array, W: Array, b: Array | None, stride: Pair, pad: Pair) ->
             if biases is not None:
                 lines = out.reshape(-1, columns.ow * fn)
                 lines += biases
+            if relu:
+                np.maximum(out, 0, out=out)
 
     with single_threaded_blas:
         workers.each([[block] for block in columns.blocks()], work)

@@ -11,18 +11,22 @@ would have done:
 
 Element-wise results are in C order, as CuPy's are. Transfers between host and device are counted
 in `StrictBackend.transfers`.
+
+A step can be captured and replayed as a CUDA graph is (`StrictBackend.compile_step`): host numbers
+are frozen, memory is not, and a transfer in between raises.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any, NoReturn
 
 import numpy as np
 
-from xpdl.backends.base import Array, Backend, RandomGenerator, host_array
+from xpdl.backends.base import Array, Backend, RandomGenerator, Step, host_array
+from xpdl.backends.capture import CapturedStep
 from xpdl.errors import BackendMismatchError, DeviceRuleError
 
 # Functions that make arrays of, or ask about, values on the host: shapes, types, numbers.
@@ -57,6 +61,77 @@ class Transfers:
     to_host: int = 0
 
 
+class Recording:
+    """What was done on the device, to be done again: a CUDA graph, rehearsed.
+
+    CUDA does not execute what it captures. Here operations must run, so that later ones find their
+    arrays; `end` therefore puts all memory back as it was.
+    """
+
+    def __init__(self) -> None:
+        self._redo: list[Callable[[], object]] = []
+        self._undo: list[Callable[[], object]] = []
+
+    def add(self, redo: Callable[[], object], undo: Callable[[], object]) -> None:
+        """Keep an operation, and how to take back its first execution."""
+        self._redo.append(redo)
+        self._undo.append(undo)
+
+    def end(self) -> None:
+        """Take back what was executed, the last first."""
+        for undo in reversed(self._undo):
+            undo()
+        self._undo.clear()
+
+    def replay(self) -> None:
+        """Do it all again, on the memory as it now is."""
+        for redo in self._redo:
+            redo()
+
+
+_recording: Recording | None = None
+
+
+def is_recording() -> bool:
+    """Tell whether a step is being captured."""
+    return _recording is not None
+
+
+def begin_recording() -> None:
+    """Capture from now on what is done to device arrays."""
+    global _recording
+    _recording = Recording()
+
+
+def end_recording() -> Recording:
+    """Stop capturing, and return what was captured, as if it had not been executed."""
+    global _recording
+    assert _recording is not None
+    recording, _recording = _recording, None
+    recording.end()
+    return recording
+
+
+def record(redo: Callable[[], object], written: Sequence[Array]) -> None:
+    """While a step is captured, keep an operation that is about to write into host memory."""
+    if _recording is not None:
+        saved = [(a, a.copy()) for a in written]
+
+        def undo() -> None:
+            for a, before in saved:
+                np.copyto(a, before)
+
+        _recording.add(redo, undo)
+
+
+def _refuse_while_recording(what: str) -> None:
+    if _recording is not None:
+        raise DeviceRuleError(
+            f"{what} while a step is captured; CUDA refuses, since a replay has no host. "
+            "Do it before or after the step."
+        )
+
+
 class DeviceArray:
     """An array that lives on the rehearsed device."""
 
@@ -71,8 +146,10 @@ class DeviceArray:
             return _Function(name, getattr(np.ndarray, name), self)
         if name in _ATTRIBUTES:
             return getattr(self._host, name)
-        if name in ("item", "tolist", "tobytes", "data"):
+        if name in ("item", "tolist", "tobytes"):
             _stall(f"array.{name}")
+        if name == "data":  # where it lies, which costs nothing to know
+            return SimpleNamespace(ptr=self._host.ctypes.data)
         if name == "T":
             return DeviceArray(self._host.T)
         raise AttributeError(f"an array on the strict backend has no attribute {name!r}")
@@ -130,10 +207,11 @@ class DeviceArray:
         return repr(self)
 
     def __copy__(self) -> DeviceArray:
-        return DeviceArray(self._host.copy())
+        copy: DeviceArray = self.copy()
+        return copy
 
     def __deepcopy__(self, memo: Any) -> DeviceArray:
-        return DeviceArray(self._host.copy())
+        return self.__copy__()
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -146,6 +224,8 @@ class DeviceArray:
             # On a device one element is a view as well, not a number.
             parts = host_key if isinstance(host_key, tuple) else (host_key,)
             found = self._host[(*(part for part in parts if part is not ...), ...)]
+        if not np.may_share_memory(found, self._host):
+            record(lambda: np.copyto(found, self._host[host_key]), [found])
         return DeviceArray(found)
 
     def __setitem__(self, key: Any, value: Any) -> None:
@@ -161,7 +241,12 @@ class DeviceArray:
                     "undefined on a GPU. Sum duplicates first, or index without them."
                 )
         host_value = _unwrap(value, "a[...] = value")
-        _index(lambda: self._host.__setitem__(host_key, host_value), host_key)
+
+        def write() -> None:
+            _index(lambda: self._host.__setitem__(host_key, host_value), host_key)
+
+        record(write, [self._host])
+        write()
 
 
 def _stall(what: str) -> NoReturn:
@@ -202,6 +287,11 @@ def _wrap(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return _remade(value, [_wrap(item) for item in value])
     return value
+
+
+def _is_view(result: Array, arguments: list[Any]) -> bool:
+    """Tell whether `result` looks at an argument's memory: then there is nothing to redo."""
+    return any(isinstance(a, np.ndarray) and np.may_share_memory(result, a) for a in arguments)
 
 
 def _remade(sequence: Any, items: list[Any]) -> Any:
@@ -274,6 +364,10 @@ class _Function:
         host = [_unwrap(value, where) for value in arguments]
         host_options = {key: _unwrap(value, where) for key, value in options.items()}
         self._check(arguments)
+        if host_options.get("out") is not None:
+            record(lambda: self._function(*host, **host_options), [host_options["out"]])
+        elif self.__name__ in ("fill", "copyto"):
+            record(lambda: self._function(*host, **host_options), host[:1])
         try:
             result = self._function(*host, **host_options)
         except IndexError as error:
@@ -294,7 +388,16 @@ class _Function:
         for part in result if isinstance(result, tuple) else (result,):
             if isinstance(part, np.ndarray | np.generic) and part.dtype == np.float64:
                 self._expect_float64([*arguments, *options.values()])
-        return _wrap(result)
+        wrapped = _wrap(result)
+        if (
+            _recording is not None
+            and isinstance(wrapped, DeviceArray)
+            and not self.__name__.startswith("empty")
+            and not _is_view(wrapped._host, host)
+        ):
+            target = wrapped._host
+            record(lambda: np.copyto(target, self._function(*host, **host_options)), [target])
+        return wrapped
 
     def _check(self, arguments: tuple[Any, ...]) -> None:
         """See that arrays and host values stand where CuPy wants them."""
@@ -369,17 +472,18 @@ class DeviceModule:
     def asarray(self, a: Any, dtype: Any = None) -> DeviceArray:
         """Put a host array on the device, or convert one that is there."""
         if isinstance(a, DeviceArray):
-            return a if dtype is None else DeviceArray(a._host.astype(dtype, copy=False))
+            return a if dtype is None else a.astype(dtype, copy=False)
         host = np.array(a, dtype=dtype)
         if host.dtype == np.float64 and dtype is None and not isinstance(a, np.ndarray):
             raise DeviceRuleError("xp.asarray of Python floats gives float64; give dtype=.")
+        _refuse_while_recording("an array went from the host to the device")
         self._backend.transfers.to_device += 1
         return DeviceArray(host)
 
     def array(self, a: Any, dtype: Any = None) -> DeviceArray:
         """Make a new array on the device."""
         made = self.asarray(a, dtype)
-        return DeviceArray(made._host.copy()) if made is a else made
+        return made.__copy__() if made is a else made
 
 
 class _DeviceGenerator:
@@ -387,7 +491,15 @@ class _DeviceGenerator:
         self._generator = np.random.default_rng(seed)
 
     def random(self, size: tuple[int, ...], dtype: Any) -> Any:
-        return DeviceArray(np.asarray(self._generator.random(size, dtype=dtype)))
+        bits = self._generator.bit_generator
+        before = bits.state
+        drawn = np.asarray(self._generator.random(size, dtype=dtype))
+        if _recording is not None:  # a device's generator counts on the device: each replay draws
+            _recording.add(
+                lambda: np.copyto(drawn, self._generator.random(size, dtype=dtype)),
+                lambda: setattr(bits, "state", before),
+            )
+        return DeviceArray(drawn)
 
 
 class StrictBackend(Backend):
@@ -406,11 +518,28 @@ class StrictBackend(Backend):
     def to_numpy(self, a: Any) -> Array:
         if not self.owns(a):
             return np.array(a)
+        _refuse_while_recording("an array went from the device to the host")
         self.transfers.to_host += 1
         return a._host.copy()
 
     def generator(self, seed: int | Sequence[int]) -> RandomGenerator:
         return _DeviceGenerator(seed)
+
+    def synchronize(self) -> None:
+        _refuse_while_recording("the host waited for the device")
+
+    compiles = True
+
+    def compile_step(self, step: Step) -> Step:
+        return CapturedStep(self, step)
+
+    def capture(self, step: Step, *arrays: Array) -> tuple[Any, Callable[[], object]]:
+        begin_recording()
+        try:
+            result = step(*arrays)
+        finally:
+            recording = end_recording()
+        return result, recording.replay
 
 
 def _add_operators() -> None:

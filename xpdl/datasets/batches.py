@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from xpdl.arguments import check_finite, whole_number
+from xpdl.arguments import check_finite, number, whole_number
 from xpdl.backends import Array, Backend, backend_of
 from xpdl.errors import ArgumentError, ShapeError
 
@@ -36,6 +36,10 @@ class Batches:
         Where batches are wanted.
     seed : int
         For the order.
+    dtype : dtype, optional
+        The float type in which a batch of x is wanted; its own by default.
+    divisor : float, optional
+        What a batch of x is divided by, in float32 at least: 255 for pixels kept as bytes.
 
     Raises
     ------
@@ -51,7 +55,11 @@ class Batches:
         *,
         backend: Backend,
         seed: int = 0,
+        dtype: Any = None,
+        divisor: float | None = None,
     ) -> None:
+        self.divisor = None if divisor is None else number("divisor", divisor, above=0)
+        self.dtype = dtype
         self.batch_size = whole_number("batch_size", batch_size)
         x, t = (a if hasattr(a, "shape") else np.asarray(a) for a in (x, t))
         if not x.shape or not t.shape or x.shape[0] != t.shape[0]:
@@ -77,11 +85,36 @@ class Batches:
         """Return the number of batches in an epoch."""
         return -(-len(self.x) // self.batch_size)
 
-    def epoch(self, number: int) -> Iterator[tuple[Array, Array]]:
-        """Yield the batches (x, t) of epoch `number`, counted from 0."""
+    def parts(self, number: int) -> Iterator[Array]:
+        """Yield which examples, (batch_size,), each batch of epoch `number` holds, from 0 on.
+
+        They are where the data is, put there at once.
+        """
         order = np.random.default_rng([ORDER_STREAM, self.seed, number]).permutation(len(self.x))
         indices = backend_of(self.x).asarray(order)
         for start in range(0, len(self.x), self.batch_size):
-            part = indices[start : start + self.batch_size]
-            x, t = self.x[part], self.t[part]
-            yield (x, t) if self.resident else (self._backend.asarray(x), self._backend.asarray(t))
+            yield indices[start : start + self.batch_size]
+
+    def take(self, part: Array) -> tuple[Array, Array]:
+        """Return the batch (x, t) of the examples `part`."""
+        return self._floats(self.x, part), self._here(self.t[part])
+
+    def epoch(self, number: int) -> Iterator[tuple[Array, Array]]:
+        """Yield the batches (x, t) of epoch `number`, counted from 0."""
+        return map(self.take, self.parts(number))
+
+    def in_order(self) -> Iterator[tuple[Array, Array]]:
+        """Yield the batches (x, t) from the first example to the last."""
+        every = backend_of(self.x).xp.arange(len(self.x))
+        for start in range(0, len(self.x), self.batch_size):
+            yield self.take(every[start : start + self.batch_size])
+
+    def _floats(self, x: Array, part: Array) -> Array:
+        if self.resident:
+            return self._backend.gather(x, part, self.dtype, self.divisor)
+        rows = self._here(x[part])  # fewer bytes travel before they are floats
+        every = self._backend.xp.arange(len(rows))
+        return self._backend.gather(rows, every, self.dtype, self.divisor)
+
+    def _here(self, a: Array) -> Array:
+        return a if self.resident else self._backend.asarray(a)

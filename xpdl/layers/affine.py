@@ -7,7 +7,7 @@ from numbers import Integral
 from typing import Any
 
 from xpdl.arguments import whole_number
-from xpdl.backends import Array, Shape, backend_of
+from xpdl.backends import Array, Shape, accumulation_dtype, backend_of
 from xpdl.errors import ArgumentError, ShapeError
 from xpdl.initializers import Constant, WeightInit, get_initializer
 from xpdl.layers.base import Kept, Layer, expect_floats
@@ -32,6 +32,7 @@ class Affine(Layer):
     """
 
     kind = "affine"
+    takes_relu = True
     options = ("units", "bias")
     x: Any = Kept()
     shape: Any = Kept()
@@ -86,14 +87,15 @@ class Affine(Layer):
         flat = x.reshape(len(x), len(W))
         if train:
             self.x, self.shape = flat, x.shape
-        y = backend_of(flat, W).matmul(flat, W)
-        if self.bias:
-            y += self.params["b"]
+        backend = backend_of(flat, W)
+        y = backend.matmul(flat, W)
+        backend.add_bias(y, self.params["b"] if self.bias else None, self.relu)
         return y
 
     def backward(self, dout: Array) -> Array:
         W, x, backend = self.params["W"], self.x, backend_of(dout)
-        self.set_gradient("W", backend.matmul(x.T, dout))
+        wide = accumulation_dtype(dout.dtype)
+        self.set_gradient("W", backend.matmul(x.T, dout, dtype=wide))
         if self.bias:
-            self.set_gradient("b", backend.sum(dout, axis=0))
+            self.set_gradient("b", backend.sum(dout, axis=0, dtype=wide))
         return backend.matmul(dout, W.T).reshape(self.shape)

@@ -81,6 +81,7 @@ class Layer:
     """
 
     kind: ClassVar[str] = "layer"
+    takes_relu: ClassVar[bool] = False  # whether `forward` can compute a ReLU in the same pass
     options: ClassVar[tuple[str, ...]] = ()
     classes: ClassVar[dict[str, type[Layer]]] = {}
 
@@ -100,6 +101,7 @@ class Layer:
         self.specs: dict[str, ParameterSpec] = {}
         self.state_specs: dict[str, tuple[Shape, float]] = {}
         self.input_gradient = True  # a network's first layer need not make dx
+        self.relu = False  # whether the ReLU behind it is computed here; see `Sequential.plan`
         self.owned = False  # whether a network holds this layer's arrays
 
     # ---- for a subclass to write ----------------------------------------------------------

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import pairwise
 from typing import Any
 
 from xpdl.backends import Array, Shape
 from xpdl.errors import ArgumentError, ShapeError
+from xpdl.layers.activations import ReLU
 from xpdl.layers.base import Kept, Layer, layer_from_config
 
 
@@ -74,6 +76,11 @@ class Sequential(Layer):
             except ShapeError as error:
                 raise ShapeError(f"{name}, with input {shape}: {error}") from error
             self.shapes[name] = shape
+        # A product's result is still at hand where its ReLU is computed with it; a second max(x, 0)
+        # would change nothing, so that each layer alone still means the same.
+        for layer, after in pairwise(self.layers.values()):
+            if layer.takes_relu and isinstance(after, ReLU):
+                layer.relu = after.computed_before = True
         return shape
 
     def forward(self, x: Array, train: bool = False) -> Array:

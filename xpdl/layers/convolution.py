@@ -40,6 +40,7 @@ class Convolution(Layer):
     """
 
     kind = "conv"
+    takes_relu = True
     options = ("filters", "size", "stride", "pad", "bias", "remainder")
     x: Any = Kept()
 
@@ -102,7 +103,7 @@ class Convolution(Layer):
         window_counts(x.shape[2:], self.size, self.stride, self.pad, self.remainder)
         if train:
             self.x = x
-        return backend_of(x, W).convolution(x, W, b, self.stride, self.pad)
+        return backend_of(x, W).convolution(x, W, b, self.stride, self.pad, self.relu)
 
     def backward(self, dout: Array) -> Array:
         dx, dW, db = backend_of(dout).convolution_backward(

@@ -54,11 +54,9 @@ class Dropout(Layer):
         keep = 1 - self.ratio
         if not train:
             return x * keep if self.scale_at == "inference" else x
-        backend = backend_of(x)
-        self.mask = backend.dropout_mask(self._generator(backend), x, self.ratio)
-        if self.scale_at == "training":
-            self.mask = self.mask / keep
-        return x * self.mask
+        backend, scale = backend_of(x), 1 / keep if self.scale_at == "training" else 1.0
+        y, self.mask = backend.dropout(self._generator(backend), x, self.ratio, scale)
+        return y
 
     def backward(self, dout: Array) -> Array:
-        return dout * self.mask
+        return backend_of(dout).dropout_backward(dout, self.mask)

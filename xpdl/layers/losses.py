@@ -37,7 +37,7 @@ class SoftmaxWithLoss(Loss):
     """Softmax and cross entropy together.
 
     y = softmax(x)        L = -1/N sum_n sum_k t_k log y_k        dL/dx = (y - t) / N
-    (book, section 5.6.3 and appendix A)
+    (book, section 5.6.3 and appendix A; `Backend.softmax_with_loss` holds both)
 
     Targets are class numbers (N,) or one-hot (N, K), which may also be probabilities.
     """
@@ -52,14 +52,13 @@ class SoftmaxWithLoss(Loss):
         if not len(x):
             raise ArgumentError("the batch is empty; the mean loss of nothing is undefined.")
         functions.check_targets(t, x.shape)
-        log_y = functions.log_softmax(x)
-        self.y, self.t, self._dtype = backend_of(x, t).xp.exp(log_y), t, x.dtype
-        return functions.mean_cross_entropy(log_y, t)
+        self.t, self._dtype = t, x.dtype
+        loss, self.y = backend_of(x, t).softmax_with_loss(x, t)
+        return loss
 
     def backward(self, dout: float | Array = 1.0) -> Array:
-        y, t = self.y, self.t
-        dx = (y - functions.as_distribution(t, y)) * (dout / len(y))
-        return dx.astype(self._dtype, copy=False)
+        y = self.y
+        return backend_of(y).softmax_with_loss_backward(y, self.t, dout, self._dtype)
 
 
 class IdentityWithLoss(Loss):
@@ -76,9 +75,9 @@ class IdentityWithLoss(Loss):
         if not len(x):
             raise ArgumentError("the batch is empty; the mean loss of nothing is undefined.")
         loss = functions.sum_squared_error(x, t)
-        self.difference = (x - t).astype(x.dtype, copy=False)
+        self.difference, self._dtype = x - t, x.dtype
         return loss
 
     def backward(self, dout: float | Array = 1.0) -> Array:
         dx = self.difference * (dout / len(self.difference))
-        return dx.astype(self.difference.dtype, copy=False)
+        return dx.astype(self._dtype, copy=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -12,6 +13,8 @@ class Epoch:
 
     `loss` and `train_accuracy` are means over the epoch's batches, as they were trained on (with
     dropout); `test_accuracy` is over the whole test set, after the epoch; None without one.
+    In half precision, `skipped_steps` of its steps were not made, since their gradients were not
+    finite, and `loss_scale` is the factor at its end.
     """
 
     number: int
@@ -20,14 +23,21 @@ class Epoch:
     test_accuracy: float | None
     learning_rate: float
     seconds: float
+    skipped_steps: int = 0
+    loss_scale: float | None = None
 
 
 @dataclass
 class History:
-    """The losses of a training, step by step, and its epochs."""
+    """The losses of a training, step by step, and its epochs.
+
+    In half precision, `loss_scales` has a pair (step, factor) for the first step and for each at
+    which the factor was another than before; steps count from 0 over all epochs.
+    """
 
     losses: list[float] = field(default_factory=list)
     epochs: list[Epoch] = field(default_factory=list)
+    loss_scales: list[tuple[int, float]] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON can hold it."""
@@ -36,4 +46,14 @@ class History:
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> History:
         """Return the history that `as_dict` made `value` of."""
-        return cls(list(value["losses"]), [Epoch(**epoch) for epoch in value["epochs"]])
+        return cls(
+            list(value["losses"]),
+            [Epoch(**epoch) for epoch in value["epochs"]],
+            [(int(step), float(scale)) for step, scale in value.get("loss_scales", [])],
+        )
+
+    def add_loss_scales(self, scales: Iterable[float]) -> None:
+        """Note the factors of the steps that follow those in `losses`."""
+        for step, scale in enumerate(scales, len(self.losses)):
+            if not self.loss_scales or self.loss_scales[-1][1] != scale:
+                self.loss_scales.append((step, float(scale)))

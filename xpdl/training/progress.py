@@ -45,13 +45,15 @@ class Progress:
             )
 
     def due(self) -> bool:
-        """Tell whether it is time to `show` again."""
-        return self.visible and time.perf_counter() >= self._next
+        """Tell whether it is time to look at the training, and to `show` it if there is a bar."""
+        return time.perf_counter() >= self._next
 
     def show(self, step: int, loss: float, accuracy: float | None) -> None:
         """Show the loss and accuracy after `step` steps."""
         now = time.perf_counter()
         self._next = now + self.every
+        if self._bar is None:
+            return
         share = step / self._steps
         spent = now - self._start
         left = spent / share * (self._epochs - self._epoch - share)

@@ -162,7 +162,7 @@ class Run:
         self.network = make_model(
             options.model, seed=options.seed, dtype=options.dtype, **options.model_options
         )
-        train, self.test = load_data(options.data, self.network)
+        train, self.test = load_data(options.data, self.network, normalize=False)
         self.trainer = Trainer(
             self.network,
             train,
@@ -172,6 +172,7 @@ class Run:
             batch_size=options.batch_size,
             schedule=options.schedule,
             seed=options.seed,
+            divisor=255,  # pixels stay bytes until they are in a batch
         )
 
     def fit(self) -> Result:
@@ -223,10 +224,17 @@ class Run:
         }
         files.write_json(self.folder / HISTORY, record)
 
+    def _answers(self) -> Array:
+        """Return the class that the network sees in each test image, on the host."""
+        network, test = self.network, self.trainer.test
+        assert test is not None
+        parts = [network.predict(x).argmax(axis=1) for x, _ in test.in_order()]
+        return network.backend.to_numpy(network.backend.xp.concatenate(parts))
+
     def _draw(self) -> Result:
         history, options = self.trainer.history, self.options
         x, t = self.test
-        answers = _answers(self.network, x)
+        answers = self._answers()
         labels = self.network.backend.to_numpy(t)
         wrong = (answers != labels).nonzero()[0]
         accuracy = 1 - len(wrong) / len(labels)
@@ -240,7 +248,8 @@ class Run:
         pictures = plots.misclassified(
             self.network.backend.to_numpy(x[self.network.backend.asarray(wrong)]).reshape(
                 -1, 28, 28
-            ),
+            )
+            / 255,
             labels[wrong].tolist(),
             answers[wrong].tolist(),
             names,
@@ -252,12 +261,17 @@ class Run:
         return Result(self.folder, accuracy, len(wrong), len(labels), self._seconds())
 
 
-def load_data(name: str, network: Network) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
-    """Return training and test data (x, t) of a name, in the shape that `network` takes."""
+def load_data(
+    name: str, network: Network, *, normalize: bool = True
+) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    """Return training and test data (x, t) of a name, in the shape that `network` takes.
+
+    Pixels are floats from 0 to 1, or, without `normalize`, bytes from 0 to 255.
+    """
     if name not in LOADERS:
         raise UnknownNameError("data set", name, LOADERS)
     expect_digits(network)
-    return LOADERS[name](flatten=len(network.input_shape) == 1)
+    return LOADERS[name](normalize=normalize, flatten=len(network.input_shape) == 1)
 
 
 def expect_digits(network: Network) -> None:
@@ -286,10 +300,6 @@ def evaluate(network: Network, data: str, folder: Path) -> tuple[Result, float]:
     seconds = time.perf_counter() - start
     loss = network.backend.item(network.loss_layer.forward(scores, t))
     return Result(folder, 1 - wrong / len(t), wrong, len(t), seconds), loss
-
-
-def _answers(network: Network, x: Array) -> Array:
-    return network.backend.to_numpy(network.predict(x).argmax(axis=1))
 
 
 def _new_folder(model: str, folder: str | Path | None) -> Path:

@@ -12,7 +12,7 @@ import numpy as np
 
 from xpdl import functions
 from xpdl.arguments import number, whole_number
-from xpdl.backends import Array, backend_of
+from xpdl.backends import Array, Number, backend_of
 from xpdl.datasets.batches import Batches
 from xpdl.errors import ArgumentError, DivergenceError
 from xpdl.network import Network, count_hits
@@ -58,6 +58,8 @@ class Trainer:
         For the order of the examples and the dropout masks.
     progress : bool or Progress
         Whether to show a bar and a line an epoch.
+    divisor : float, optional
+        What each batch of x is divided by: 255 for pixels that stay bytes on the device.
 
     Attributes
     ----------
@@ -86,6 +88,7 @@ class Trainer:
         checkpoint: str | os.PathLike[str] | None = None,
         seed: int = 0,
         progress: bool | Progress = True,
+        divisor: float | None = None,
     ) -> None:
         if not isinstance(network, Network):
             raise ArgumentError(f"network must be a Network, got {network!r}.")
@@ -98,10 +101,10 @@ class Trainer:
         self.seed = whole_number("seed", seed, least=0)
         self.history = History()
         self.stop = False
-        self.batches = self._batches(train, batch_size)
-        self.test = None if test is None else self._batches(test, batch_size)
-        self.loss_scale = LossScale() if network.precision.mixed else None
-        self._learning_rate = self.optimizer.learning_rate
+        self.batches = self._batches(train, batch_size, divisor)
+        self.test = None if test is None else self._batches(test, batch_size, divisor)
+        self.loss_scale = LossScale(network.backend) if network.precision.mixed else None
+        self._learning_rate = self.optimizer.host_learning_rate()
         if isinstance(progress, Progress):
             self.progress = progress
         else:
@@ -113,15 +116,22 @@ class Trainer:
         Raises
         ------
         DivergenceError
-            If the loss is NaN or infinite.
+            If the loss is NaN or infinite, or the loss scale of half precision collapses.
         """
         if self.checkpoint is not None and self.checkpoint.exists():
             self._resume()
+        network, optimizer = self.network, self.optimizer
+        if self.loss_scale is None and not network.backend.compiles:
+            return self._fit()
+        with optimizer.time_kept_on(network.backend, network.precision.parameters):
+            return self._fit()
+
+    def _fit(self) -> History:
         while len(self.history.epochs) < self.epochs and not self.stop:
             # An overflow shows in the loss or the gradients, where it is looked for; NumPy's own
             # warnings would only come before.
             try:
-                with np.errstate(over="ignore", invalid="ignore"):
+                with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
                     epoch = self._train_epoch(len(self.history.epochs))
             finally:
                 self.optimizer.learning_rate = self._learning_rate
@@ -135,56 +145,73 @@ class Trainer:
 
     def _train_epoch(self, index: int) -> Epoch:
         network, steps = self.network, len(self.batches)
-        backend = network.backend
-        losses = backend.xp.zeros(steps, dtype=network.precision.accumulate)
+        backend, scale = network.backend, self.loss_scale
+        losses, scales = (
+            backend.xp.zeros(steps, dtype=network.precision.accumulate) for _ in range(2)
+        )
         hits = backend.xp.zeros((), dtype="int64")
         classifies = network.loss_layer.classifies
         seen, start, finished = 0, time.perf_counter(), None
+        skipped = 0.0 if scale is None else scale.read()["skipped"]
         network.reseed([self.seed, index])
+        network.parameters.refresh()  # afterwards each update does it
+        # Made anew for each epoch, since the masks' generators are new.
+        do_step = backend.compile_step(self._step) if self.batches.resident else self._step
         self.progress.begin(index, self.epochs, steps, len(self.batches.x))
         try:
-            for step, (x, t) in enumerate(self.batches.epoch(index)):
+            for step, part in enumerate(self.batches.parts(index)):
                 position = index + step / steps
                 factor = number("the schedule's factor", self.schedule(position, self.epochs))
                 rate = self._learning_rate * factor
                 self.optimizer.learning_rate = rate
-                losses[step], scores = self._step(x, t)
-                seen += len(x)
+                if scale is not None:
+                    scales[step] = scale.value
+                losses[step], hit = do_step(part)
+                seen += len(part)
                 if classifies:
-                    hits += count_hits(scores, t)
+                    hits += hit
                 if self.progress.due():
                     recent = self._read_losses(losses[max(0, step - 99) : step + 1], step)
                     accuracy = backend.item(hits) / seen if classifies else None
+                    if scale is not None:
+                        scale.read()
                     self.progress.show(step + 1, float(recent.mean()), accuracy)
+            state = {"skipped": 0.0, "value": None} if scale is None else scale.read()
+            host_losses = self._read_losses(losses, steps - 1)
             finished = Epoch(
                 number=index,
-                loss=float(self._read_losses(losses, steps - 1).mean(dtype=np.float64)),
+                loss=float(host_losses.mean(dtype=np.float64)),
                 train_accuracy=backend.item(hits) / seen if classifies else None,
                 test_accuracy=self._test_accuracy(),
                 learning_rate=rate,
                 seconds=time.perf_counter() - start,
+                skipped_steps=round((state["skipped"] or 0.0) - skipped),
+                loss_scale=state["value"],
             )
-            self.history.losses += [float(loss) for loss in backend.to_numpy(losses)]
+            if scale is not None:
+                self.history.add_loss_scales(backend.to_numpy(scales).tolist())
+            self.history.losses += host_losses.tolist()
             self.history.epochs.append(finished)
         finally:
             self.progress.end(finished)
         return finished
 
-    def _step(self, x: Array, t: Array) -> tuple[Array, Array]:
-        """Train on one batch; return the loss and the scores behind it."""
-        network = self.network
-        if self.loss_scale is None:
-            result = network.forward_backward(x, t)
+    def _step(self, part: Array) -> tuple[Array, Array]:
+        """Train on the examples `part`; return the loss and how many were right before, both ().
+
+        Reads nothing from the device, and keeps nothing on the host, so that it can be captured.
+        """
+        network, scale = self.network, self.loss_scale
+        x, t = self.batches.take(part)
+        factor: Number = 1.0 if scale is None else scale.value
+        loss, scores = network.forward_backward(x, t, factor, refresh=False)
+        if scale is None:
             self.optimizer.update(network.params, network.grads)
-            return result
-        result = network.forward_backward(x, t, self.loss_scale.value)
-        gradient = network.grads.buffer
-        gradient *= 1 / self.loss_scale.value
-        finite = bool(network.backend.item(network.backend.xp.isfinite(gradient).all()))
-        if finite:
-            self.optimizer.update(network.params, network.grads)
-        self.loss_scale.update(finite)
-        return result
+        else:
+            go = scale.unscale(network.grads.buffer)
+            self.optimizer.update(network.params, network.grads, go=go)
+            scale.update(go)
+        return loss, count_hits(scores, t) if network.loss_layer.classifies else loss
 
     def _read_losses(self, losses: Array, last_step: int) -> Array:
         """Bring losses to the host, and see that they are finite."""
@@ -202,15 +229,23 @@ class Trainer:
         if self.test is None or not self.network.loss_layer.classifies:
             return None
         network = self.network
-        parts = [count_hits(network.predict(x), t) for x, t in self.test.epoch(0)]
+        parts = [count_hits(network.predict(x), t) for x, t in self.test.in_order()]
         return network.backend.item(sum(parts[1:], start=parts[0])) / len(self.test.x)
 
-    def _batches(self, data: Data, batch_size: int) -> Batches:
+    def _batches(self, data: Data, batch_size: int, divisor: float | None) -> Batches:
         network = self.network
         if not isinstance(data, tuple | list) or len(data) != 2:
             raise ArgumentError(f"data must be a pair (x, t), got {type(data).__name__}.")
         x, t = data
-        batches = Batches(x, t, batch_size, backend=network.backend, seed=self.seed)
+        batches = Batches(
+            x,
+            t,
+            batch_size,
+            backend=network.backend,
+            seed=self.seed,
+            dtype=network.precision.compute,
+            divisor=divisor,
+        )
         if batches.x.shape[1:] != network.input_shape:
             # One sample is enough for the network to say what it wants instead.
             network.predict(network.backend.asarray(batches.x[:1]))
@@ -236,7 +271,7 @@ class Trainer:
         }
         if progress:
             scale = self.loss_scale
-            notes["loss_scale"] = None if scale is None else vars(scale)
+            notes["loss_scale"] = None if scale is None else scale.read()
             notes["history"] = self.history.as_dict()
         return notes
 
@@ -247,4 +282,4 @@ class Trainer:
         )
         self.history = notes["history"]
         if self.loss_scale is not None:
-            vars(self.loss_scale).update(notes["loss_scale"])
+            self.loss_scale.restore(notes["loss_scale"])
