@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from functools import cache
 
 import numpy as np
 import pytest
+import rehearsal
 from hypothesis import HealthCheck, settings
 
 import xpdl
-from xpdl.backends import Backend, available_backends
+from xpdl import backends
+from xpdl.backends import Backend, available_backends, cupy_fused
 
 settings.register_profile(
     "xpdl",
@@ -32,22 +36,45 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip(f"no GPU: {NO_GPU}")
 
 
+REHEARSED = "cupy-on-cpu"
 BACKENDS = [
     "numpy",
     "numba",
     "strict",
     "generic",
+    REHEARSED,
     pytest.param("cupy", marks=pytest.mark.gpu),
 ]
 
 
 @pytest.fixture(params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
-    """Each backend in turn, active for the test."""
+    """Each backend in turn, active for the test; the CuPy backend also with its GPU rehearsed."""
     if request.param == "numba" and STATE["numba"] != "ready":
         pytest.skip(STATE["numba"])
-    with xpdl.use_backend(request.param) as active:
+    chosen = request.param
+    if chosen == REHEARSED:
+        chosen = request.getfixturevalue("rehearsed")
+    with xpdl.use_backend(chosen) as active:
         yield active
+
+
+@pytest.fixture
+def rehearsed(monkeypatch: pytest.MonkeyPatch) -> Backend:
+    """The CuPy backend, its CUDA kernels compiled by g++ and run on this CPU; see `rehearsal`."""
+    if rehearsal.why_not():
+        pytest.skip(f"no rehearsal of the GPU: {rehearsal.why_not()}")
+    backend = _rehearsed_backend()
+    monkeypatch.setitem(backends._made, "cupy", backend)
+    return backend
+
+
+@cache
+def _rehearsed_backend() -> Backend:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "cupy", rehearsal.make_cupy())
+        patch.setattr(cupy_fused, "load_cublas", lambda cupy: rehearsal.cublas_library())
+        return cupy_fused.FusedCupyBackend()
 
 
 @pytest.fixture

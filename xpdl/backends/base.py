@@ -175,8 +175,12 @@ class Backend:
         """Wait until all work given to the device is done; a CPU has none outstanding."""
 
     def generator(self, seed: int | Sequence[int]) -> RandomGenerator:
-        """Return a generator of random numbers on this device, started from `seed`."""
-        return np.random.default_rng(seed)
+        """Return a generator of random numbers on this device, started from `seed`.
+
+        All devices draw the same numbers, those of NumPy's Philox generator (Salmon et al. 2011),
+        of which each can be computed by itself.
+        """
+        return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed)))
 
     def compile_step(self, step: Step) -> Step:
         """Return a function that does what `step` does, with less work for the host.

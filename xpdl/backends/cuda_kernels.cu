@@ -6,7 +6,8 @@
 // and every sum has a fixed order, so that the same input gives the same bits in every run.
 //
 // Images are (N, C, H, W) to the caller. "channels last" means memory in the order N, H, W, C. An
-// array that may lie in memory in any way comes with its strides, counted in elements.
+// array that may lie in memory in any way comes with its strides, counted in elements. NVRTC, by
+// which CuPy compiles, has no C++ library and no macros such as INFINITY.
 
 #include <cuda_fp16.h>
 
@@ -109,10 +110,11 @@ extern "C" __global__ void max_pooling(const REAL *__restrict__ x, REAL *__restr
                                        int w, int oh, int ow, int fh, int fw, int sh, int sw,
                                        int ph, int pw, long long xn, long long xc, long long xh,
                                        long long xw) {
+  const wide zero = 0;
   EACH(int, i, n * oh * ow * c) {
     int channel = i % c, window = i / c;
     int q = window % ow, p = window / ow % oh, image = window / (ow * oh);
-    wide best = -INFINITY;
+    wide best = -1 / zero;  // of a window that sees padding alone
     int winner = -1;
     for (int k = 0; k < fh; k++) {
       int row = p * sh + k - ph;
@@ -274,7 +276,8 @@ extern "C" __global__ void softmax_with_loss(const REAL *__restrict__ x,
                                              int k) {
   __shared__ wide shared[256];
   const long long row = (long long)blockIdx.x * k;
-  wide largest = -INFINITY, sum = 0, loss = 0;
+  const wide zero = 0;
+  wide largest = read(x[row + min((int)threadIdx.x, k - 1)]), sum = 0, loss = 0;
   for (int j = threadIdx.x; j < k; j += blockDim.x) largest = Larger::of(read(x[row + j]), largest);
   largest = combine<Larger>(largest, shared);
   for (int j = threadIdx.x; j < k; j += blockDim.x) sum += exp(read(x[row + j]) - largest);
@@ -288,7 +291,7 @@ extern "C" __global__ void softmax_with_loss(const REAL *__restrict__ x,
   loss = combine<Add>(loss, shared);
   if (threadIdx.x == 0) {
     bool known = !labels || (labels[blockIdx.x] >= 0 && labels[blockIdx.x] < k);
-    losses[blockIdx.x] = known ? loss : wide(NAN);
+    losses[blockIdx.x] = known ? loss : zero / zero;
   }
 }
 

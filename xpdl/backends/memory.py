@@ -59,16 +59,17 @@ class Pool:
                 pieces.append(piece)
             return np.ndarray(shape, dtype, piece, -piece.ctypes.data % _LINE)
 
-    def empty_like(self, a: Array) -> Array:
-        """Return an array of the shape, type and order of `a`, whatever it may hold."""
+    def empty_like(self, a: Array, dtype: Any = None) -> Array:
+        """Return an array of the shape, type (or `dtype`) and order of `a`, whatever it holds."""
+        dtype = a.dtype if dtype is None else dtype
         if a.flags.c_contiguous:
-            return self.empty(a.shape, a.dtype)
+            return self.empty(a.shape, dtype)
         if a.ndim == 4:  # channels last, perhaps
             n, c, h, w = a.shape
             last = a.transpose(0, 2, 3, 1)
             if last.flags.c_contiguous:
-                return self.empty((n, h, w, c), a.dtype).transpose(0, 3, 1, 2)
-        return np.empty_like(a)
+                return self.empty((n, h, w, c), dtype).transpose(0, 3, 1, 2)
+        return np.empty_like(a, dtype)
 
     def release(self) -> None:
         """Give back all memory that no array holds."""

@@ -25,7 +25,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from xpdl.backends.base import Array, Backend, RandomGenerator, Step, host_array
+from xpdl.backends.base import Array, Backend, RandomGenerator, Shape, Step, host_array
 from xpdl.backends.capture import CapturedStep
 from xpdl.errors import BackendMismatchError, DeviceRuleError
 
@@ -487,10 +487,10 @@ class DeviceModule:
 
 
 class _DeviceGenerator:
-    def __init__(self, seed: int | Sequence[int]) -> None:
-        self._generator = np.random.default_rng(seed)
+    def __init__(self, generator: np.random.Generator) -> None:
+        self._generator = generator
 
-    def random(self, size: tuple[int, ...], dtype: Any) -> Any:
+    def random(self, size: Shape, dtype: Any) -> Any:
         bits = self._generator.bit_generator
         before = bits.state
         drawn = np.asarray(self._generator.random(size, dtype=dtype))
@@ -523,7 +523,7 @@ class StrictBackend(Backend):
         return a._host.copy()
 
     def generator(self, seed: int | Sequence[int]) -> RandomGenerator:
-        return _DeviceGenerator(seed)
+        return _DeviceGenerator(super().generator(seed))  # type: ignore[arg-type]
 
     def synchronize(self) -> None:
         _refuse_while_recording("the host waited for the device")
