@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 import os
+import re
+import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -12,8 +15,22 @@ import numpy as np
 from xpdl import files, functions
 from xpdl.arguments import check_finite, number, whole_number
 from xpdl.backends import Array, Backend, Number, Shape, backend_of, get_backend
-from xpdl.errors import ArgumentError, BackendMismatchError, DTypeError, ShapeError
-from xpdl.layers import Layer, Loss, Sequential, SoftmaxWithLoss, layer_from_config
+from xpdl.errors import (
+    ArgumentError,
+    BackendMismatchError,
+    DeviceMemoryError,
+    DTypeError,
+    ShapeError,
+)
+from xpdl.layers import (
+    Convolution,
+    Layer,
+    Loss,
+    Sequential,
+    SoftmaxWithLoss,
+    forget,
+    layer_from_config,
+)
 from xpdl.parameters import ArrayDict, Layout, Parameters
 from xpdl.precision import Precision, get_precision
 
@@ -194,9 +211,10 @@ class Network:
             optimizer's update keeps it; a caller who has changed `params` by hand must leave this.
         """
         x, t = self._input(x), self._target(t, len(x))
-        scores = self._forward(x, train=True, refresh=refresh)
-        loss = self._total_loss(scores, t)
-        self.body.backward(self.loss_layer.backward(scale))
+        with self._explaining_memory(len(x), train=True):
+            scores = self._forward(x, train=True, refresh=refresh)
+            loss = self._total_loss(scores, t)
+            self.body.backward(self.loss_layer.backward(scale))
         if self.weight_decay and "weights" in self.grads.blocks:
             self.grads.blocks["weights"] += (scale * self.weight_decay) * self._weights()
         return loss, scores
@@ -217,9 +235,11 @@ class Network:
 
     def _scores(self, x: Array, batch_size: int) -> Array:
         batch_size = whole_number("batch_size", batch_size)
-        parts = [
-            self._forward(x[i : i + batch_size], train=False) for i in range(0, len(x), batch_size)
-        ]
+        with self._explaining_memory(min(batch_size, len(x)), train=False):
+            parts = [
+                self._forward(x[i : i + batch_size], train=False)
+                for i in range(0, len(x), batch_size)
+            ]
         return parts[0] if len(parts) == 1 else self.backend.xp.concatenate(parts)
 
     def _total_loss(self, scores: Array, t: Array) -> Array:
@@ -231,6 +251,47 @@ class Network:
 
     def _weights(self) -> Array:
         return self.params.blocks["weights"]
+
+    # ---- memory ---------------------------------------------------------------------------------
+
+    def forget(self) -> None:
+        """Let go of what the last training step kept for its backward pass."""
+        for owner in (*self._leaves.values(), self.loss_layer):
+            forget(owner)
+
+    def bytes_per_sample(self, train: bool) -> int:
+        """Return about how many bytes of the device one sample of a batch takes.
+
+        In training every layer's output is kept until its gradient has passed; beside it there are
+        the gradients on both sides of a layer, and the windows of a convolution laid out.
+        """
+        sizes, windows = [math.prod(self.input_shape)], 0
+        for _, layer, shape in _walk(self.body):
+            sizes.append(math.prod(shape))
+            if isinstance(layer, Convolution):
+                area = math.prod(layer.params["W"].shape[1:])
+                windows = max(windows, area * math.prod(shape[1:]))
+        passing = 3 * max(sizes) + windows
+        itemsize = self.precision.compute.itemsize
+        return itemsize * (sum(sizes) + passing if train else passing)
+
+    @contextmanager
+    def _explaining_memory(self, batch_size: int, train: bool) -> Iterator[None]:
+        """Say of a lack of memory what would fit."""
+        try:
+            yield
+        except MemoryError as error:
+            if isinstance(error, DeviceMemoryError):
+                raise
+            traceback.clear_frames(error.__traceback__)  # they hold arrays
+            self.forget()
+            free = self.backend.free_memory()
+            asked = re.search(r"allocat\w* ([\d.,]+ [KMGTi]*[Bb]\w*)", str(error))
+            raise DeviceMemoryError(
+                f"{self.name} ran out of memory on {self.backend.name} with a batch of "
+                f"{batch_size:,}: {asked.group(1) if asked else 'more'} were asked for"
+                f"{_what_fits(free, self.bytes_per_sample(train), batch_size)}"
+            ) from error
 
     # ---- checks ---------------------------------------------------------------------------------
 
@@ -432,6 +493,16 @@ def _shape(shape: int | Sequence[int]) -> Shape:
     if not numbers or min(numbers) < 1:
         raise ArgumentError(f"input_shape must be sizes of at least 1, got {shape!r}.")
     return numbers
+
+
+def _what_fits(free: int | None, per_sample: int, batch_size: int) -> str:
+    if free is None:
+        return ". Use a smaller batch."
+    fits = min(int(0.9 * free) // per_sample, batch_size - 1)
+    text = f", {_megabytes(free)} are free without it. "
+    if fits < 1:
+        return text + "Not even a batch of 1 will fit; use a smaller network or float16."
+    return text + f"A batch of {fits:,} should fit (batch_size={fits}, --batch-size {fits})."
 
 
 def _show(shape: Shape) -> str:

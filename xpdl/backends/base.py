@@ -14,6 +14,7 @@ import functools
 import inspect
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -168,7 +169,13 @@ class Backend:
         return True
 
     def free_memory(self) -> int | None:
-        """Return how many bytes new arrays can have, or None where nobody counts them."""
+        """Return how many bytes new arrays can have, or None where the system does not say."""
+        try:
+            for line in Path("/proc/meminfo").read_text().splitlines():
+                if line.startswith("MemAvailable:"):
+                    return 1024 * int(line.split()[1])
+        except OSError:
+            pass  # another system than Linux
         return None
 
     def synchronize(self) -> None:
@@ -182,10 +189,11 @@ class Backend:
         """
         return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed)))
 
-    def compile_step(self, step: Step) -> Step:
+    def compile_step(self, step: Step, prepare: Callable[[], object] | None = None) -> Step:
         """Return a function that does what `step` does, with less work for the host.
 
-        On a CPU that is `step` itself. On a GPU it is captured and replayed, see `CapturedStep`.
+        On a CPU that is `step` itself. On a GPU it is captured and replayed, see `CapturedStep`;
+        `prepare` is called before, and may free memory.
         """
         return step
 

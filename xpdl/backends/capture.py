@@ -31,8 +31,11 @@ class CapturedStep:
     call writes over.
     """
 
-    def __init__(self, backend: Capturing, step: Step) -> None:
+    def __init__(
+        self, backend: Capturing, step: Step, prepare: Callable[[], object] | None = None
+    ) -> None:
         self._backend = backend
+        self._prepare = prepare
         self._step = step
         self._seen: Counter[tuple[Any, ...]] = Counter()
         self._graphs: dict[tuple[Any, ...], tuple[tuple[Array, ...], Any, Callable[[], object]]]
@@ -45,6 +48,8 @@ class CapturedStep:
             self._seen[key] += 1
             if self._seen[key] <= WARM_UP:
                 return self._step(*arrays)
+            if self._prepare is not None:
+                self._prepare()
             inputs = tuple(a.copy() for a in arrays)
             try:
                 self._graphs[key] = (inputs, *self._backend.capture(self._step, *inputs))

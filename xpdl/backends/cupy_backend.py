@@ -74,8 +74,8 @@ class CapturingCupyBackend(CupyBackend):
 
     compiles = True
 
-    def compile_step(self, step: Step) -> Step:
-        return CapturedStep(self, step)
+    def compile_step(self, step: Step, prepare: Callable[[], object] | None = None) -> Step:
+        return CapturedStep(self, step, prepare)
 
     def capture(self, step: Step, *arrays: Array) -> tuple[Any, Callable[[], object]]:
         """Return what ``step(*arrays)`` returns, not yet computed, and what computes it.
@@ -89,6 +89,7 @@ class CapturingCupyBackend(CupyBackend):
         # Of its own, so that nothing else is ever put where a replay writes.
         pool, stream = cuda.MemoryPool(), cuda.Stream(non_blocking=True)
         self.synchronize()  # the other stream does not wait for what was given to this one
+        self.xp.get_default_memory_pool().free_all_blocks()  # what it keeps for later is wanted now
         with cuda.using_allocator(pool.malloc), stream:
             stream.begin_capture()
             try:

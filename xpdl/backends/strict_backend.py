@@ -530,8 +530,8 @@ class StrictBackend(Backend):
 
     compiles = True
 
-    def compile_step(self, step: Step) -> Step:
-        return CapturedStep(self, step)
+    def compile_step(self, step: Step, prepare: Callable[[], object] | None = None) -> Step:
+        return CapturedStep(self, step, prepare)
 
     def capture(self, step: Step, *arrays: Array) -> tuple[Any, Callable[[], object]]:
         begin_recording()

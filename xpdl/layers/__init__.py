@@ -2,7 +2,7 @@
 
 from xpdl.layers.activations import ReLU, Sigmoid, Softmax, Tanh
 from xpdl.layers.affine import Affine
-from xpdl.layers.base import Layer, layer_from_config
+from xpdl.layers.base import Layer, forget, layer_from_config
 from xpdl.layers.containers import Flatten, Residual, Sequential
 from xpdl.layers.convolution import Convolution
 from xpdl.layers.dropout import Dropout
@@ -29,5 +29,6 @@ __all__ = [
     "Softmax",
     "SoftmaxWithLoss",
     "Tanh",
+    "forget",
     "layer_from_config",
 ]

@@ -52,6 +52,14 @@ class Kept:
         layer.__dict__[self._name] = value
 
 
+def forget(owner: Any) -> None:
+    """Let go of all that the last forward pass of a layer or a loss kept for its backward pass."""
+    for kind in type(owner).__mro__:
+        for name, value in vars(kind).items():
+            if isinstance(value, Kept):
+                setattr(owner, name, None)
+
+
 class _Arrays(dict[str, Array]):
     """A layer's arrays by name; asking for one before it exists says how to make it."""
 

@@ -155,8 +155,11 @@ class Trainer:
         skipped = 0.0 if scale is None else scale.read()["skipped"]
         network.reseed([self.seed, index])
         network.parameters.refresh()  # afterwards each update does it
+        network.forget()  # what was captured in the epoch before need not stay
         # Made anew for each epoch, since the masks' generators are new.
-        do_step = backend.compile_step(self._step) if self.batches.resident else self._step
+        do_step: Callable[..., Any] = self._step
+        if self.batches.resident:
+            do_step = backend.compile_step(self._step, network.forget)
         self.progress.begin(index, self.epochs, steps, len(self.batches.x))
         try:
             for step, part in enumerate(self.batches.parts(index)):
