@@ -8,7 +8,7 @@ import pytest
 from xpdl import Network
 from xpdl.backends import get_backend
 from xpdl.errors import DivergenceError, UnknownNameError
-from xpdl.layers import Affine
+from xpdl.layers import Affine, SoftmaxWithLoss
 from xpdl.precision import PRECISIONS, LossScale, Precision, get_precision
 
 EXPECTED = {  # policy: parameters, compute, accumulate, mixed
@@ -95,6 +95,20 @@ def test_types_in_a_network(backend, rng, name):
     assert {a.dtype.name for a in network.params.values()} == {parameters}
     assert {a.dtype.name for a in network.grads.values()} == {accumulate}
     assert {a.dtype.name for a in network.parameters.compute.values()} == {compute}
+
+
+@pytest.mark.parametrize("target", [0, 1])
+def test_a_loss_of_scores_at_the_end_of_half_precision(backend, target):
+    loss = SoftmaxWithLoss()
+    scores = backend.asarray(np.array([[6e4, -6e4]] * 3, np.float16))
+    value = loss.forward(scores, backend.asarray(np.full(3, target)))
+    assert value.dtype == np.float32
+    gap = float(np.float16(6e4)) * 2
+    assert backend.item(value) == pytest.approx(gap * target)
+    dx = loss.backward()
+    assert dx.dtype == np.float16
+    sign = np.array([[1, -1]] * 3) * target
+    np.testing.assert_allclose(backend.to_numpy(dx), sign / 3, rtol=1e-3)
 
 
 # ---- loss scale --------------------------------------------------------------------------------

@@ -216,6 +216,10 @@ def _train(options: argparse.Namespace) -> int:
         )
         return 130
     print(f"{_score(result)}, trained in {result.seconds:.1f} s")
+    epochs = run.trainer.history.epochs
+    if epochs[-1].loss_scale is not None:
+        skipped = sum(epoch.skipped_steps for epoch in epochs)
+        print(f"loss scale {epochs[-1].loss_scale:g} at the end, {skipped} steps skipped")
     print(f"{result.folder}: {', '.join(sorted(path.name for path in result.folder.iterdir()))}")
     return 0
 

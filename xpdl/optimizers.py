@@ -167,6 +167,7 @@ class Optimizer:
         decay: float,
         aside: dict[str, Array],
     ) -> None:
+        g = g.astype(accumulation_dtype(p.dtype), copy=False)  # as the rule's memory
         if decay:
             g = g + decay * p
         self.rule(backend, p, g, *memory, **aside)
@@ -382,6 +383,7 @@ class AdamW(Adam):
         if decay:
             shrunk, go = 1 - self.learning_rate * decay, aside.get("go")
             p *= shrunk if go is None else backend.xp.where(go, shrunk, 1)
+        g = g.astype(accumulation_dtype(p.dtype), copy=False)
         self.rule(backend, p, g, *memory, **aside)
 
 
@@ -433,7 +435,11 @@ def _blocks(arrays: Arrays) -> dict[str, Array]:
 def _zeros_like(params: Arrays) -> Arrays:
     if isinstance(params, Blocks):
         return params.zeros_like()
-    return {name: backend_of(p).xp.zeros_like(p) for name, p in params.items()}
+    # In half precision the squares of gradients, and Adam's epsilon, would be 0.
+    return {
+        name: backend_of(p).xp.zeros_like(p, dtype=accumulation_dtype(p.dtype))
+        for name, p in params.items()
+    }
 
 
 def _restore(memory: Mapping[str, Arrays], saved: Mapping[str, Mapping[str, Any]]) -> None:

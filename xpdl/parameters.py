@@ -45,9 +45,17 @@ class Layout:
         self.size = offset
 
     def view(self, buffer: Array, name: str) -> Array:
-        """Return the part of `buffer` that is the parameter `name`, in its shape."""
+        """Return the part of `buffer` that is the parameter `name`, in its shape.
+
+        Filters (FN, C, FH, FW) lie in memory as images do, their channels last: so their numbers
+        are in the order of a window's.
+        """
         start, shape = self.offsets[name], self.shapes[name]
-        return buffer[start : start + math.prod(shape)].reshape(shape)
+        part = buffer[start : start + math.prod(shape)]
+        if len(shape) == 4:
+            fn, c, fh, fw = shape
+            return part.reshape(fn, fh, fw, c).transpose(0, 3, 1, 2)
+        return part.reshape(shape)
 
 
 class ArrayDict(Blocks):

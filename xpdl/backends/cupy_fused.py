@@ -195,14 +195,14 @@ class FusedCupyBackend(CapturingCupyBackend):
         gradient = self.xp.ascontiguousarray(dout.transpose(0, 2, 3, 1))
         rows = gradient.reshape(-1, fn)
         db = self.sum(rows, axis=0, dtype=wide)
-        dW: Array = self.xp.zeros((fn, width), wide)
+        dW: Array = (self.xp.empty if n else self.xp.zeros)((fn, width), wide)
         dx: Array = self.xp.empty((n, h, w, c) if need_dx else (0,), x.dtype)
         filters = self._rows_of_filters(W) if need_dx else W
         geometry = _geometry(c, h, w, oh, ow, (fh, fw), stride, pad)
         for images in _spans(n, max(oh * ow * width, h * w * c), x.itemsize):
             col = self._im2col(x[images], (oh, ow), (fh, fw), stride, pad)
             part = gradient[images].reshape(-1, fn)
-            self._products.multiply(part.T, col, dW, accumulate=True)
+            self._products.multiply(part.T, col, dW, accumulate=images.start > 0)
             if need_dx:
                 self._products.multiply(part, filters, col)  # its windows are done with
                 pixels = dx[images]
