@@ -207,6 +207,7 @@ def imagined(monkeypatch):
 
     module.random = types.SimpleNamespace(default_rng=default_rng)
     monkeypatch.setitem(sys.modules, "cupy", module)
+    monkeypatch.setenv("XPDL_PROVIDER", "generic")  # the other wants a compiler: see `rehearsal`
     backend = get_backend("cupy")
     backend.seeds = seeds
     return backend

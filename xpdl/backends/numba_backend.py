@@ -160,7 +160,7 @@ class NumbaBackend(NumpyBackend):
     def max_pooling_backward(
         self, dout: Array, winners: Any, shape: Shape, size: Pair, stride: Pair, pad: Pair
     ) -> Array:
-        if not isinstance(winners, np.ndarray):
+        if dout.dtype == np.float16 or not isinstance(winners, np.ndarray):
             return super().max_pooling_backward(dout, winners, shape, size, stride, pad)
         (n, c, h, w), counts = shape, dout.shape[2:]
         gradient = _flat_images(dout.astype(np.float32, copy=False))

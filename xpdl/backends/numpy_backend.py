@@ -173,12 +173,9 @@ class NumpyBackend(Backend):
         dx = pool.empty_like(dout)
 
         def work(part: slice) -> None:
-            positive = y[part] > 0
-            if dx.dtype != np.float16:
-                np.multiply(dout[part], positive, out=dx[part])
-            else:  # multiplying halves takes ten times as long
-                np.copyto(dx[part], 0)
-                np.copyto(dx[part], dout[part], where=positive)
+            # Multiplying halves takes longer than changing their type twice.
+            wide = dout[part].astype(accumulation_dtype(dout.dtype), copy=False)
+            np.multiply(wide, y[part] > 0, out=dx[part], casting="same_kind")
 
         workers.each(_parts(len(dout), dout.nbytes), work)
         return dx
