@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 import xpdl
-from bench import charts, memory, scaling
+from bench import charts, gpu, memory, scaling
 from bench.measure import Run, compare, in_turns, record, show
 from bench.networks import NETWORKS
 from bench.programs import (
@@ -40,6 +40,17 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(arguments: list[str] | None = None) -> int:
+    command = ""
+    try:
+        options = _parse(arguments)
+        command = f" {options.command}"
+        return options.run(options) or 0
+    except XpdlError as error:
+        print(f"python -m bench{command}: {error}", file=sys.stderr)
+        return 2
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = _Parser(prog="python -m bench", description="Measure xpdl beside its peers.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, run, text in (
@@ -61,6 +72,8 @@ def main(arguments: list[str] | None = None) -> int:
         add("--out", type=Path, default=RESULTS, help="folder (default: bench/results)")
         add("--against", nargs="*", choices=PEERS, default=[], help="programs to set beside ours")
         add("--book-path", type=Path, help="for --against book: the folder of the book's code")
+    text = "all that wants a GPU, in one run: tests, gradients, steps, layers, training, memory"
+    gpu.add_options(commands.add_parser("gpu", help=text, description=text), _count, RESULTS)
     options = parser.parse_args(arguments)
     if "book" in options.against and (options.book_path is None or options.command != "step"):
         parser.error("--against book is for step, and wants --book-path DIR")
@@ -71,12 +84,7 @@ def main(arguments: list[str] | None = None) -> int:
             import torch  # noqa: F401
         except ImportError:
             parser.error("--against torch needs PyTorch: pip install torch")
-    try:
-        options.run(options)
-    except XpdlError as error:
-        print(f"python -m bench {options.command}: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return options
 
 
 def _count(text: str) -> int:

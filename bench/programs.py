@@ -6,7 +6,8 @@ import importlib
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 import xpdl
 from bench.measure import Run
 from bench.networks import torch_twin
+from xpdl.backends import Backend
 from xpdl.errors import FileAccessError
 from xpdl.network import Network
 from xpdl.optimizers import Adam
@@ -43,6 +45,30 @@ def xpdl_step(factory: Factory, batch_size: int, backend: str, dtype: str = "flo
     return step
 
 
+@contextmanager
+def trainer_step(
+    factory: Factory, batch_size: int, backend: Backend, dtype: str, captured: bool
+) -> Iterator[Run]:
+    """Give what `xpdl.Trainer` does with a batch, from gathering it to the update, all on a device.
+
+    Captured and replayed as the Trainer does it, or as it stands. The device is not waited for.
+    """
+    with xpdl.use_backend(backend):
+        network = factory(dtype=dtype)
+        x, t = batch(network, batch_size)
+        x = (255 * x).astype(np.uint8)
+        trainer = xpdl.Trainer(network, (x, t), batch_size=batch_size, divisor=255, progress=False)
+        network.parameters.refresh()
+        part = backend.asarray(np.arange(batch_size))
+    step: Callable[..., Any] = trainer._step
+    if captured:
+        step = backend.compile_step(step, network.forget)
+    on_device = backend.compiles or trainer.loss_scale is not None  # as in Trainer.fit
+    clock = trainer.optimizer.time_kept_on(backend, network.precision.parameters)
+    with clock if on_device else nullcontext():
+        yield lambda: step(part)
+
+
 def xpdl_inference(
     factory: Factory, count: int, batch_size: int, backend: str, dtype: str = "float32"
 ) -> Run:
@@ -58,22 +84,73 @@ def xpdl_inference(
     return predict
 
 
-def torch_step(factory: Factory, batch_size: int, channels_last: bool = False) -> Run:
+def torch_step(
+    factory: Factory,
+    batch_size: int,
+    channels_last: bool = False,
+    *,
+    device: str = "cpu",
+    compiled: bool = False,
+    **adam: Any,
+) -> Run:
+    """Return a step of PyTorch; `adam` are options of its optimizer. A GPU is not waited for.
+
+    Where `compiled`, model and loss are compiled, and on a GPU replayed as CUDA graphs.
+    """
     import torch
 
-    network = factory()
-    model = torch_twin(network)
-    optimizer, loss = torch.optim.Adam(model.parameters()), torch.nn.CrossEntropyLoss()
-    x, t = map(torch.from_numpy, batch(network, batch_size))
-    if channels_last:
-        model, x = _channels_last(model, x)
+    model, x, t = _torch_model(factory, batch_size, channels_last, device)
+    optimizer, criterion = torch.optim.Adam(model.parameters(), **adam), torch.nn.CrossEntropyLoss()
+
+    def loss(x: Any, t: Any) -> Any:
+        return criterion(model(x), t)
+
+    if compiled:
+        loss = torch.compile(loss, mode="reduce-overhead", dynamic=False)
 
     def step() -> None:
         optimizer.zero_grad()
-        loss(model(x), t).backward()
+        loss(x, t).backward()
         optimizer.step()
 
     return step
+
+
+def torch_half_step(factory: Factory, batch_size: int, device: str, **adam: Any) -> Run:
+    """Return a step of PyTorch in mixed precision, with a scaled loss, channels last.
+
+    In float16; on a CPU, where PyTorch is at home in bfloat16, in that.
+    """
+    import torch
+
+    model, x, t = _torch_model(factory, batch_size, True, device)
+    optimizer, criterion = torch.optim.Adam(model.parameters(), **adam), torch.nn.CrossEntropyLoss()
+    scaler = torch.amp.GradScaler(device)
+    half = torch.bfloat16 if device == "cpu" else torch.float16
+
+    def step() -> None:
+        optimizer.zero_grad()
+        with torch.autocast(device, half):
+            loss = criterion(model(x), t)
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+
+    return step
+
+
+def _torch_model(
+    factory: Factory, batch_size: int, channels_last: bool, device: str
+) -> tuple[Any, Any, Any]:
+    """Return PyTorch's model of a network and a batch (x, t) for it, on a device."""
+    import torch
+
+    network = factory()
+    model = torch_twin(network).to(device)
+    x, t = (torch.from_numpy(a).to(device) for a in batch(network, batch_size))
+    if channels_last:
+        model, x = _channels_last(model, x)
+    return model, x, t
 
 
 def torch_inference(

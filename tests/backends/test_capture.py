@@ -129,3 +129,7 @@ def test_the_trainer_captures_its_step(backend, monkeypatch):
     trainer.fit()
     assert len(captured) == 2  # once an epoch
     assert trainer.optimizer.iteration == 10
+    Trainer(
+        small_network("float32"), (x, t), epochs=1, batch_size=10, progress=False, capture=False
+    ).fit()
+    assert len(captured) == 2

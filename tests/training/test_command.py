@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -389,13 +390,32 @@ def test_ctrl_c_of_a_real_run_saves_and_says_how_to_go_on(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-def test_one_epoch_of_the_default_reaches_98_percent(tmp_path: Path) -> None:
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_one_epoch_of_the_default_reaches_98_percent(tmp_path: Path, dtype: str) -> None:
+    """In half precision too; and what was trained in one type answers alike in the other."""
+    backend = xpdl.get_backend().name
+    if backend == "numpy" and xpdl.backends.available_backends()["numba"] == "ready":
+        backend = "numba"  # quicker
+    chosen = "--backend", backend, "--dtype"
     done = subprocess.run(
-        command("train", "--epochs", "1", "--out", "run"),
-        cwd=tmp_path, capture_output=True, text=True, timeout=600,
+        command("train", "--epochs", "1", "--out", "run", *chosen, dtype),
+        cwd=tmp_path, capture_output=True, text=True, timeout=900,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "run" / "history.json").read_text())["test_accuracy"] >= 0.98
+    record = json.loads((tmp_path / "run" / "history.json").read_text())
+    assert record["test_accuracy"] >= 0.98
+    if dtype == "float16":
+        assert "steps skipped" in done.stdout
+        assert record["loss_scales"][0] == [0, 2.0**15]
+        assert np.isfinite(record["losses"]).all()
+    for other in ("float32", "float16"):
+        done = subprocess.run(
+            command("evaluate", "run", *chosen, other),
+            cwd=tmp_path, capture_output=True, text=True, timeout=300,
+        )  # fmt: skip
+        shown = re.search(r"test accuracy ([\d.]+)%", done.stdout)
+        assert shown, done.stderr
+        assert abs(float(shown.group(1)) - 100 * record["test_accuracy"]) <= 0.05
 
 
 def test_profile_shows_every_layer_and_draws_a_chart(small_mnist: Path, capsys: Any) -> None:

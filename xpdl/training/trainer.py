@@ -60,6 +60,9 @@ class Trainer:
         Whether to show a bar and a line an epoch.
     divisor : float, optional
         What each batch of x is divided by: 255 for pixels that stay bytes on the device.
+    capture : bool
+        Whether a GPU may capture the step and replay it (`Backend.compile_step`). Then a layer's
+        Python runs in the first steps of an epoch only; say False for one that must see each.
 
     Attributes
     ----------
@@ -89,6 +92,7 @@ class Trainer:
         seed: int = 0,
         progress: bool | Progress = True,
         divisor: float | None = None,
+        capture: bool = True,
     ) -> None:
         if not isinstance(network, Network):
             raise ArgumentError(f"network must be a Network, got {network!r}.")
@@ -101,6 +105,7 @@ class Trainer:
         self.seed = whole_number("seed", seed, least=0)
         self.history = History()
         self.stop = False
+        self.capture = capture
         self.batches = self._batches(train, batch_size, divisor)
         self.test = None if test is None else self._batches(test, batch_size, divisor)
         self.loss_scale = LossScale(network.backend) if network.precision.mixed else None
@@ -158,7 +163,7 @@ class Trainer:
         network.forget()  # what was captured in the epoch before need not stay
         # Made anew for each epoch, since the masks' generators are new.
         do_step: Callable[..., Any] = self._step
-        if self.batches.resident:
+        if self.capture and self.batches.resident:
             do_step = backend.compile_step(self._step, network.forget)
         self.progress.begin(index, self.epochs, steps, len(self.batches.x))
         try:
