@@ -211,7 +211,8 @@ class Network:
             optimizer's update keeps it; a caller who has changed `params` by hand must leave this.
         """
         x, t = self._input(x), self._target(t, len(x))
-        with self._explaining_memory(len(x), train=True):
+        self.forget()  # the step before need not be in memory beside this one
+        with self.explaining_memory(len(x), train=True):
             scores = self._forward(x, train=True, refresh=refresh)
             loss = self._total_loss(scores, t)
             self.body.backward(self.loss_layer.backward(scale))
@@ -235,7 +236,7 @@ class Network:
 
     def _scores(self, x: Array, batch_size: int) -> Array:
         batch_size = whole_number("batch_size", batch_size)
-        with self._explaining_memory(min(batch_size, len(x)), train=False):
+        with self.explaining_memory(min(batch_size, len(x)), train=False):
             parts = [
                 self._forward(x[i : i + batch_size], train=False)
                 for i in range(0, len(x), batch_size)
@@ -276,8 +277,14 @@ class Network:
         return itemsize * (sum(sizes) + passing if train else passing)
 
     @contextmanager
-    def _explaining_memory(self, batch_size: int, train: bool) -> Iterator[None]:
-        """Say of a lack of memory what would fit."""
+    def explaining_memory(self, batch_size: int, train: bool) -> Iterator[None]:
+        """Within a block: if memory runs out, say what was asked for, what is free and what fits.
+
+        Raises
+        ------
+        DeviceMemoryError
+            In place of any MemoryError.
+        """
         try:
             yield
         except MemoryError as error:

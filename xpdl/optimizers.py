@@ -169,7 +169,7 @@ class Optimizer:
     ) -> None:
         g = g.astype(accumulation_dtype(p.dtype), copy=False)  # as the rule's memory
         if decay:
-            g = g + decay * p
+            g = backend.xp.add(g, decay * p, out=backend.xp.empty_like(g))
         self.rule(backend, p, g, *memory, **aside)
 
     def rule(self, backend: Backend, p: Array, g: Array, *memory: Array, **aside: Array) -> None:
@@ -215,7 +215,11 @@ class Optimizer:
             return blocks
         norm = gradient_norm(blocks)
         scale = self.clip_norm / backend.xp.maximum(norm, self.clip_norm)
-        return {name: (g * scale).astype(g.dtype, copy=False) for name, g in blocks.items()}
+        xp = backend.xp  # `out` keeps the order of memory, on every device
+        return {
+            name: xp.multiply(g, scale, out=xp.empty_like(g), casting="same_kind")
+            for name, g in blocks.items()
+        }
 
     def settings(self) -> dict[str, Any]:
         """Return the rule's name and the numbers it was made with, but for the learning rate."""

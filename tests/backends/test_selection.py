@@ -398,7 +398,7 @@ def test_what_is_compiled_is_compiled_for_float32():
 
 def test_every_override_is_a_primitive_or_about_arrays():
     arrays = {"asarray", "to_numpy", "item", "owns", "has_room_for", "synchronize", "generator"}
-    arrays |= {"free_memory", "compile_step", "compiles", "capture", "provider"}
+    arrays |= {"free_memory", "release", "compile_step", "compiles", "capture", "provider"}
     for name in BACKEND_NAMES:
         if available_backends()[name] == "ready":
             kind = type(get_backend(name))

@@ -178,6 +178,9 @@ class Backend:
             pass  # another system than Linux
         return None
 
+    def release(self) -> None:
+        """Give memory that no array holds back to the device or the system."""
+
     def synchronize(self) -> None:
         """Wait until all work given to the device is done; a CPU has none outstanding."""
 

@@ -19,6 +19,9 @@ class Capturing(Protocol):
 
     xp: Any
 
+    def release(self) -> None:
+        """Give memory that no array holds back."""
+
     def capture(self, step: Step, *arrays: Array) -> tuple[Any, Callable[[], object]]:
         """Run ``step(*arrays)`` without executing it; return what it returned, and the replay."""
 
@@ -26,9 +29,9 @@ class Capturing(Protocol):
 class CapturedStep:
     """A function of device arrays that is captured, once for each set of shapes, and replayed.
 
-    What it reads and writes by itself (parameters, counters) must stay where it is; numbers of the
-    host are frozen as they were when it was captured. What it returns lies in memory that the next
-    call writes over.
+    What it reads and writes by itself (parameters, counters) must stay where it is, so that layers
+    must not be seeded anew meanwhile; numbers of the host are frozen as they were when it was
+    captured. What it returns lies in memory that the next call writes over.
     """
 
     def __init__(
@@ -41,6 +44,25 @@ class CapturedStep:
         self._graphs: dict[tuple[Any, ...], tuple[tuple[Array, ...], Any, Callable[[], object]]]
         self._graphs = {}
 
+    def _capture(self, key: tuple[Any, ...], arrays: tuple[Array, ...]) -> None:
+        if self._prepare is not None:
+            self._prepare()
+        inputs = tuple(a.copy() for a in arrays)
+        try:
+            self._graphs[key] = (inputs, *self._backend.capture(self._step, *inputs))
+        except CaptureError as error:
+            warnings.warn(
+                f"{error}. It runs as it stands, which a GPU may spend mostly waiting.",
+                stacklevel=4,
+            )
+            self._seen[key] = -(2**62)  # do not try again
+        else:
+            return
+        # Not within `except`: the error holds the arrays of the attempt.
+        if self._prepare is not None:
+            self._prepare()
+        self._backend.release()  # what the attempt took
+
     def __call__(self, *arrays: Array) -> Any:
         """Do the step for `arrays`: executed as it stands at first, replayed later."""
         key = tuple((a.shape, a.strides, a.dtype) for a in arrays)
@@ -48,18 +70,9 @@ class CapturedStep:
             self._seen[key] += 1
             if self._seen[key] <= WARM_UP:
                 return self._step(*arrays)
-            if self._prepare is not None:
-                self._prepare()
-            inputs = tuple(a.copy() for a in arrays)
-            try:
-                self._graphs[key] = (inputs, *self._backend.capture(self._step, *inputs))
-            except CaptureError as error:
-                warnings.warn(
-                    f"{error}. It runs as it stands, which a GPU may spend mostly waiting.",
-                    stacklevel=2,
-                )
-                self._seen[key] = -(2**62)  # do not try again
-                return self._step(*arrays)
+            self._capture(key, arrays)
+        if key not in self._graphs:
+            return self._step(*arrays)
         inputs, result, replay = self._graphs[key]
         for kept, array in zip(inputs, arrays, strict=True):
             kept[...] = array

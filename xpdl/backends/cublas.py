@@ -20,6 +20,7 @@ _TYPES = {"float32": 0, "float64": 1, "float16": 2}
 _COMPUTE_32F, _COMPUTE_64F, _COMPUTE_32F_FAST_TF32 = 68, 70, 77
 _AS_IT_LIES, _TRANSPOSED = 0, 1
 _DEFAULT_ALGORITHM = -1
+_DISALLOW_REDUCED_PRECISION_REDUCTION = 16
 
 # What NVIDIA advises for Hopper. With memory of its own, cuBLAS allocates none while a step is
 # captured, and gives the same bits in every run.
@@ -38,7 +39,10 @@ def load_cublas(cupy: Any) -> Any:
     try:
         from cuda.pathfinder import load_nvidia_dynamic_lib
 
-        return ctypes.CDLL(load_nvidia_dynamic_lib("cublas").abs_path)
+        path = load_nvidia_dynamic_lib("cublas").abs_path
+        if path is None:
+            raise FileNotFoundError("cublas")
+        return ctypes.CDLL(path)
     except Exception:  # not installed by pip, or not where it is looked for: the system may know
         try:
             return ctypes.CDLL(f"libcublas.so.{version}")
@@ -51,6 +55,8 @@ def load_cublas(cupy: Any) -> Any:
 
 class Products:
     """Matrix products on the current stream of one device.
+
+    One workspace serves all, so products of two streams must not run at the same time.
 
     Parameters
     ----------
@@ -81,6 +87,11 @@ class Products:
         )
         self._handle = ctypes.c_void_p()
         _check("cublasCreate", library.cublasCreate_v2(ctypes.byref(self._handle)))
+        # Or parts of a product of halves might be added in half precision.
+        _check(
+            "cublasSetMathMode",
+            library.cublasSetMathMode(self._handle, _DISALLOW_REDUCED_PRECISION_REDUCTION),
+        )
         self._workspace = cupy.empty(WORKSPACE_BYTES, np.uint8)
 
     def multiply(self, a: Array, b: Array, out: Array, accumulate: bool = False) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -38,7 +39,10 @@ class CupyBackend(Backend):
     def free_memory(self) -> int:
         pool = self.xp.get_default_memory_pool()
         free, _ = self.xp.cuda.runtime.memGetInfo()
-        return free + pool.total_bytes() - pool.used_bytes()
+        return int(free) + int(pool.total_bytes()) - int(pool.used_bytes())
+
+    def release(self) -> None:
+        self.xp.get_default_memory_pool().free_all_blocks()
 
     def has_room_for(self, size: int) -> bool:
         return size <= self.free_memory() // 2
@@ -74,7 +78,20 @@ class CapturingCupyBackend(CupyBackend):
 
     compiles = True
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._retired: list[Any] = []  # pools of captured steps that are no more
+
+    def free_memory(self) -> int:
+        self._empty_retired()
+        return super().free_memory()
+
+    def release(self) -> None:
+        self._empty_retired()
+        super().release()
+
     def compile_step(self, step: Step, prepare: Callable[[], object] | None = None) -> Step:
+        self._empty_retired()  # of the epoch before
         return CapturedStep(self, step, prepare)
 
     def capture(self, step: Step, *arrays: Array) -> tuple[Any, Callable[[], object]]:
@@ -87,24 +104,49 @@ class CapturingCupyBackend(CupyBackend):
         """
         cuda = self.xp.cuda
         # Of its own, so that nothing else is ever put where a replay writes.
-        pool, stream = cuda.MemoryPool(), cuda.Stream(non_blocking=True)
+        pool, stream = cuda.MemoryPool(self._device_memory), cuda.Stream(non_blocking=True)
+        pool.set_limit(size=0)  # at a limit, a pool would give memory back that is in the graph
         self.synchronize()  # the other stream does not wait for what was given to this one
-        self.xp.get_default_memory_pool().free_all_blocks()  # what it keeps for later is wanted now
+        self.release()  # what is kept for later is wanted now
         with cuda.using_allocator(pool.malloc), stream:
             stream.begin_capture()
             try:
                 result = step(*arrays)
                 graph = stream.end_capture()
-            except Exception as error:
+            except BaseException as error:
                 with contextlib.suppress(Exception):  # the first error is the one that counts
                     stream.end_capture()
+                self._retired.append(pool)
+                if not isinstance(error, Exception):
+                    raise
                 raise CaptureError(f"the step cannot be captured: {_line(error)}") from error
 
         def replay() -> None:
-            assert pool  # must live as long as the graph
             graph.launch()
 
+        weakref.finalize(replay, self._retired.append, pool)
         return result, replay
+
+    def _device_memory(self, size: int) -> Any:
+        """Return memory of the device, or raise MemoryError.
+
+        CuPy's own pool answers CUDA's refusal by giving back all that it does not use at that
+        moment, and tries again; a graph goes on writing there.
+        """
+        cuda = self.xp.cuda
+        try:
+            return cuda.MemoryPointer(cuda.Memory(size), 0)
+        except cuda.runtime.CUDARuntimeError as error:
+            raise MemoryError(f"Out of memory allocating {size:,} bytes.") from error
+
+    def _empty_retired(self) -> None:
+        """Give back the memory of steps that are no more, but for what layers still keep.
+
+        A pool of CuPy's that goes away does not give its memory back by itself.
+        """
+        for pool in self._retired:
+            pool.free_all_blocks()
+        self._retired[:] = [pool for pool in self._retired if pool.total_bytes()]
 
 
 def _import_cupy() -> Any:

@@ -29,10 +29,11 @@ from xpdl.backends.base import (
 )
 from xpdl.backends.cublas import Products, load_cublas
 from xpdl.backends.cupy_backend import CapturingCupyBackend
-from xpdl.errors import ShapeError
+from xpdl.errors import BackendError, BackendUnavailableError, ShapeError
 
-# The windows of so many images are laid out at once, in bytes.
-COLUMN_BYTES = 256 * 1024 * 1024
+# The windows of so many images are laid out at once, in bytes: they should still be in the GPU's
+# second cache (40 MB and more since Ampere) when the product reads them.
+COLUMN_BYTES = 32 * 1024 * 1024
 
 # Kernels that take an index apart count in 32 bits.
 MOST_AT_ONCE = 2**30
@@ -102,7 +103,14 @@ class FusedCupyBackend(CapturingCupyBackend):
     def __init__(self) -> None:
         super().__init__()
         tf32 = os.environ.get("XPDL_TF32", "0") not in ("", "0")
-        self._products = Products(self.xp, load_cublas(self.xp), tf32)
+        library = load_cublas(self.xp)
+        try:
+            self._products = Products(self.xp, library, tf32)
+        except (BackendError, MemoryError) as error:
+            raise BackendUnavailableError(
+                f"the GPU is there, but cuBLAS does not start on it ({error}); its memory may be "
+                "in use by another program."
+            ) from error
         self._kernels: dict[tuple[str, str], Any] = {}
         self._modules: dict[str, Any] = {}
 

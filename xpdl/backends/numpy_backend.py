@@ -29,6 +29,9 @@ class NumpyBackend(Backend):
 
     name = "numpy"
 
+    def release(self) -> None:
+        pool.release()
+
     def convolution(
         self, x: Array, W: Array, b: Array | None, stride: Pair, pad: Pair, relu: bool = False
     ) -> Array:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 from typing import Any
 
-from xpdl.backends import Array, Shape
+from xpdl.backends import Array, Shape, array_module
 from xpdl.errors import ArgumentError, ShapeError
 from xpdl.layers.activations import ReLU
 from xpdl.layers.base import Kept, Layer, layer_from_config
@@ -124,10 +124,16 @@ class Residual(Sequential):
         return shape
 
     def forward(self, x: Array, train: bool = False) -> Array:
-        return x + super().forward(x, train)
+        return _sum(x, super().forward(x, train))
 
     def backward(self, dout: Array) -> Array:
-        return dout + super().backward(dout)
+        return _sum(dout, super().backward(dout))
+
+
+def _sum(a: Array, b: Array) -> Array:
+    """Return a + b, in the memory order of a."""
+    xp = array_module(a, b)
+    return xp.add(a, b, out=xp.empty_like(a))
 
 
 def _named(layers: list[Layer]) -> dict[str, Layer]:

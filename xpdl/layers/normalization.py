@@ -74,7 +74,9 @@ class BatchNormalization(Layer):
         xn = centred * _along(inverse_std, x)
         if train:
             self.xn, self.inverse_std = xn, inverse_std
-        return (_along(gamma, x) * xn + _along(beta, x)).astype(x.dtype, copy=False)
+        xp = array_module(x)  # `out` keeps the memory order of x
+        scaled, shift = _along(gamma, x) * xn, _along(beta, x)
+        return xp.add(scaled, shift, out=xp.empty_like(x), casting="same_kind")
 
     def backward(self, dout: Array) -> Array:
         axes, xn = _others(dout), self.xn
@@ -84,8 +86,8 @@ class BatchNormalization(Layer):
         self.set_gradient("beta", dbeta)
         count = dout.size // dout.shape[1]
         centred = wide - _along(dbeta / count, dout) - xn * _along(dgamma / count, dout)
-        dx = _along(self.params["gamma"] * self.inverse_std, dout) * centred
-        return dx.astype(dout.dtype, copy=False)
+        xp, factor = array_module(dout), _along(self.params["gamma"] * self.inverse_std, dout)
+        return xp.multiply(factor, centred, out=xp.empty_like(dout), casting="same_kind")
 
     def _remember(self, mean: Array, variance: Array) -> None:
         for name, batch in (("running_mean", mean), ("running_var", variance)):

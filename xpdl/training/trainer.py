@@ -174,7 +174,8 @@ class Trainer:
                 self.optimizer.learning_rate = rate
                 if scale is not None:
                     scales[step] = scale.value
-                losses[step], hit = do_step(part)
+                with network.explaining_memory(len(part), train=True):
+                    losses[step], hit = do_step(part)
                 seen += len(part)
                 if classifies:
                     hits += hit
