@@ -28,6 +28,9 @@ INCLUDE = Path(__file__).parent / "include"
 # Every operation is rounded as IEEE says; the compiler may not fuse a * b + c by itself.
 _FLAGS = ("-std=c++17", "-O2", "-fPIC", "-ffp-contract=off", "-fvisibility=hidden", "-w")
 
+# With XPDL_REHEARSAL_FMA=1, the other way: a GPU's compiler fuses by default.
+_FUSED = ("-ffp-contract=fast", "-mfma")
+
 # With XPDL_REHEARSAL_SANITIZE=1, for a process under LD_PRELOAD=libasan.so.
 _SANITIZE = ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
 
@@ -78,6 +81,8 @@ def build(source: str, flags: Sequence[str] = (), include: Sequence[str] = ()) -
     Calls hold Python's lock: kernels share their static memory, so one runs at a time.
     """
     command = ["g++", "-shared", *_FLAGS, *_of_this_processor(), *flags, f"-I{INCLUDE}"]
+    if os.environ.get("XPDL_REHEARSAL_FMA") == "1":
+        command += _FUSED
     if sanitizing():
         if "libasan" not in os.environ.get("LD_PRELOAD", ""):
             raise CompileError(

@@ -39,7 +39,7 @@ class MemoryPool:
     def __del__(self) -> None:
         """Leave the device without what was kept: CuPy 14's pools give nothing back as they go."""
         global _lost
-        if self in _pools:
+        if _pools is not None and self in _pools:  # None as Python ends
             _lost += self._total
 
     def malloc(self, size: int) -> MemoryPointer:
