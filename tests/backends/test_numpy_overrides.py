@@ -20,6 +20,7 @@ from xpdl.backends import (
 )
 from xpdl.backends.cupy_backend import CapturingCupyBackend, CupyBackend
 from xpdl.backends.cupy_fused import FusedCupyBackend
+from xpdl.backends.memory import pool
 from xpdl.backends.numpy_backend import NumpyBackend
 from xpdl.backends.strict_backend import StrictBackend
 from xpdl.models import DeepConvNet
@@ -47,6 +48,7 @@ HELD_TO_NUMBERS = {
     "relu_backward",
     "adam",
     "describe",  # words, not numbers; test_selection reads them
+    "release",  # memory, not numbers; below
 }
 
 
@@ -282,6 +284,15 @@ def test_half_precision_is_multiplied_in_single(plain, monkeypatch, rng):
         results = [y, *backend.convolution_backward(y, x, W, (1, 1), (1, 1))]
         assert [a.dtype.name for a in results] == ["float16", "float16", "float32", "float32"]
         assert seen == {"float32"}
+
+
+def test_memory_that_no_array_holds_is_given_back(fast):
+    a = pool.empty((10**6,), np.float32)
+    kept = sum(piece.nbytes for pieces in pool._pieces.values() for piece in pieces)
+    del a
+    fast.release()
+    left = sum(piece.nbytes for pieces in pool._pieces.values() for piece in pieces)
+    assert left <= kept - 4 * 10**6
 
 
 # ---- sizes that the compiled loops treat apart ----------------------------------------------

@@ -19,6 +19,8 @@ class Affine(Layer):
     y = x W + b        dL/dx = dL/dy W^T        dL/dW = x^T dL/dy        dL/db = sum_n dL/dy
     (book, section 5.6)
 
+    In a `Sequential`, a ReLU right behind it is computed here, in the same pass.
+
     Parameters
     ----------
     units : int or array

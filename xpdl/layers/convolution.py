@@ -23,6 +23,8 @@ class Convolution(Layer):
     Backward is the same sum read the other way: every product W x that made y sends dL/dy W to x
     and dL/dy x to W. `Backend.convolution` and `Backend.convolution_backward` hold both.
 
+    In a `Sequential`, a ReLU right behind it is computed here, in the same pass.
+
     Parameters
     ----------
     filters : int or array

@@ -122,7 +122,8 @@ class Profile:
             lines.append((line + " ".join(rates) + " " + " ".join(bytes_)).rstrip())
         total = (
             f"{'step':<12} {1000 * self.step:9.2f} ms; at most {self.peak_gflops:.0f} GFLOP/s "
-            f"(matrix product), {self.peak_gigabytes:.1f} GB/s (copying, one thread)"
+            f"(matrix product), {self.peak_gigabytes:.1f} GB/s (copying"
+            f"{')' if self.backend == 'cupy' else ', one thread)'}"
         )
         return head + "\n".join([*lines, total])
 
