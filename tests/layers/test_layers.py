@@ -20,6 +20,7 @@ from xpdl.layers import (
     Dropout,
     Flatten,
     GlobalAveragePooling,
+    Layer,
     MaxPooling,
     ReLU,
     Residual,
@@ -28,6 +29,7 @@ from xpdl.layers import (
     Softmax,
     Tanh,
 )
+from xpdl.network import Network
 
 Array = np.ndarray[Any, Any]
 seeds = st.integers(0, 2**32 - 1)
@@ -231,6 +233,36 @@ def test_dropout_forward_and_backward(backend: Backend, rng: Any, scale_at: str)
     assert y.dtype == dx.dtype == np.float32
     inference = backend.to_numpy(layer.forward(x))
     np.testing.assert_allclose(inference, host * (0.7 if scale_at == "inference" else 1), 1e-6)
+
+
+class Leaky(ReLU):
+    def forward(self, x: Any, train: bool = False) -> Any:
+        return x * 0.1 + super().forward(x, train)
+
+
+class Shifted(Affine):
+    def forward(self, x: Any, train: bool = False) -> Any:
+        return super().forward(x, train) - 1
+
+
+def test_a_relu_is_computed_with_the_product_before_it(backend: Backend, rng: Any) -> None:
+    """And only there: what is derived from either layer may mean something else."""
+    x = rng.standard_normal((6, 5))
+
+    def outputs(*layers: Layer) -> Any:
+        network = Network(list(layers), (5,), dtype="float64", seed=1)
+        device_x = backend.asarray(x)
+        whole = backend.to_numpy(network.predict(device_x))
+        fused = layers[0].relu
+        for layer in layers:
+            layer.relu = layer.computed_before = False  # type: ignore[attr-defined]
+        np.testing.assert_allclose(whole, backend.to_numpy(network.predict(device_x)), rtol=1e-12)
+        return fused
+
+    assert outputs(Affine(4), ReLU(), Affine(3))
+    assert not outputs(Affine(4), Leaky(), Affine(3))
+    assert not outputs(Shifted(4), ReLU(), Affine(3))
+    assert not outputs(Affine(4), Dropout(0.5), ReLU(), Affine(3))
 
 
 def test_dropout_masks_follow_the_seed(backend: Backend) -> None:

@@ -77,9 +77,10 @@ class Sequential(Layer):
                 raise ShapeError(f"{name}, with input {shape}: {error}") from error
             self.shapes[name] = shape
         # A product's result is still at hand where its ReLU is computed with it; a second max(x, 0)
-        # would change nothing, so that each layer alone still means the same.
+        # would change nothing, so that each layer alone still means the same. A layer derived from
+        # these may do something else, and is left alone.
         for layer, after in pairwise(self.layers.values()):
-            if layer.takes_relu and isinstance(after, ReLU):
+            if vars(type(layer)).get("takes_relu") and type(after) is ReLU:
                 layer.relu = after.computed_before = True
         return shape
 
