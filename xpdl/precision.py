@@ -125,7 +125,7 @@ class LossScale:
         if state["bad_steps"] >= self.most_bad_steps:
             raise DivergenceError(
                 f"the gradients were not finite for {state['bad_steps']:.0f} steps in a row, "
-                f"whatever the loss scale (now {state['value']:g}), and none of them was made; "
+                f"whatever the loss scale (now {state['value']:g}), so no step was made; "
                 "train with a lower learning rate, gradient clipping or in float32."
             )
         return state

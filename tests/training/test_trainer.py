@@ -405,9 +405,10 @@ def test_what_differs_from_the_checkpoint_is_named(tmp_path: Path) -> None:
 
 
 def test_an_optimizer_used_again_starts_from_its_own_rate(backend: Backend) -> None:
-    optimizer = SGD(0.5)
-    trainer(optimizer=optimizer, schedule="cosine").fit()
-    assert optimizer.learning_rate == 0.5
+    for dtype in ("float32", "float16"):
+        optimizer = SGD(0.1)
+        trainer(network=net(dtype=dtype), optimizer=optimizer, schedule="cosine").fit()
+        assert optimizer.learning_rate == 0.1  # and not what float32 makes of it
 
 
 def test_schedules_may_answer_with_numpy_numbers(tmp_path: Path) -> None:

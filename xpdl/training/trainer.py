@@ -128,8 +128,11 @@ class Trainer:
         network, optimizer = self.network, self.optimizer
         if self.loss_scale is None and not network.backend.compiles:
             return self._fit()
-        with optimizer.time_kept_on(network.backend, network.precision.parameters):
-            return self._fit()
+        try:
+            with optimizer.time_kept_on(network.backend, network.precision.parameters):
+                return self._fit()
+        finally:
+            optimizer.learning_rate = self._learning_rate  # not as the device rounds it
 
     def _fit(self) -> History:
         while len(self.history.epochs) < self.epochs and not self.stop:
