@@ -156,7 +156,8 @@ class Optimizer:
             decay = self.weight_decay if name in decayed else 0.0
             wanted = {"go": go, "copy": copies.get(name)}
             aside = {key: array for key, array in wanted.items() if array is not None}
-            self._step(backend, p, gradients[name], [slot[name] for slot in memory], decay, aside)
+            g = gradients[name].astype(accumulation_dtype(p.dtype), copy=False)  # as the memory
+            self._step(backend, p, g, [slot[name] for slot in memory], decay, aside)
 
     def _step(
         self,
@@ -167,7 +168,6 @@ class Optimizer:
         decay: float,
         aside: dict[str, Array],
     ) -> None:
-        g = g.astype(accumulation_dtype(p.dtype), copy=False)  # as the rule's memory
         if decay:
             g = backend.xp.add(g, decay * p, out=backend.xp.empty_like(g))
         self.rule(backend, p, g, *memory, **aside)
@@ -387,7 +387,6 @@ class AdamW(Adam):
         if decay:
             shrunk, go = 1 - self.learning_rate * decay, aside.get("go")
             p *= shrunk if go is None else backend.xp.where(go, shrunk, 1)
-        g = g.astype(accumulation_dtype(p.dtype), copy=False)
         self.rule(backend, p, g, *memory, **aside)
 
 

@@ -4,7 +4,8 @@
 one matrix product, whose result is the next layer's input as it stands. The kernels are in
 ``cuda_kernels.cu``, one for each primitive that is overridden here; products are cuBLAS's.
 
-One seed gives one run on one GPU, bit for bit: no kernel adds in an order that chance decides.
+One seed should give one run on one GPU, bit for bit: no kernel adds in an order that chance
+decides.
 """
 
 from __future__ import annotations
@@ -117,7 +118,7 @@ class FusedCupyBackend(CapturingCupyBackend):
     def describe(self) -> dict[str, str]:
         return super().describe() | {
             "products": "TF32 (XPDL_TF32)" if self._products.tf32 else "float32 (see XPDL_TF32)",
-            "repeatable": "one seed gives one run, bit for bit, on one GPU",
+            "repeatable": "one seed should give one run, bit for bit, on one GPU (docs/gpu.md)",
         }
 
     # ---- launching ----------------------------------------------------------------------

@@ -492,7 +492,7 @@ class _DeviceGenerator:
 
     def random(self, size: Shape, dtype: Any) -> Any:
         bits = self._generator.bit_generator
-        before = bits.state
+        before = bits.state if _recording is not None else None
         drawn = np.asarray(self._generator.random(size, dtype=dtype))
         if _recording is not None:  # a device's generator counts on the device: each replay draws
             _recording.add(
@@ -506,6 +506,7 @@ class StrictBackend(Backend):
     """The generic primitives on rehearsed device arrays."""
 
     name = "strict"
+    compiles = True
     array_type = DeviceArray
 
     def __init__(self) -> None:
@@ -527,8 +528,6 @@ class StrictBackend(Backend):
 
     def synchronize(self) -> None:
         _refuse_while_recording("the host waited for the device")
-
-    compiles = True
 
     def compile_step(self, step: Step, prepare: Callable[[], object] | None = None) -> Step:
         return CapturedStep(self, step, prepare)
