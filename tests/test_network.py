@@ -30,6 +30,7 @@ from xpdl.layers import (
     ReLU,
     Residual,
     Sequential,
+    Sigmoid,
 )
 from xpdl.models import MODELS, DeepConvNet, MultiLayerNet, SimpleConvNet, TwoLayerNet, make_model
 from xpdl.optimizers import SGD, Adam
@@ -137,6 +138,23 @@ def test_accuracy_counts_the_last_partial_batch(backend: Backend) -> None:
     assert network.accuracy(x, t, batch_size=3) == pytest.approx(hits.mean())
     one_hot = backend.asarray(np.eye(4, dtype="float32")[backend.to_numpy(t)])
     assert network.accuracy(x, one_hot, batch_size=3) == pytest.approx(hits.mean())
+
+
+def test_activations_are_what_each_layer_makes(backend: Backend, rng: Any) -> None:
+    network = Network([Affine(4), ReLU(), BatchNormalization(), Affine(3), Sigmoid()], 5)
+    x = rng.standard_normal((6, 5)).astype("float32")
+    outputs = network.activations(backend.asarray(x))
+    assert list(outputs) == ["affine1", "relu1", "norm1", "affine2", "sigmoid1"]
+    w1, w2 = (
+        backend.to_numpy(network.params[f"{name}.W"]).astype("float64")
+        for name in ("affine1", "affine2")
+    )
+    hidden = np.maximum(x @ w1, 0)  # biases are 0 at first, running statistics 0 and 1
+    expected = {"relu1": hidden, "norm1": hidden, "affine2": hidden @ w2}
+    expected["sigmoid1"] = 1 / (1 + np.exp(-expected["affine2"]))
+    for name, y in expected.items():
+        assert outputs[name].dtype == "float32"
+        np.testing.assert_allclose(backend.to_numpy(outputs[name]), y, rtol=1e-5, atol=1e-5)
 
 
 def test_predict_in_parts_is_predict_whole(backend: Backend) -> None:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import io
 import os
 import platform
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
 import xpdl
-from xpdl.backends import BACKEND_NAMES, available_backends, get_backend, use_backend
+from xpdl.backends import available_backends, get_backend
 from xpdl.backends.threads import thread_count
+from xpdl.command import Parser, add_device_options, count, escape_output, rate, run_command, seed
 from xpdl.datasets import DATA_SETS, data_folder, folder_status, prepare_digit
 from xpdl.errors import BackendUnavailableError, XpdlError
 from xpdl.files import replacing
@@ -23,7 +23,7 @@ from xpdl.functions import softmax
 from xpdl.models import MODELS, make_model
 from xpdl.optimizers import BY_NAME as OPTIMIZERS
 from xpdl.optimizers import Adam
-from xpdl.precision import PRECISIONS, get_precision
+from xpdl.precision import get_precision
 from xpdl.schedules import BY_NAME as SCHEDULES
 from xpdl.storage import load_with_notes
 from xpdl.training.profile import profile_step
@@ -31,57 +31,19 @@ from xpdl.training.recipes import RECIPES
 from xpdl.training.run import LOADERS, Result, Run, evaluate, expect_digits, make_options
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}. See {self.prog} --help.\n")
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0, 2 for bad input, 130 for Ctrl-C."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a name need not fit the terminal's code
-    parser = _parser()
-    options, surplus = parser.parse_known_args(arguments)
+    escape_output()
+    options, surplus = _parser().parse_known_args(arguments)
+    command = f"xpdl {options.command}"
     if surplus:
-        command = f"xpdl {options.command}"
         print(f"{command}: unknown: {' '.join(surplus)}. See {command} --help.", file=sys.stderr)
         return 2
-    try:
-        if options.backend is not None:
-            use_backend(options.backend)
-        get_precision(options.dtype)
-        thread_count()
-        code: int = options.run(options)
-        if sys.stdout is not None:
-            sys.stdout.flush()
-        return code
-    except XpdlError as error:
-        print(f"xpdl {options.command}: {error}", file=sys.stderr)
-        return 2
-    except MemoryError:
-        print(
-            f"xpdl {options.command}: out of memory; use a smaller --batch-size or network.",
-            file=sys.stderr,
-        )
-        return 2
-    except KeyboardInterrupt:
-        print(f"xpdl {options.command}: interrupted.", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        # The reader of our output is gone; Python must not complain about it again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except OSError as error:
-        print(f"xpdl {options.command}: {error}", file=sys.stderr)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 2
+    return run_command(command, options, options.run)
 
 
-def _parser() -> _Parser:
-    parser = _Parser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="xpdl",
         description="Train the networks of the book Deep Learning from Scratch.",
         epilog="Start with: xpdl train",
@@ -107,39 +69,8 @@ def _add(
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(run=run)
-    parser.add_argument(
-        "--backend",
-        metavar="NAME",
-        help=f"{', '.join(BACKEND_NAMES)} (default: $XPDL_BACKEND, else numpy)",
-    )
-    parser.add_argument(
-        "--dtype",
-        metavar="TYPE",
-        help=f"{', '.join(PRECISIONS)} (default: $XPDL_DTYPE, else float32)",
-    )
+    add_device_options(parser)
     return parser
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
-    return int(text)
-
-
-def _seed(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 0, got {text!r}")
-    return int(text)
-
-
-def _rate(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be a number above 0, got {text!r}")
-    return value
 
 
 # ---- train --------------------------------------------------------------------------------------
@@ -162,12 +93,12 @@ def _add_train(commands: Any) -> None:
     )
     add("--model", metavar="NAME", help=", ".join(MODELS))
     add("--data", metavar="NAME", help=f"{', '.join(LOADERS)} (default: mnist)")
-    add("--epochs", type=_count, metavar="N", help="passes over the training data")
-    add("--batch-size", type=_count, metavar="N", help="images a step")
+    add("--epochs", type=count, metavar="N", help="passes over the training data")
+    add("--batch-size", type=count, metavar="N", help="images a step")
     add("--optimizer", metavar="NAME", help=", ".join(OPTIMIZERS))
-    add("--learning-rate", type=_rate, metavar="RATE", help="its peak, if it has a schedule")
+    add("--learning-rate", type=rate, metavar="RATE", help="its peak, if it has a schedule")
     add("--schedule", metavar="NAME", help=", ".join(SCHEDULES))
-    add("--seed", type=_seed, metavar="N", help="for weights, order and dropout (default: 0)")
+    add("--seed", type=seed, metavar="N", help="for weights, order and dropout (default: 0)")
     add("--out", metavar="DIR", help="the run's folder (default: runs/<model>-<time>)")
     add("--resume", metavar="RUN", help="go on with an interrupted run")
 
@@ -306,8 +237,8 @@ def _add_profile(commands: Any) -> None:
     )
     add = parser.add_argument
     add("--model", metavar="NAME", default="DeepConvNet", help=", ".join(MODELS))
-    add("--batch-size", type=_count, metavar="N", default=100, help="images a step (default: 100)")
-    add("--rounds", type=_count, metavar="N", default=30, help="steps to measure (default: 30)")
+    add("--batch-size", type=count, metavar="N", default=100, help="images a step (default: 100)")
+    add("--rounds", type=count, metavar="N", default=30, help="steps to measure (default: 30)")
     add("--chart", metavar="FILE", help="draw the times as a chart, a PNG (Figure 8-14)")
 
 

@@ -229,6 +229,19 @@ class Network:
         hits = count_hits(self._scores(x, batch_size), t)
         return self.backend.item(hits) / len(x)
 
+    def activations(self, x: Array) -> dict[str, Array]:
+        """Return what each layer makes of x (N, *input_shape), by the layer's name, in order.
+
+        As at inference, all of x at once. Where a ReLU is computed with the product before it (see
+        `Sequential`), the product's entry is the ReLU's.
+        """
+        x = self._input(x).astype(self.precision.compute, copy=False)
+        self.parameters.refresh()
+        outputs = {}
+        for name, layer in self.body.layers.items():
+            outputs[name] = x = layer.forward(x)
+        return outputs
+
     def _forward(self, x: Array, train: bool, refresh: bool = True) -> Array:
         if refresh:
             self.parameters.refresh()

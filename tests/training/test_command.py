@@ -64,7 +64,7 @@ def test_train_leaves_a_run(small_mnist: Path, capsys: Any) -> None:
     folder = folders[0]
     assert folder.name.startswith("SimpleConvNet-")
     assert {path.name for path in folder.iterdir()} == {
-        "model.safetensors", "history.json", "curves.png", "misclassified.png",
+        "model.safetensors", "history.json", "curves.png", "misclassified.png", "confusion.png",
     }  # fmt: skip
     record = json.loads((folder / "history.json").read_text())
     assert record["finished"] is True
@@ -74,7 +74,7 @@ def test_train_leaves_a_run(small_mnist: Path, capsys: Any) -> None:
     last = out.splitlines()[-2:]
     assert f"test accuracy {record['test_accuracy']:.2%}" in last[0]
     assert str(folder.relative_to(small_mnist)) in last[1]
-    for picture in ("curves.png", "misclassified.png"):
+    for picture in ("curves.png", "misclassified.png", "confusion.png"):
         pixels = np.asarray(Image.open(folder / picture).convert("L"))
         assert pixels.shape[0] > 50
         assert pixels.std() > 5  # not blank

@@ -1,8 +1,8 @@
 """A training run: from options to a folder that holds the network and what is known of it.
 
 The folder ends with ``model.safetensors``, ``history.json`` (options, losses, accuracies, machine),
-``curves.png`` and ``misclassified.png``. While the run lasts, ``checkpoint.safetensors`` holds the
-last whole epoch.
+``curves.png``, ``misclassified.png`` and ``confusion.png``. While the run lasts,
+``checkpoint.safetensors`` holds the last whole epoch.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from xpdl.training.recipes import RECIPES
 from xpdl.training.trainer import Trainer
 
 MODEL, HISTORY, CHECKPOINT = "model.safetensors", "history.json", "checkpoint.safetensors"
-CURVES, MISCLASSIFIED = "curves.png", "misclassified.png"
+CURVES, MISCLASSIFIED, CONFUSION = "curves.png", "misclassified.png", "confusion.png"
 
 LOADERS = {"mnist": load_mnist, "fashion-mnist": load_fashion_mnist}
 
@@ -255,7 +255,11 @@ class Run:
             names,
             f"{len(wrong)} of {len(labels):,} misclassified: ",
         )
-        for name, figure in ((CURVES, curves), (MISCLASSIFIED, pictures)):
+        confusion = plots.confusion_matrix(
+            labels, answers, names, f"{len(wrong)} of {len(labels):,} misclassified"
+        )
+        drawn = {CURVES: curves, MISCLASSIFIED: pictures, CONFUSION: confusion}
+        for name, figure in drawn.items():
             with files.replacing(self.folder / name) as stream:
                 figure.savefig(stream, format="png", dpi=110)
         return Result(self.folder, accuracy, len(wrong), len(labels), self._seconds())

@@ -1,0 +1,31 @@
+"""What every picture begins with: an empty figure, and numbers that Matplotlib can take."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from xpdl.backends import backend_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+HostFloats: TypeAlias = "np.ndarray[Any, np.dtype[np.float64]]"
+
+
+def new_figure(width: float, height: float, title: str = "") -> Figure:
+    """Return an empty figure of that many inches, whose parts make room for each other."""
+    from matplotlib.figure import Figure  # slow to load, and not wanted where nothing is drawn
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    if title:
+        figure.suptitle(title, fontsize="large")
+    return figure
+
+
+def host(values: Any) -> HostFloats:
+    """Return numbers, on any device or in a list, as float64 on the host; None becomes NaN."""
+    if hasattr(values, "dtype") and hasattr(values, "shape") and values.shape:
+        values = backend_of(values).to_numpy(values)
+    return np.asarray(values, dtype=np.float64)

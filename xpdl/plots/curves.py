@@ -1,0 +1,137 @@
+"""Curves: numbers along an axis."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from xpdl.arguments import whole_number
+from xpdl.errors import ArgumentError
+from xpdl.plots.canvas import HostFloats, host, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+STYLES = ("-", "--", "-.", ":")
+
+
+def curves(
+    lines: Mapping[str, Any],
+    title: str = "",
+    *,
+    xlabel: str = "",
+    ylabel: str = "",
+    smooth: int = 1,
+    **settings: Any,
+) -> Figure:
+    """Draw lines over one another, each with its name.
+
+    Parameters
+    ----------
+    lines : mapping of str to array (n,), or to a pair of arrays (x, y)
+        Values y, at 0, 1, 2 ... or at x.
+    smooth : int
+        Each point is the mean of this many values up to it.
+    **settings
+        Of Matplotlib's axes: ``yscale="log"``, ``ylim=(0, 1)`` ...
+    """
+    figure = new_figure(6, 4, title)
+    axes = figure.subplots()
+    _draw_lines(axes, lines, smooth)
+    axes.set(xlabel=xlabel, ylabel=ylabel, **settings)
+    return figure
+
+
+def curve_grid(
+    panels: Mapping[str, Mapping[str, Any]],
+    title: str = "",
+    *,
+    columns: int = 4,
+    xlabel: str = "",
+    ylabel: str = "",
+    smooth: int = 1,
+    **settings: Any,
+) -> Figure:
+    """Draw a panel of `curves` for each entry, on common axes; the names of lines stand once.
+
+    The book's figures 6-19 (batch normalisation at 16 scales) and 6-24 (the best trials of a
+    search) are such grids.
+    """
+    if not panels:
+        raise ArgumentError("panels is empty; give one at least.")
+    columns = min(whole_number("columns", columns), len(panels))
+    rows = -(-len(panels) // columns)
+    figure = new_figure(1.2 + 2.1 * columns, 1.0 + 1.75 * rows, title)
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    for axes, (name, lines) in zip(grid.flat, panels.items(), strict=False):
+        _draw_lines(axes, lines, smooth, legend=False)
+        axes.set(**settings)
+        axes.set_title(name, fontsize="small")
+    for axes in grid.flat[len(panels) :]:
+        axes.set_axis_off()
+    handles, labels = grid.flat[0].get_legend_handles_labels()
+    if len(labels) > 1:
+        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    figure.supxlabel(xlabel, fontsize="medium")
+    figure.supylabel(ylabel, fontsize="medium")
+    return figure
+
+
+def _draw_lines(axes: Axes, lines: Mapping[str, Any], smooth: int, legend: bool = True) -> None:
+    window = whole_number("smooth", smooth)
+    for i, (name, line) in enumerate(lines.items()):
+        x, y = line if isinstance(line, tuple) else (None, line)
+        heights = host(y)
+        places = np.arange(len(heights)) if x is None else host(x)
+        if places.shape != heights.shape or heights.ndim != 1:
+            raise ArgumentError(
+                f"the line {name!r} must be values (n,) or a pair of such, got shapes "
+                f"{places.shape} and {heights.shape}."
+            )
+        axes.plot(places, _smoothed(heights, window), STYLES[i % len(STYLES)], label=name)
+    axes.grid(alpha=0.3)
+    if legend and len(lines) > 1:
+        axes.legend(fontsize="small")
+
+
+def learning_curves(
+    losses: Sequence[float],
+    train_accuracy: Sequence[float | None] = (),
+    test_accuracy: Sequence[float | None] = (),
+    title: str = "",
+) -> Figure:
+    """Draw the loss by step, and the accuracies by epoch (in [0, 1]) beside it."""
+    figure = new_figure(9, 3.6, title)
+    loss_axes, accuracy_axes = figure.subplots(1, 2)
+    loss_axes.plot(np.arange(1, len(losses) + 1), losses, color="0.8", linewidth=0.6, label="step")
+    smooth = _smoothed(np.asarray(losses, dtype=float))
+    loss_axes.plot(np.arange(1, len(losses) + 1), smooth, color="C0", label="smoothed")
+    loss_axes.set(xlabel="step", ylabel="loss", yscale="log")
+    loss_axes.legend()
+    for values, label, style in (
+        (train_accuracy, "training (mean over the epoch)", "o--"),
+        (test_accuracy, "test", "s-"),
+    ):
+        known = [(i + 1, 100 * v) for i, v in enumerate(values) if v is not None]
+        if known:
+            accuracy_axes.plot(*zip(*known, strict=True), style, label=label, markersize=4)
+    accuracy_axes.set(xlabel="epoch", ylabel="accuracy (%)")
+    accuracy_axes.xaxis.get_major_locator().set_params(integer=True)
+    if accuracy_axes.lines:
+        accuracy_axes.legend()
+    for axes in (loss_axes, accuracy_axes):
+        axes.grid(alpha=0.3)
+    return figure
+
+
+def _smoothed(values: HostFloats, window: int = 50) -> HostFloats:
+    """Return the mean of the last `window` values at each place."""
+    if not len(values):
+        return values
+    total = np.concatenate([[0.0], np.cumsum(values)])
+    end = np.arange(1, len(values) + 1)
+    start = np.maximum(end - window, 0)
+    return (total[end] - total[start]) / (end - start)

@@ -1,0 +1,157 @@
+"""Grids of small pictures: digits, filters, what filters see."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from xpdl.arguments import whole_number
+from xpdl.errors import ArgumentError, ShapeError
+from xpdl.plots.canvas import host, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def picture_grid(
+    images: Any,
+    titles: Sequence[str] = (),
+    title: str = "",
+    *,
+    columns: int = 8,
+    cmap: str = "gray_r",
+    limits: tuple[float, float] | None = None,
+) -> Figure:
+    """Draw pictures beside and below one another.
+
+    Parameters
+    ----------
+    images : array (N, H, W) or (N, 1, H, W)
+    titles : sequence of str, optional
+        What stands above each; one a picture, or none.
+    columns : int
+        How many stand side by side.
+    limits : (float, float), optional
+        What is white and what is black; by default each picture's least and greatest number.
+    """
+    pictures = host(images)
+    if pictures.ndim == 4 and pictures.shape[1] == 1:
+        pictures = pictures[:, 0]
+    if pictures.ndim != 3:
+        raise ShapeError(f"images must be (N, H, W) or (N, 1, H, W), got {pictures.shape}.")
+    if titles and len(titles) != len(pictures):
+        raise ArgumentError(f"{len(titles)} titles for {len(pictures)} images; give one each.")
+    columns = min(whole_number("columns", columns), max(1, len(pictures)))
+    rows = max(1, -(-len(pictures) // columns))
+    lines = max((text.count("\n") + 1 for text in titles), default=0)
+    height = 1.05 + 0.17 * lines
+    figure = new_figure(9 * columns / 8, 0.5 + height * rows, title)
+    low, high = limits or (None, None)
+    for i, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
+        axes.set_axis_off()
+        if i < len(pictures):
+            axes.imshow(pictures[i], cmap=cmap, interpolation="nearest", vmin=low, vmax=high)
+            if titles:
+                axes.set_title(titles[i], fontsize=9)
+    return figure
+
+
+def misclassified(
+    images: Any,
+    labels: Sequence[int],
+    answers: Sequence[int],
+    class_names: Sequence[str] | None = None,
+    title: str = "",
+    most: int = 48,
+) -> Figure:
+    """Draw pictures with their label and the network's other answer, as Figure 8-2 of the book.
+
+    Parameters
+    ----------
+    images : array (N, H, W)
+        Grey, 0 for white paper.
+    labels, answers : sequence of int, (N,)
+        The right class and the answer.
+    class_names : sequence of str, optional
+        What the classes are called; their numbers by default.
+    most : int
+        How many at most; the first ones.
+    """
+    if not len(images) == len(labels) == len(answers):
+        raise ArgumentError(
+            f"images, labels and answers must be of one length, got {len(images)}, "
+            f"{len(labels)} and {len(answers)}."
+        )
+    names = class_names or [str(i) for i in range(1 + max([*labels, *answers], default=0))]
+    count = min(len(images), most)
+    pairs = [(names[labels[i]], names[answers[i]]) for i in range(count)]
+    gap = " " if all(len(label + answer) < 8 for label, answer in pairs) else "\n"
+    more = f" (the first {count} of {len(images)})" if count < len(images) else ""
+    return picture_grid(
+        images[:count],
+        [f"{label} →{gap}{answer}" for label, answer in pairs],
+        f"{title}label → inference{more}" if count else f"{title}none misclassified",
+    )
+
+
+def filters(weights: Mapping[str, Any], title: str = "", *, columns: int = 10) -> Figure:
+    """Draw a convolution's filters, a block for each entry. Book, figure 7-24.
+
+    Parameters
+    ----------
+    weights : mapping of str to array (FN, C, FH, FW)
+        Such as those before and after training; the first channel is drawn. In each block the
+        least number is black and the greatest white.
+    """
+    blocks = {name: host(w) for name, w in weights.items()}
+    for name, w in blocks.items():
+        if w.ndim != 4 or not w.size:
+            raise ShapeError(f"the filters {name!r} must be (FN, C, FH, FW), got {w.shape}.")
+    if not blocks:
+        raise ArgumentError("weights is empty; give the filters of one layer at least.")
+    columns = whole_number("columns", columns)
+    rows = [-(-len(w) // columns) for w in blocks.values()]
+    figure = new_figure(0.6 * columns, 0.6 * sum(rows) + 0.5 * len(rows), title)
+    parts = figure.subfigures(len(blocks), 1, squeeze=False, height_ratios=rows)
+    for part, count, (name, w) in zip(parts.flat, rows, blocks.items(), strict=True):
+        part.suptitle(name, fontsize="medium")
+        for i, axes in enumerate(part.subplots(count, columns, squeeze=False).flat):
+            axes.set_axis_off()
+            if i < len(w):
+                axes.imshow(w[i, 0], cmap="gray", vmin=w[:, 0].min(), vmax=w[:, 0].max())
+    return figure
+
+
+def feature_maps(
+    image: Any, weights: Any, maps: Any, names: Sequence[str] = (), title: str = ""
+) -> Figure:
+    """Draw a picture, some filters, and what each makes of the picture. Book, figure 7-25.
+
+    Parameters
+    ----------
+    image : array (H, W)
+    weights : array (K, FH, FW)
+        The filters.
+    maps : array (K, OH, OW)
+        Their outputs.
+    names : sequence of str, optional
+        What the filters are called.
+    """
+    picture, kernels, results = host(image), host(weights), host(maps)
+    if picture.ndim != 2 or kernels.ndim != 3 or results.ndim != 3 or len(kernels) != len(results):
+        raise ShapeError(
+            "image, weights and maps must be (H, W), (K, FH, FW) and (K, OH, OW), got "
+            f"{picture.shape}, {kernels.shape} and {results.shape}."
+        )
+    figure = new_figure(6, 0.5 + 1.8 * len(kernels), title)
+    grid = figure.subplots(len(kernels), 3, squeeze=False, width_ratios=(1, 0.5, 1))
+    for i, (left, middle, right) in enumerate(grid):
+        for axes, array, label in (
+            (left, picture, "input"),
+            (middle, kernels[i], names[i] if names else f"filter {i + 1}"),
+            (right, results[i], "output"),
+        ):
+            axes.imshow(array, cmap="gray", interpolation="nearest")
+            axes.set_title(label, fontsize=9)
+            axes.set_axis_off()
+    return figure
