@@ -1,5 +1,18 @@
 """The data: MNIST and Fashion-MNIST, fetched and verified, and pictures made to look like them."""
 
+from xpdl.datasets.augmentation import (
+    Augmentation,
+    Brightness,
+    Compose,
+    Crop,
+    Erase,
+    Flip,
+    Noise,
+    Rotate,
+    Shear,
+    Shift,
+    Zoom,
+)
 from xpdl.datasets.batches import Batches
 from xpdl.datasets.catalogue import DATA_SETS
 from xpdl.datasets.idx import decode_idx, encode_idx
@@ -17,9 +30,20 @@ from xpdl.datasets.sources import FileStatus, data_folder, folder_status
 __all__ = [
     "CLASS_NAMES",
     "DATA_SETS",
+    "Augmentation",
     "Batches",
+    "Brightness",
+    "Compose",
+    "Crop",
+    "Erase",
     "FileStatus",
+    "Flip",
     "MnistArrays",
+    "Noise",
+    "Rotate",
+    "Shear",
+    "Shift",
+    "Zoom",
     "data_folder",
     "decode_idx",
     "encode_idx",

@@ -12,7 +12,8 @@ import numpy as np
 
 from xpdl import functions
 from xpdl.arguments import number, whole_number
-from xpdl.backends import Array, Number, backend_of
+from xpdl.backends import Array, Number, RandomGenerator, backend_of
+from xpdl.datasets.augmentation import Augmentation
 from xpdl.datasets.batches import Batches
 from xpdl.errors import ArgumentError, DivergenceError
 from xpdl.network import Network, count_hits
@@ -25,6 +26,10 @@ from xpdl.training.progress import Progress, Silence
 
 Data: TypeAlias = tuple[Any, Any]
 Callback: TypeAlias = Callable[["Trainer", Epoch], object]
+Augment: TypeAlias = Callable[[Array, RandomGenerator], Array]
+
+# Keeps augmentation apart from other random numbers of the same seed.
+AUGMENTATION_STREAM = 4
 
 
 class Trainer:
@@ -55,7 +60,7 @@ class Trainer:
         A file that is written after each epoch. If it exists, `fit` goes on from there, and ends
         as it would have without the interruption.
     seed : int
-        For the order of the examples and the dropout masks.
+        For the order of the examples, the dropout masks and the augmentation.
     progress : bool or Progress
         Whether to show a bar and a line an epoch.
     divisor : float, optional
@@ -63,6 +68,10 @@ class Trainer:
     capture : bool
         Whether a GPU may capture the step and replay it (`Backend.compile_step`). Then a layer's
         Python runs in the first steps of an epoch only; say False for one that must see each.
+    augment : Augmentation or callable, optional
+        Changes the pictures of each training batch, as ``augment(x, generator) -> x``, before the
+        network sees them; see `xpdl.datasets.augmentation`. The generator's numbers depend on
+        `seed` and the epoch alone. A checkpoint knows a function by its name, else by its repr.
 
     Attributes
     ----------
@@ -93,6 +102,7 @@ class Trainer:
         progress: bool | Progress = True,
         divisor: float | None = None,
         capture: bool = True,
+        augment: Augment | None = None,
     ) -> None:
         if not isinstance(network, Network):
             raise ArgumentError(f"network must be a Network, got {network!r}.")
@@ -106,6 +116,7 @@ class Trainer:
         self.history = History()
         self.stop = False
         self.capture = capture
+        self.augment = self._augmentation(augment)
         self.batches = self._batches(train, batch_size, divisor)
         self.test = None if test is None else self._batches(test, batch_size, divisor)
         self.loss_scale = LossScale(network.backend) if network.precision.mixed else None
@@ -164,10 +175,7 @@ class Trainer:
         network.reseed([self.seed, index])
         network.parameters.refresh()  # afterwards each update does it
         network.forget()  # what was captured in the epoch before need not stay
-        # Made anew for each epoch, since the masks' generators are new.
-        do_step: Callable[..., Any] = self._step
-        if self.capture and self.batches.resident:
-            do_step = backend.compile_step(self._step, network.forget)
+        do_step = self._make_step(index)
         self.progress.begin(index, self.epochs, steps, len(self.batches.x))
         try:
             for step, part in enumerate(self.batches.parts(index)):
@@ -208,13 +216,38 @@ class Trainer:
             self.progress.end(finished)
         return finished
 
+    def _make_step(self, index: int) -> Callable[[Array], tuple[Array, Array]]:
+        """Return what does a step of epoch `index` on the examples `part`, as `_step` does.
+
+        Made anew for each epoch, since the masks' generators are new. Augmentation is not captured,
+        so that it may be any function.
+        """
+        network, augment = self.network, self.augment
+        backend, capture = network.backend, self.capture and self.batches.resident
+        step: Callable[..., tuple[Array, Array]] = self._step if augment is None else self._learn
+        if capture:
+            step = backend.compile_step(step, network.forget)
+        if augment is None:
+            return step
+        generator = backend.generator([AUGMENTATION_STREAM, self.seed, index])
+
+        def augmented_step(part: Array) -> tuple[Array, Array]:
+            x, t = self.batches.take(part)
+            # In one memory order, so that a captured step sees what an eager one would.
+            return step(backend.xp.ascontiguousarray(augment(x, generator)), t)
+
+        return augmented_step
+
     def _step(self, part: Array) -> tuple[Array, Array]:
         """Train on the examples `part`; return the loss and how many were right before, both ().
 
         Reads nothing from the device, and keeps nothing on the host, so that it can be captured.
         """
+        return self._learn(*self.batches.take(part))
+
+    def _learn(self, x: Array, t: Array) -> tuple[Array, Array]:
+        """Train on a batch (x, t), and return what `_step` does."""
         network, scale = self.network, self.loss_scale
-        x, t = self.batches.take(part)
         factor: Number = 1.0 if scale is None else scale.value
         loss, scores = network.forward_backward(x, t, factor, refresh=False)
         if scale is None:
@@ -269,6 +302,16 @@ class Trainer:
                 )
         return batches
 
+    def _augmentation(self, augment: Augment | None) -> Augment | None:
+        if augment is not None and (isinstance(augment, type) or not callable(augment)):
+            raise ArgumentError(
+                f"augment must be an augmentation such as Rotate(10), or a function of "
+                f"(x, generator), got {augment!r}."
+            )
+        if isinstance(augment, Augmentation):
+            augment.check(self.network.input_shape)
+        return augment
+
     def _notes(self, progress: bool) -> dict[str, Any]:
         """Return what a checkpoint says beside the arrays; without `progress`, what must agree."""
         notes = {
@@ -279,8 +322,11 @@ class Trainer:
             "seed": self.seed,
             "optimizer": self.optimizer.settings(),
             "base_learning_rate": self._learning_rate,
-            "schedule": getattr(self.schedule, "__qualname__", None) or repr(self.schedule),
+            "schedule": _name(self.schedule),
         }
+        # A checkpoint of a training without augmentation says nothing of it.
+        if self.augment is not None or not progress:
+            notes["augment"] = None if self.augment is None else _name(self.augment)
         if progress:
             scale = self.loss_scale
             notes["loss_scale"] = None if scale is None else scale.read()
@@ -295,3 +341,8 @@ class Trainer:
         self.history = notes["history"]
         if self.loss_scale is not None:
             self.loss_scale.restore(notes["loss_scale"])
+
+
+def _name(a: Any) -> str:
+    """Return how a function, or an object that is called as one, is known in a checkpoint."""
+    return getattr(a, "__qualname__", None) or repr(a)

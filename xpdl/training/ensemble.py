@@ -1,0 +1,258 @@
+"""Several networks that answer together: the mean of their probabilities. Book, section 8.1.2."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xpdl import files, functions
+from xpdl.arguments import whole_number
+from xpdl.backends import Array, backend_of
+from xpdl.errors import ArgumentError, BackendMismatchError, ModelFileError, ShapeError
+from xpdl.network import Network, count_hits
+from xpdl.storage import load, load_with_notes
+from xpdl.training.settings import differences, digest, training_settings
+from xpdl.training.trainer import Trainer
+
+FILE_FORMAT = "xpdl-ensemble-1"
+INDEX = "ensemble.json"
+# Keeps the members' seeds apart from other random numbers of the same seed.
+ENSEMBLE_STREAM = 6
+
+
+class Ensemble:
+    """Networks whose probabilities are averaged.
+
+    p_k = 1/M sum_m softmax(scores of member m)_k
+
+    Parameters
+    ----------
+    networks : iterable of Network
+        One at least, each for itself, of the same input shape and classes, on one backend. Their
+        architectures and float types may differ.
+
+    Attributes
+    ----------
+    members : tuple of Network
+
+    Raises
+    ------
+    ArgumentError, ShapeError, BackendMismatchError
+        If they do not go together; the message says which.
+    """
+
+    def __init__(self, networks: Iterable[Network]) -> None:
+        if isinstance(networks, Network):
+            raise ArgumentError("networks must be a list of networks; for one, give [network].")
+        self.members = tuple(networks)
+        if not self.members:
+            raise ArgumentError("networks is empty; an ensemble has one member at least.")
+        for i, member in enumerate(self.members):
+            if not isinstance(member, Network):
+                raise ArgumentError(f"networks[{i}] must be a Network, got {member!r}.")
+            if not member.loss_layer.classifies:
+                raise ArgumentError(
+                    f"networks[{i}], {member.name}, does not tell classes apart: "
+                    "it is a regression."
+                )
+            if any(member is other for other in self.members[:i]):
+                raise ArgumentError(f"networks[{i}] is there twice; give another one.")
+            first = self.members[0]
+            for what in ("input_shape", "output_shape"):
+                mine, wanted = getattr(member, what), getattr(first, what)
+                if mine != wanted:
+                    raise ShapeError(
+                        f"networks[{i}], {member.name}, has the {what} {mine}, the first has "
+                        f"{wanted}; members must have the same."
+                    )
+            if member.backend is not first.backend:
+                raise BackendMismatchError(
+                    f"networks[{i}] is on {member.backend.name!r}, the first on "
+                    f"{first.backend.name!r}; use network.to({first.backend.name!r})."
+                )
+
+    def predict(self, x: Array, *, batch_size: int = 100) -> Array:
+        """Return probabilities (N, classes) for x (N, *input_shape), in float32 at least.
+
+        A network's own `predict` returns scores; those of different networks have no common scale.
+
+        Raises
+        ------
+        ShapeError, ArgumentError, NonFiniteError, BackendMismatchError
+            As `Network.predict`.
+        """
+        wide = np.result_type(*(member.precision.accumulate for member in self.members))
+        parts = [
+            functions.softmax(member.predict(x, batch_size=batch_size).astype(wide, copy=False))
+            for member in self.members
+        ]
+        return sum(parts[1:], start=parts[0]) / len(parts)
+
+    def accuracy(self, x: Array, t: Array, *, batch_size: int = 100) -> float:
+        """Return the share of samples whose most probable class is theirs, over all of x.
+
+        Parameters
+        ----------
+        x : array, (N, *input_shape)
+        t : array
+            Class numbers (N,) or one-hot (N, classes).
+        """
+        y = self.predict(x, batch_size=batch_size)
+        backend = self.members[0].backend
+        t = t if hasattr(t, "dtype") else backend.asarray(t)
+        backend_of(y, t)
+        functions.check_targets(t, y.shape)
+        if t.ndim == 1 and isinstance(t, np.ndarray):
+            functions.check_labels(t, y.shape[1])
+        return backend.item(count_hits(y, t)) / len(y)
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write each member to member-<i>.safetensors, from 0; `load_ensemble` reads them.
+
+        Raises
+        ------
+        ArgumentError
+            If the folder holds members of another ensemble.
+        FileAccessError
+            If the place is read-only or full.
+        """
+        place = files.make_folder(folder)
+        if (place / INDEX).exists() or any(place.glob("member-*.safetensors")):
+            raise ArgumentError(f"the folder {str(folder)!r} holds an ensemble; choose another.")
+        for i, member in enumerate(self.members):
+            member.save(_member(place, i))
+        _write_index(place, len(self.members))
+
+    def __len__(self) -> int:
+        """Return the number of members."""
+        return len(self.members)
+
+    def __repr__(self) -> str:
+        return f"Ensemble({list(self.members)})"
+
+
+def load_ensemble(folder: str | os.PathLike[str], *, dtype: Any = None) -> Ensemble:
+    """Read what `Ensemble.save` or `train_ensemble` wrote; it is born on the active backend.
+
+    Parameters
+    ----------
+    folder : str or path
+    dtype : str or dtype, optional
+        Another float policy than the files'.
+
+    Raises
+    ------
+    FileAccessError
+        If a file is missing or cannot be read, as in a folder where `train_ensemble` has not
+        come to its end.
+    ModelFileError
+        If one is foreign or damaged.
+    """
+    index = files.read_json(Path(folder) / INDEX)
+    count = index.get("members") if isinstance(index, dict) else None
+    if count is None or index.get("format") != FILE_FORMAT:
+        raise ModelFileError(f"{str(Path(folder) / INDEX)!r} is not the index of an ensemble.")
+    try:
+        whole_number("members", count)
+    except ArgumentError as error:
+        raise ModelFileError(f"{str(Path(folder) / INDEX)!r} is damaged: {error}") from error
+    return Ensemble(load(_member(Path(folder), i), dtype=dtype) for i in range(count))
+
+
+def train_ensemble(
+    make: Callable[[int], Trainer],
+    n: int,
+    *,
+    seed: int = 0,
+    folder: str | os.PathLike[str] | None = None,
+    progress: bool = True,
+) -> Ensemble:
+    """Train n networks, each from its own seed, and return their ensemble.
+
+    Parameters
+    ----------
+    make : callable
+        ``make(seed)`` returns a new `Trainer` of a new network; both should use the seed, which
+        is all in which the members differ.
+    n : int
+        How many.
+    seed : int
+        From which the members' seeds are drawn; that of member i does not depend on n.
+    folder : str or path, optional
+        Where each member is saved when it is trained, as member-<i>.safetensors. A later call
+        trains those that are missing (and more, if n has grown), and ends as it would have without
+        the interruption.
+    progress : bool
+        Whether to print a line a member; a Trainer has its own.
+
+    Raises
+    ------
+    ArgumentError
+        If `make` returns no new Trainer, or the folder holds members of another training; the
+        message says in what they differ.
+    ModelFileError
+        If a file in the folder is foreign or damaged.
+    """
+    n, seed = whole_number("n", n), whole_number("seed", seed, least=0)
+    place = None if folder is None else files.make_folder(folder)
+    members: list[Network] = []
+    for i in range(n):
+        member_seed = int(np.random.default_rng([ENSEMBLE_STREAM, seed, i]).integers(2**31))
+        trainer = make(member_seed)
+        if not isinstance(trainer, Trainer):
+            raise ArgumentError(f"make must return a Trainer, got {trainer!r}.")
+        network = trainer.network
+        if trainer.optimizer.iteration or trainer.history.epochs:
+            raise ArgumentError(
+                "make must make a new Trainer and a new optimizer each time; this one has trained."
+            )
+        Ensemble([*members, network])  # now, rather than after a training, it shows if it cannot
+        path = None if place is None else _member(place, i)
+        settings: dict[str, Any] = {}
+        if path is not None:
+            data = digest(trainer.batches.x, trainer.batches.t)
+            settings = {"member_seed": member_seed, **training_settings(trainer), "sha256": data}
+        if path is not None and path.exists():
+            network = _load_member(path, settings).to(network.backend)
+            told = f"from {path}"
+        else:
+            history = trainer.fit()
+            accuracy = history.epochs[-1].test_accuracy
+            told = f"seed {member_seed}"
+            if accuracy is not None:
+                told += f"  test accuracy {accuracy:.2%}"
+            if path is not None:
+                network.save(path, {"training": settings})
+        members.append(network)
+        if progress:
+            print(f"member {i + 1:>{len(str(n))}}/{n}  {told}", flush=True)
+    if place is not None:
+        _write_index(place, n)
+    return Ensemble(members)
+
+
+def _load_member(path: Path, settings: dict[str, Any]) -> Network:
+    network, about = load_with_notes(path)
+    if "training" not in about:
+        raise ArgumentError(
+            f"{str(path)!r} is not by train_ensemble; choose another folder, or load_ensemble."
+        )
+    differ = differences(about["training"], settings)
+    if differ:
+        raise ArgumentError(
+            f"{str(path)!r} is of another training: {', '.join(differ)}. "
+            "Go on with the same, or start anew elsewhere."
+        )
+    return network
+
+
+def _member(folder: Path, number: int) -> Path:
+    return folder / f"member-{number}.safetensors"
+
+
+def _write_index(folder: Path, members: int) -> None:
+    files.write_json(folder / INDEX, {"format": FILE_FORMAT, "members": members})

@@ -1,0 +1,70 @@
+"""What a training is, in words and numbers, so that a file of another one is told apart."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from xpdl.backends import Array, backend_of
+from xpdl.training.trainer import Trainer
+
+
+def training_settings(trainer: Trainer) -> dict[str, Any]:
+    """Return all that decides how a training goes, but for the data itself, as JSON gives it back.
+
+    A schedule or an augmentation is known by its name or its repr, its code is not.
+    """
+    network, batches, optimizer = trainer.network, trainer.batches, trainer.optimizer
+    settings = {
+        "backend": network.backend.name,
+        "architecture": network.config(),
+        "epochs": trainer.epochs,
+        "batch_size": batches.batch_size,
+        "examples": len(batches.x),
+        "divisor": batches.divisor,
+        "optimizer": optimizer.settings() | {"learning_rate": optimizer.host_learning_rate()},
+        "schedule": _name(trainer.schedule),
+        "augment": None if trainer.augment is None else _name(trainer.augment),
+        "seed": trainer.seed,
+    }
+    result: dict[str, Any] = json.loads(json.dumps(settings))  # a tuple is a list there
+    return result
+
+
+def digest(*arrays: Array) -> str:
+    """Return the SHA-256 of the arrays' numbers, types and shapes, in hexadecimal."""
+    import hashlib  # brings in OpenSSL, which only this needs
+
+    total = hashlib.sha256()
+    for a in arrays:
+        to_numpy = backend_of(a).to_numpy
+        total.update(f"{a.dtype} {a.shape}".encode())
+        for start in range(0, len(a), 1000):  # in parts, so that it needs no second copy
+            total.update(to_numpy(a[start : start + 1000]).tobytes())
+    return total.hexdigest()
+
+
+def differences(then: Any, now: Any) -> list[str]:
+    """Return what differs between two nested dictionaries, each by its dotted name."""
+    before, after = _flat(then), _flat(now)
+    names = [*after, *(name for name in before if name not in after)]
+    return [
+        f"{name} (then {before.get(name)!r}, now {after.get(name)!r})"
+        for name in names
+        if before.get(name) != after.get(name)
+    ]
+
+
+def _name(a: Any) -> str:
+    """Return how a function, or an object that is called as one, is known."""
+    return getattr(a, "__qualname__", None) or repr(a)
+
+
+def _flat(value: Any, name: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {name: value}
+    return {
+        full_name: inner
+        for key, part in value.items()
+        for full_name, inner in _flat(part, f"{name}.{key}" if name else key).items()
+    }
