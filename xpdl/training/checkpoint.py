@@ -13,6 +13,7 @@ from xpdl.errors import ArgumentError, ModelFileError
 from xpdl.network import Network
 from xpdl.optimizers import Optimizer
 from xpdl.training.history import History
+from xpdl.training.settings import differences
 
 FILE_FORMAT = "xpdl-checkpoint-1"
 
@@ -65,7 +66,8 @@ def load_checkpoint(
         notes: dict[str, Any] = description["notes"]
         state = dict(description["optimizer"])
         # As JSON gives it back: a tuple is a list there.
-        differ = _differences(notes, json.loads(json.dumps(expected)))
+        now = json.loads(json.dumps(expected))
+        differ = differences({name: notes.get(name) for name in now}, now)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ModelFileError(f"{str(path)!r} is damaged: {error!r}.") from error
     if differ:
@@ -94,15 +96,3 @@ def load_checkpoint(
     except (ArgumentError, KeyError, TypeError) as error:
         raise ModelFileError(f"{str(path)!r} does not fit: {error}") from error
     return notes
-
-
-def _differences(then: Any, now: Any, name: str = "") -> list[str]:
-    """Return what of `now` is not so in `then`, each by its dotted name."""
-    if isinstance(then, dict) and isinstance(now, dict):
-        prefix = f"{name}." if name else ""
-        return [
-            difference
-            for key, value in now.items()
-            for difference in _differences(then.get(key), value, f"{prefix}{key}")
-        ]
-    return [] if then == now else [f"{name} (then {then!r}, now {now!r})"]

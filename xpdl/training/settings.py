@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from xpdl.backends import Array, backend_of
-from xpdl.training.trainer import Trainer
+
+if TYPE_CHECKING:
+    from xpdl.training.trainer import Trainer
 
 
 def training_settings(trainer: Trainer) -> dict[str, Any]:
@@ -23,8 +25,8 @@ def training_settings(trainer: Trainer) -> dict[str, Any]:
         "examples": len(batches.x),
         "divisor": batches.divisor,
         "optimizer": optimizer.settings() | {"learning_rate": optimizer.host_learning_rate()},
-        "schedule": _name(trainer.schedule),
-        "augment": None if trainer.augment is None else _name(trainer.augment),
+        "schedule": known_as(trainer.schedule),
+        "augment": None if trainer.augment is None else known_as(trainer.augment),
         "seed": trainer.seed,
     }
     result: dict[str, Any] = json.loads(json.dumps(settings))  # a tuple is a list there
@@ -55,8 +57,8 @@ def differences(then: Any, now: Any) -> list[str]:
     ]
 
 
-def _name(a: Any) -> str:
-    """Return how a function, or an object that is called as one, is known."""
+def known_as(a: Any) -> str:
+    """Return how a function, or an object that is called as one, is known in a file."""
     return getattr(a, "__qualname__", None) or repr(a)
 
 

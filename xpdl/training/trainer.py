@@ -23,6 +23,7 @@ from xpdl.schedules import Schedule, get_schedule
 from xpdl.training.checkpoint import load_checkpoint, save_checkpoint
 from xpdl.training.history import Epoch, History
 from xpdl.training.progress import Progress, Silence
+from xpdl.training.settings import known_as
 
 Data: TypeAlias = tuple[Any, Any]
 Callback: TypeAlias = Callable[["Trainer", Epoch], object]
@@ -322,11 +323,11 @@ class Trainer:
             "seed": self.seed,
             "optimizer": self.optimizer.settings(),
             "base_learning_rate": self._learning_rate,
-            "schedule": _name(self.schedule),
+            "schedule": known_as(self.schedule),
         }
         # A checkpoint of a training without augmentation says nothing of it.
         if self.augment is not None or not progress:
-            notes["augment"] = None if self.augment is None else _name(self.augment)
+            notes["augment"] = None if self.augment is None else known_as(self.augment)
         if progress:
             scale = self.loss_scale
             notes["loss_scale"] = None if scale is None else scale.read()
@@ -341,8 +342,3 @@ class Trainer:
         self.history = notes["history"]
         if self.loss_scale is not None:
             self.loss_scale.restore(notes["loss_scale"])
-
-
-def _name(a: Any) -> str:
-    """Return how a function, or an object that is called as one, is known in a checkpoint."""
-    return getattr(a, "__qualname__", None) or repr(a)
