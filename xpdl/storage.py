@@ -8,10 +8,22 @@ from typing import Any
 
 import numpy as np
 
-from xpdl import files
+from xpdl import files, pickles
 from xpdl.errors import ArgumentError, FileAccessError, ModelFileError
 from xpdl.layers import Sequential, layer_from_config
 from xpdl.network import FILE_FORMAT, Network, network_from_config
+
+# Which network the book saved in a file, by the shapes of its weights.
+BOOK_NETWORKS = {
+    ((784, 50), (50, 100), (100, 10)): 'MultiLayerNet(784, [50, 100], activation="sigmoid")',
+    ((30, 1, 5, 5), (4320, 100), (100, 10)): "SimpleConvNet()",
+    (
+        *((16, 1, 3, 3), (16, 16, 3, 3), (32, 16, 3, 3)),
+        *((32, 32, 3, 3), (64, 32, 3, 3), (64, 64, 3, 3)),
+        *((1024, 50), (50, 10)),
+    ): "DeepConvNet()",
+}
+MOST_DIFFERENCES = 8  # in one message
 
 
 def load(path: str | os.PathLike[str], *, dtype: Any = None) -> Network:
@@ -72,6 +84,92 @@ def load_with_notes(
         reason = f"{type(error).__name__} {error}" if isinstance(error, KeyError) else str(error)
         raise ModelFileError(f"{str(path)!r} does not describe a network: {reason}") from error
     return network, about
+
+
+def load_book_parameters(network: Network, path: str | os.PathLike[str]) -> None:
+    """Copy parameters that the book's own code saved, with pickle, into a network.
+
+    - ``sample_weight.pkl`` (chapter 3, 93.52 %):
+      ``MultiLayerNet(784, [50, 100], activation="sigmoid")``
+    - ``params.pkl`` (chapter 7, 98.96 %): ``SimpleConvNet()``
+    - ``deep_convnet_params.pkl`` (chapter 8, 99.38 %): ``DeepConvNet()``
+
+    Wn and bn of the file go to the network's n-th layer that has parameters, in the network's own
+    type; ``dtype="float64"`` computes as the book does. Which activations belong to them, and
+    which dropout, the file does not say. No code in the file is run: see `xpdl.pickles`.
+
+    Parameters
+    ----------
+    network : Network
+        Of layers with W and b, and others without parameters.
+    path : str or path
+        A pickled dict of NumPy arrays, of any pickle protocol: {"W1": ..., "b1": ..., "W2": ...}.
+
+    Raises
+    ------
+    FileAccessError
+        If the file cannot be read.
+    ModelFileError
+        If it holds anything but arrays, or not just those that the network wants, finite and in
+        its shapes; the message lists what differs. The network is unchanged then.
+    ArgumentError
+        If the network has parameters that the book's files do not hold, such as the running
+        statistics of batch normalisation.
+
+    Examples
+    --------
+    With the book's ``sample_weight.pkl`` in the working folder:
+
+    >>> from xpdl.models import MultiLayerNet
+    >>> from xpdl.storage import load_book_parameters
+    >>> network = MultiLayerNet(784, [50, 100], activation="sigmoid", dtype="float64")
+    >>> load_book_parameters(network, "sample_weight.pkl")
+    """
+    names = _book_names(network)
+    arrays = pickles.read_arrays(path)
+    dtype = network.precision.parameters
+    differences = []
+    for name, ours in names.items():
+        wanted = network.params[ours].shape
+        if name not in arrays:
+            differences.append(f"{name} is missing, wanted {wanted} for {ours}")
+        elif arrays[name].shape != wanted:
+            differences.append(f"{name} is {arrays[name].shape}, wanted {wanted} for {ours}")
+        elif arrays[name].dtype.kind != "f":
+            differences.append(f"{name} is of {arrays[name].dtype}, wanted floats for {ours}")
+        else:
+            with np.errstate(over="ignore"):  # infinity is found below
+                arrays[name] = arrays[name].astype(dtype)
+            if not np.isfinite(arrays[name]).all():
+                differences.append(f"{name} holds NaN, infinity or numbers beyond {dtype}")
+    differences += [f"{name!r} is not wanted" for name in arrays if name not in names]
+    if differences:
+        shown = "; ".join(differences[:MOST_DIFFERENCES])
+        if len(differences) > MOST_DIFFERENCES:
+            shown += f"; and {len(differences) - MOST_DIFFERENCES} more"
+        weights = tuple(a.shape for name, a in sorted(arrays.items()) if name.startswith("W"))
+        fits = BOOK_NETWORKS.get(weights)
+        hint = f" Its weights are shaped as those of {fits}." if fits else ""
+        raise ModelFileError(f"{str(path)!r} does not fit {network.name}: {shown}.{hint}")
+    network.load_arrays({ours: arrays[name] for name, ours in names.items()})
+
+
+def _book_names(network: Network) -> dict[str, str]:
+    """Return {the book's name: the network's name} of its parameters: {"W1": "affine1.W", ...}."""
+    if not isinstance(network, Network):
+        raise ArgumentError(f"network must be a Network such as DeepConvNet(), got {network!r}.")
+    names: dict[str, str] = {}
+    layers = [item for item in network.body.leaves() if item[1].specs or item[1].state_specs]
+    for n, (name, layer) in enumerate(layers, start=1):
+        holds = [*layer.specs, *layer.state_specs]
+        if sorted(holds) != ["W", "b"]:
+            raise ArgumentError(
+                f"network: the book's files hold W and b of each layer and no running statistics; "
+                f"{name} of {network.name}, {layer!r}, has {', '.join(holds)}. "
+                "Use a network of layers with W and b alone."
+            )
+        names |= {f"W{n}": f"{name}.W", f"b{n}": f"{name}.b"}
+    return names
 
 
 def _expect_notes(about: dict[str, Any]) -> None:

@@ -1,0 +1,372 @@
+"""Arrays out of a pickle, and nothing else: what the file names is never looked up or called.
+
+A pickle is a program for a small stack machine, and its instructions can call anything. The
+machine here knows only the instructions and the names by which NumPy writes an array, and builds
+the arrays itself. Python's own unpickler would not do, however little it may look up: given a few
+dozen bytes, tuples of tuples of tuples as a key, it computes for hours.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import pickletools
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import IO, Any
+
+import numpy as np
+
+from xpdl.errors import FileAccessError, ModelFileError
+from xpdl.files import HostArray
+
+LARGEST_FILE = 512 * 2**20  # bytes
+MOST_INSTRUCTIONS = 100_000  # an array takes about 30
+LONGEST_TUPLE = 64  # as many axes as an array may have
+LONGEST_NAME = 100
+ELEMENT_TYPES = {"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"}
+
+
+class _Name(Enum):
+    """What a file may ask for; each stands for itself, and is no function."""
+
+    RECONSTRUCT = auto()
+    FROMBUFFER = auto()
+    SCALAR = auto()
+    NDARRAY = auto()
+    DTYPE = auto()
+    ENCODE = auto()
+    BYTES = auto()
+
+
+INSTRUCTIONS = {instruction.code: instruction for instruction in pickletools.opcodes}
+# Instructions that lines of text belong to. pickletools would undo escapes in them, and warn of odd
+# ones; in a name that an unpickler looks up there are none.
+LINES = {"GLOBAL": 2, "INST": 2, "STRING": 1, "PERSID": 1}
+
+# NumPy 1 writes numpy.core, NumPy 2 numpy._core. Protocols 0 to 2, which know no bytes, write them
+# as text and ask to encode it; protocol 5 writes an array as a buffer.
+NAMES = {
+    "numpy.core.multiarray _reconstruct": _Name.RECONSTRUCT,
+    "numpy._core.multiarray _reconstruct": _Name.RECONSTRUCT,
+    "numpy.core.numeric _frombuffer": _Name.FROMBUFFER,
+    "numpy._core.numeric _frombuffer": _Name.FROMBUFFER,
+    "numpy.core.multiarray scalar": _Name.SCALAR,
+    "numpy._core.multiarray scalar": _Name.SCALAR,
+    "numpy ndarray": _Name.NDARRAY,
+    "numpy dtype": _Name.DTYPE,
+    "_codecs encode": _Name.ENCODE,
+    "__builtin__ bytes": _Name.BYTES,
+}
+
+
+@dataclass(eq=False)
+class _ElementType:
+    """A dtype as a file builds it: a code such as f8, and then the order of its bytes."""
+
+    code: str
+    order: str = ""
+
+
+@dataclass(eq=False)
+class _Array:
+    """An array as a file builds it: nothing, and then its numbers."""
+
+    values: HostArray | None = None
+
+
+def read_arrays(path: str | os.PathLike[str]) -> dict[str, HostArray]:
+    """Read a pickled dict of NumPy arrays, as ``pickle.dump(params, file)`` of Python 3 writes it.
+
+    Of any pickle protocol from 0 to 5 and any NumPy since 1.11. Nothing that the file asks for is
+    run: a file that holds anything else is refused.
+
+    Returns
+    -------
+    dict of str to array
+        Arrays of floats, ints or bools, in the machine's byte order; a NumPy scalar is ().
+
+    Raises
+    ------
+    FileAccessError
+        If the file cannot be read.
+    ModelFileError
+        If it asks for anything but arrays, is damaged, or larger than 512 MB.
+    """
+    try:
+        with open(path, "rb") as stream:
+            size = os.fstat(stream.fileno()).st_size
+            content = stream.read(size if size <= LARGEST_FILE else 0)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise FileAccessError(f"cannot read {str(path)!r}: {reason}.") from error
+    try:
+        if size > LARGEST_FILE:
+            raise ModelFileError(f"it is larger than {LARGEST_FILE >> 20} MB")
+        return _Machine(content).run()
+    except ModelFileError as error:
+        raise ModelFileError(
+            f"{str(path)!r} is refused: {error}. A parameter file may hold a dict of NumPy arrays "
+            "(float, int or bool) and nothing else. Nothing of it was run."
+        ) from error
+    except (ValueError, OverflowError) as error:
+        raise ModelFileError(
+            f"{str(path)!r} is not a pickle file, or a damaged one: {str(error)[:200]}."
+        ) from error
+
+
+class _Machine:
+    """The pickle machine: a stack, marks in it, and a memo of what may be used again.
+
+    Raises `ModelFileError` for what it refuses, and `ValueError` for what makes no sense.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+        self.stack: list[Any] = []
+        self.marks: list[int] = []
+        self.memo: dict[int, Any] = {}
+        self.made: Counter[str] = Counter()
+
+    def run(self) -> dict[str, HostArray]:
+        """Return the one dict that the whole file builds."""
+        stream = io.BytesIO(self.content)
+        for count, (instruction, argument) in enumerate(_instructions(stream)):
+            if count == MOST_INSTRUCTIONS:
+                raise ModelFileError(f"it has more than {MOST_INSTRUCTIONS:,} instructions")
+            self._step(instruction, argument, count)
+        if stream.tell() < len(self.content):
+            raise ModelFileError("it goes on after its end")
+        (result,) = self._take(1)
+        if self.stack or self.marks or not isinstance(result, dict):
+            raise ModelFileError(f"it holds {_describe(result)}, not one dict of arrays")
+        for name, array in result.items():
+            if array.values is None:
+                raise ValueError(f"the array {name} was begun and has no numbers")
+        return {name: array.values for name, array in result.items()}
+
+    def _step(self, instruction: str, argument: Any, count: int) -> None:
+        """Carry out one instruction; `argument` is its own in the file, if it has one."""
+        match instruction:
+            case "PROTO":
+                if argument > 5:
+                    raise ModelFileError(f"it is of the pickle protocol {argument}, wanted 0 to 5")
+            case "FRAME" | "STOP":
+                pass  # a frame only says how much to read ahead, and here all is read
+            case "NONE":
+                self.stack.append(None)
+            case "NEWTRUE" | "NEWFALSE":
+                self.stack.append(instruction == "NEWTRUE")
+            case "INT" | "BININT" | "BININT1" | "BININT2" | "LONG" | "LONG1":
+                if not -(2**63) <= argument < 2**63:
+                    raise ModelFileError("it holds an int of more than 64 bits")
+                self.stack.append(argument)
+            case "UNICODE" | "BINUNICODE" | "SHORT_BINUNICODE":
+                self.stack.append(argument)
+            case "BINBYTES" | "SHORT_BINBYTES" | "BYTEARRAY8":
+                self.stack.append(argument)
+            case "MARK":
+                self.marks.append(len(self.stack))
+            case "EMPTY_TUPLE" | "TUPLE1" | "TUPLE2" | "TUPLE3":
+                size = 0 if instruction == "EMPTY_TUPLE" else int(instruction[-1])
+                self.stack.append(_tuple(self._take(size)))
+            case "TUPLE":
+                self.stack.append(_tuple(self._take_to_mark()))
+            case "EMPTY_DICT":
+                self.stack.append({})
+            case "DICT":
+                items = self._take_to_mark()
+                self.stack.append({})
+                self._set_items(items)
+            case "SETITEM":
+                self._set_items(self._take(2))
+            case "SETITEMS":
+                self._set_items(self._take_to_mark())
+            case "MEMOIZE":
+                self.memo[len(self.memo)] = self._top()
+            case "PUT" | "BINPUT" | "LONG_BINPUT":
+                if not 0 <= argument <= count:
+                    raise ModelFileError("it keeps a value under a number out of turn")
+                self.memo[argument] = self._top()
+            case "GET" | "BINGET" | "LONG_BINGET":
+                if argument not in self.memo:
+                    raise ValueError("it uses a value again that it has not kept")
+                self.stack.append(self.memo[argument])
+            case "GLOBAL":
+                self.stack.append(_named(argument))
+            case "STACK_GLOBAL":
+                module, name = self._take(2)
+                if not (isinstance(module, str) and isinstance(name, str)):
+                    raise ValueError("it asks for something whose name is no text")
+                self.stack.append(_named(f"{module} {name}"))
+            case "REDUCE":
+                called, arguments = self._take(2)
+                self.stack.append(self._call(called, arguments))
+            case "BUILD":
+                (state,) = self._take(1)
+                self._build(self._top(), state)
+            case _:
+                raise ModelFileError(
+                    f"it uses the instruction {instruction}, which no dict of arrays needs"
+                )
+
+    # ---- the stack ------------------------------------------------------------------------------
+
+    def _take(self, count: int) -> list[Any]:
+        start = len(self.stack) - count
+        if start < (self.marks[-1] if self.marks else 0):
+            raise ValueError("it takes more values than it has put down")
+        taken = self.stack[start:]
+        del self.stack[start:]
+        return taken
+
+    def _take_to_mark(self) -> list[Any]:
+        if not self.marks:
+            raise ValueError("it looks for a mark that it has not set")
+        taken = self._take(len(self.stack) - self.marks[-1])
+        self.marks.pop()
+        return taken
+
+    def _top(self) -> Any:
+        (top,) = self._take(1)
+        self.stack.append(top)
+        return top
+
+    # ---- what a file can build ------------------------------------------------------------------
+
+    def _set_items(self, items: list[Any]) -> None:
+        target = self._top()
+        if not isinstance(target, dict):
+            raise ValueError("it puts names into what is no dict")
+        for name, value in zip(items[::2], items[1::2], strict=True):
+            if not isinstance(name, str) or len(name) > LONGEST_NAME:
+                raise ModelFileError(
+                    f"it names an array by {_describe(name)}, wanted a str of at most "
+                    f"{LONGEST_NAME} characters"
+                )
+            if not isinstance(value, _Array):
+                raise ModelFileError(f"{name!r} is {_describe(value)}, not an array")
+            target[name] = value
+
+    def _call(self, called: Any, arguments: Any) -> Any:
+        match called, arguments:
+            case _Name.RECONSTRUCT, (_Name.NDARRAY, (0,), bytes(kind)) if kind == b"b":
+                return _Array()
+            case _Name.DTYPE, (str(code), 0, 1):
+                if code not in ELEMENT_TYPES:
+                    raise ModelFileError(f"it holds an array whose elements are {code[:20]!r}")
+                return _ElementType(code)
+            case _Name.SCALAR, (_ElementType() as dtype, bytes(data)):
+                return _Array(self._numbers((), dtype, data))
+            case _Name.FROMBUFFER, (
+                bytes(data) | bytearray(data),
+                _ElementType() as dtype,
+                tuple(shape),
+                str(order),
+                *axes,
+            ):
+                match order, axes:
+                    case "C" | "F", []:
+                        return _Array(self._numbers(shape, dtype, data, fortran=order == "F"))
+                    case "K", [tuple(axis_order)]:
+                        array = self._numbers(shape, dtype, data)
+                        return _Array(array.transpose(_whole("order of axes", axis_order)))
+            case _Name.ENCODE, (str(text), str(encoding)) if encoding == "latin1":
+                self._spend("text", len(text))
+                return text.encode("latin-1")
+            case _Name.BYTES, ():
+                return b""
+        raise ModelFileError(f"it calls {_describe(called)} as NumPy does not")
+
+    def _build(self, target: Any, state: Any) -> None:
+        match target, state:
+            case _Array(), (1, tuple(shape), _ElementType() as dtype, bool(fortran), bytes(data)):
+                target.values = self._numbers(shape, dtype, data, fortran=fortran)
+            case _ElementType(), (3, str(order), None, None, None, -1, -1, 0):
+                if order not in (("|",) if target.code[-1] == "1" else ("<", ">")):
+                    raise ModelFileError(f"its elements are in the byte order {order[:20]!r}")
+                target.order = order
+            case _:
+                raise ModelFileError(f"it changes {_describe(target)} as NumPy does not")
+
+    def _numbers(
+        self,
+        shape: tuple[Any, ...],
+        kind: _ElementType,
+        data: bytes | bytearray,
+        *,
+        fortran: bool = False,
+    ) -> HostArray:
+        """Return a copy of `data` as an array of `shape`, if it is just as long as that."""
+        if not kind.order:
+            raise ValueError("the elements of an array are of no known byte order")
+        dtype = np.dtype(kind.order + kind.code)
+        wanted = math.prod(_whole("shape", shape)) * dtype.itemsize
+        if wanted != len(data):
+            raise ModelFileError(
+                f"it holds {len(data):,} bytes for an array of {dtype.itemsize}-byte elements "
+                f"and the shape {str(shape)[:80]}"
+            )
+        self._spend("arrays", wanted)
+        view: HostArray = np.ndarray(shape, dtype, data, order="F" if fortran else "C")
+        return view.astype(dtype.newbyteorder("="))
+
+    def _spend(self, purpose: str, count: int) -> None:
+        """See that what is made, text or arrays, is not larger than the file it comes from."""
+        self.made[purpose] += count
+        if self.made[purpose] > len(self.content):
+            raise ModelFileError("it uses the same bytes for more than one array")
+
+
+def _instructions(stream: IO[bytes]) -> Iterator[tuple[str, Any]]:
+    """Yield each instruction up to STOP, and its argument in the file or None."""
+    name = ""
+    while name != "STOP":
+        code = stream.read(1).decode("latin-1")
+        if code not in INSTRUCTIONS:
+            raise ValueError(f"{code!r} is no instruction" if code else "its end is missing")
+        name, kind = INSTRUCTIONS[code].name, INSTRUCTIONS[code].arg
+        if name in LINES:
+            lines = [stream.readline().removesuffix(b"\n") for _ in range(LINES[name])]
+            yield name, b" ".join(lines).decode("latin-1")
+        else:
+            yield name, kind.reader(stream) if kind else None
+
+
+def _named(name: str) -> _Name:
+    if name not in NAMES:
+        raise ModelFileError(f"it asks for {'.'.join(name[:80].split(' ', 1))!r}")
+    return NAMES[name]
+
+
+def _whole(what: str, values: tuple[Any, ...]) -> tuple[int, ...]:
+    if not all(type(value) is int and value >= 0 for value in values):
+        raise ModelFileError(f"it holds an array whose {what} is not of whole numbers from 0 up")
+    return values
+
+
+def _tuple(items: list[Any]) -> tuple[Any, ...]:
+    """Return a tuple, of tuples at most: deeper ones no array needs."""
+    if len(items) > LONGEST_TUPLE or any(
+        isinstance(inner, tuple) for item in items if isinstance(item, tuple) for inner in item
+    ):
+        raise ModelFileError("it holds tuples too long or too deep for an array")
+    return tuple(items)
+
+
+def _describe(value: Any) -> str:
+    """Return what a value is, in a few words, whatever it holds."""
+    match value:
+        case _Name():
+            return "numpy's " + value.name.lower()
+        case _Array():
+            return "an array"
+        case _ElementType():
+            return "a dtype"
+        case None:
+            return "None"
+    kind = type(value).__name__
+    return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
