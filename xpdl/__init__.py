@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from xpdl import datasets, errors, functions, initializers, layers, models, optimizers, schedules
 from xpdl.backends import (
     Array,
@@ -60,5 +62,8 @@ def asarray(a: Any, dtype: Any = None) -> Array:
 
 
 def to_numpy(a: Array) -> Array:
-    """Return a host copy of `a`, from whatever backend it lives on."""
-    return backend_of(a).to_numpy(a)
+    """Return a host copy of `a`, from whatever backend it lives on.
+
+    A number of NumPy's, as a sum of a host array is, becomes an array () like that of a device.
+    """
+    return np.array(a) if isinstance(a, np.generic) else backend_of(a).to_numpy(a)

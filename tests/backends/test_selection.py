@@ -396,6 +396,13 @@ def test_what_is_compiled_is_compiled_for_float32():
     assert numba.providers("float16")["max_pooling"] == "numpy"
 
 
+def test_a_sum_comes_to_the_host_from_every_backend(backend):
+    # NumPy gives a number of its own there, a device an array ().
+    total = xpdl.to_numpy(backend.asarray(np.arange(4, dtype=np.float32)).sum())
+    assert isinstance(total, np.ndarray)
+    assert (total.shape, total.dtype, float(total)) == ((), np.float32, 6.0)
+
+
 def test_every_override_is_a_primitive_or_about_arrays():
     arrays = {"asarray", "to_numpy", "item", "owns", "has_room_for", "synchronize", "generator"}
     arrays |= {"free_memory", "release", "compile_step", "compiles", "capture", "provider"}
