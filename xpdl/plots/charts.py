@@ -20,6 +20,7 @@ def layer_histograms(
     *,
     bins: int = 30,
     limits: tuple[float, float] = (0.0, 1.0),
+    top: float | None = None,
     xlabel: str = "activation",
 ) -> Figure:
     """Draw a histogram of each layer's numbers, a row for each setting. Book, figures 6-10 to 6-14.
@@ -31,22 +32,29 @@ def layer_histograms(
     limits : (float, float)
         The range of each histogram. The share of numbers in a bin is drawn; what lies outside
         counts in the whole, but has no bin.
+    top : float, optional
+        Where the scale of shares ends, in %. A higher bar is cut off there, such as that of the
+        zeros which ReLU leaves; by default the highest of a row fits.
     """
     if not rows or not all(rows.values()):
         raise ArgumentError("rows is empty, or one of them is; give a layer's array at least.")
     columns = max(len(layers) for layers in rows.values())
     figure = new_figure(1.0 + 1.7 * columns, 0.8 + 1.5 * len(rows), title)
-    grid = figure.subplots(len(rows), columns, squeeze=False, sharex=True)
+    grid = figure.subplots(len(rows), columns, squeeze=False, sharex=True, sharey="row")
+    above: list[str] = []
     for line, (setting, layers) in zip(grid, rows.items(), strict=True):
         for axes, (name, array) in zip(line, layers.items(), strict=False):
             values = host(array).ravel()
             share = np.full(values.size, 100 / values.size)
             axes.hist(values, bins=bins, range=limits, weights=share, color="C0")
-            axes.set_title(name, fontsize="small")
+            if list(layers) != above:  # else the names stand there already
+                axes.set_title(name, fontsize="small")
             axes.tick_params(labelsize="small")
         for axes in line[len(layers) :]:
             axes.set_axis_off()
         line[0].set_ylabel(f"{setting}\n% of numbers", fontsize="small")
+        line[0].set_ylim(0, top)
+        above = list(layers)
     figure.supxlabel(xlabel, fontsize="medium")
     return figure
 
@@ -84,7 +92,17 @@ def confusion_matrix(
     for (row, column), count in np.ndenumerate(counts):
         if count:
             bold = "bold" if row == column else "normal"
-            axes.text(column, row, f"{count}", ha="center", va="center", fontsize=8, weight=bold)
+            colour = "white" if errors[row, column] > 0.6 * errors.max() else "black"
+            axes.text(
+                column,
+                row,
+                f"{count}",
+                ha="center",
+                va="center",
+                fontsize=8,
+                weight=bold,
+                color=colour,
+            )
     long = max(map(len, names)) > 2
     axes.set_xticks(range(len(names)), names, rotation=60 if long else 0, fontsize="small")
     axes.set_yticks(range(len(names)), names, fontsize="small")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-STYLES = ("-", "--", "-.", ":")
+STYLES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (4, 1, 1, 1, 1, 1)))
 
 
 def curves(
@@ -64,7 +64,8 @@ def curve_grid(
         raise ArgumentError("panels is empty; give one at least.")
     columns = min(whole_number("columns", columns), len(panels))
     rows = -(-len(panels) // columns)
-    figure = new_figure(1.2 + 2.1 * columns, 1.0 + 1.75 * rows, title)
+    width = max(2.1, 6.0 / columns)  # of a panel, in inches
+    figure = new_figure(1.2 + width * columns, 1.0 + min(2.6, 0.83 * width) * rows, title)
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
     for axes, (name, lines) in zip(grid.flat, panels.items(), strict=False):
         _draw_lines(axes, lines, smooth, legend=False)
@@ -72,18 +73,21 @@ def curve_grid(
         axes.set_title(name, fontsize="small")
     for axes in grid.flat[len(panels) :]:
         axes.set_axis_off()
+    for axes in grid.flat[max(0, len(panels) - columns) : len(panels)]:  # the lowest of columns
+        axes.tick_params(labelbottom=True)
+        axes.set_xlabel(xlabel)
     handles, labels = grid.flat[0].get_legend_handles_labels()
     if len(labels) > 1:
         figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
-    figure.supxlabel(xlabel, fontsize="medium")
     figure.supylabel(ylabel, fontsize="medium")
     return figure
 
 
 def _draw_lines(axes: Axes, lines: Mapping[str, Any], smooth: int, legend: bool = True) -> None:
     window = whole_number("smooth", smooth)
+    counted = True  # whether all places are whole numbers, such as steps; then the ticks are too
     for i, (name, line) in enumerate(lines.items()):
-        x, y = line if isinstance(line, tuple) else (None, line)
+        x, y = line if _is_pair(line) else (None, line)
         heights = host(y)
         places = np.arange(len(heights)) if x is None else host(x)
         if places.shape != heights.shape or heights.ndim != 1:
@@ -91,10 +95,27 @@ def _draw_lines(axes: Axes, lines: Mapping[str, Any], smooth: int, legend: bool 
                 f"the line {name!r} must be values (n,) or a pair of such, got shapes "
                 f"{places.shape} and {heights.shape}."
             )
-        axes.plot(places, _smoothed(heights, window), STYLES[i % len(STYLES)], label=name)
+        counted = counted and bool((places == places.round()).all())
+        style = STYLES[i % len(STYLES)]
+        axes.plot(places, _smoothed(heights, window), linestyle=style, label=name)
+    if counted:
+        _number_whole(axes)
     axes.grid(alpha=0.3)
     if legend and len(lines) > 1:
         axes.legend(fontsize="small")
+
+
+def _number_whole(axes: Axes) -> None:
+    """Let the numbers below the axes be whole."""
+    from matplotlib.ticker import MaxNLocator
+
+    steps = [1, 2, 2.5, 5, 10]  # 250 and 25 are whole; 2.5 will be left out
+    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=steps, min_n_ticks=1))
+
+
+def _is_pair(line: Any) -> bool:
+    """Tell whether a line is (x, y), as opposed to a tuple of two numbers."""
+    return isinstance(line, tuple) and len(line) == 2 and all(hasattr(a, "__len__") for a in line)
 
 
 def learning_curves(
@@ -118,20 +139,27 @@ def learning_curves(
         known = [(i + 1, 100 * v) for i, v in enumerate(values) if v is not None]
         if known:
             accuracy_axes.plot(*zip(*known, strict=True), style, label=label, markersize=4)
-    accuracy_axes.set(xlabel="epoch", ylabel="accuracy (%)")
-    accuracy_axes.xaxis.get_major_locator().set_params(integer=True)
+    epochs = max(len(train_accuracy), len(test_accuracy))
+    accuracy_axes.set(xlabel="epoch", ylabel="accuracy (%)", xlim=(0.5, max(1, epochs) + 0.5))
     if accuracy_axes.lines:
         accuracy_axes.legend()
     for axes in (loss_axes, accuracy_axes):
+        _number_whole(axes)
         axes.grid(alpha=0.3)
     return figure
 
 
 def _smoothed(values: HostFloats, window: int = 50) -> HostFloats:
-    """Return the mean of the last `window` values at each place."""
-    if not len(values):
-        return values
-    total = np.concatenate([[0.0], np.cumsum(values)])
+    """Return the mean of the last `window` values at each place.
+
+    Where a value is not finite there is none, NaN, and it counts in no other mean.
+    """
+    missing = ~np.isfinite(values)
+    total, count = (
+        np.concatenate([[0.0], np.cumsum(numbers)])
+        for numbers in (np.where(missing, 0.0, values), ~missing)
+    )
     end = np.arange(1, len(values) + 1)
     start = np.maximum(end - window, 0)
-    return (total[end] - total[start]) / (end - start)
+    mean = (total[end] - total[start]) / np.maximum(count[end] - count[start], 1)
+    return np.where(missing, np.nan, mean)

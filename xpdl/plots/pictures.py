@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from xpdl.arguments import whole_number
+from xpdl.arguments import number, whole_number
 from xpdl.errors import ArgumentError, ShapeError
-from xpdl.plots.canvas import host, new_figure
+from xpdl.plots.canvas import HostFloats, host, new_figure
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -21,39 +22,69 @@ def picture_grid(
     columns: int = 8,
     cmap: str = "gray_r",
     limits: tuple[float, float] | None = None,
+    size: float = 1.0,
 ) -> Figure:
     """Draw pictures beside and below one another.
 
     Parameters
     ----------
-    images : array (N, H, W) or (N, 1, H, W)
+    images : array (N, H, W) or (N, 1, H, W), or sequence of arrays (H, W)
+        In a sequence each may have its own size.
     titles : sequence of str, optional
         What stands above each; one a picture, or none.
     columns : int
         How many stand side by side.
     limits : (float, float), optional
         What is white and what is black; by default each picture's least and greatest number.
+    size : float
+        Width and height of each, in inches.
     """
-    pictures = host(images)
-    if pictures.ndim == 4 and pictures.shape[1] == 1:
-        pictures = pictures[:, 0]
-    if pictures.ndim != 3:
-        raise ShapeError(f"images must be (N, H, W) or (N, 1, H, W), got {pictures.shape}.")
+    pictures = _pictures(images)
     if titles and len(titles) != len(pictures):
         raise ArgumentError(f"{len(titles)} titles for {len(pictures)} images; give one each.")
+    side = number("size", size, above=0)
     columns = min(whole_number("columns", columns), max(1, len(pictures)))
     rows = max(1, -(-len(pictures) // columns))
     lines = max((text.count("\n") + 1 for text in titles), default=0)
-    height = 1.05 + 0.17 * lines
-    figure = new_figure(9 * columns / 8, 0.5 + height * rows, title)
+    height = side + 0.05 + 0.17 * lines
+    width = max((side + 0.125) * columns, 0.1 * len(title))  # so that the title is not cut off
+    figure = new_figure(width, (0.5 if title else 0.1) + height * rows, title)
     low, high = limits or (None, None)
     for i, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
-        axes.set_axis_off()
         if i < len(pictures):
-            axes.imshow(pictures[i], cmap=cmap, interpolation="nearest", vmin=low, vmax=high)
-            if titles:
-                axes.set_title(titles[i], fontsize=9)
+            _show(axes, pictures[i], cmap, low, high)
+            axes.set_title(titles[i] if titles else "", fontsize=9)
+            axes.set_anchor("N")  # so that titles stand in line over pictures of several shapes
+        else:
+            axes.set_axis_off()
     return figure
+
+
+def _show(
+    axes: Axes,
+    picture: HostFloats,
+    cmap: str = "gray",
+    low: float | None = None,
+    high: float | None = None,
+) -> None:
+    """Draw a picture, with a thin frame and without an axis."""
+    axes.imshow(picture, cmap=cmap, interpolation="nearest", vmin=low, vmax=high)
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set(color="0.8", linewidth=0.5)
+
+
+def _pictures(images: Any) -> list[HostFloats]:
+    """Return the pictures (H, W) in an array or a sequence."""
+    stack = host(images) if hasattr(images, "shape") else None
+    if stack is not None and stack.ndim == 4 and stack.shape[1] == 1:
+        stack = stack[:, 0]
+    pictures = [host(image) for image in images] if stack is None else list(stack)
+    if (stack is not None and stack.ndim != 3) or any(a.ndim != 2 for a in pictures):
+        got = stack.shape if stack is not None else [a.shape for a in pictures]
+        raise ShapeError(
+            f"images must be (N, H, W) or (N, 1, H, W), or a sequence of (H, W), got {got}."
+        )
+    return pictures
 
 
 def misclassified(
@@ -115,10 +146,12 @@ def filters(weights: Mapping[str, Any], title: str = "", *, columns: int = 10) -
     parts = figure.subfigures(len(blocks), 1, squeeze=False, height_ratios=rows)
     for part, count, (name, w) in zip(parts.flat, rows, blocks.items(), strict=True):
         part.suptitle(name, fontsize="medium")
+        low, high = w[:, 0].min(), w[:, 0].max()
         for i, axes in enumerate(part.subplots(count, columns, squeeze=False).flat):
-            axes.set_axis_off()
             if i < len(w):
-                axes.imshow(w[i, 0], cmap="gray", vmin=w[:, 0].min(), vmax=w[:, 0].max())
+                _show(axes, w[i, 0], "gray", low, high)
+            else:
+                axes.set_axis_off()
     return figure
 
 
@@ -151,7 +184,6 @@ def feature_maps(
             (middle, kernels[i], names[i] if names else f"filter {i + 1}"),
             (right, results[i], "output"),
         ):
-            axes.imshow(array, cmap="gray", interpolation="nearest")
+            _show(axes, array)
             axes.set_title(label, fontsize=9)
-            axes.set_axis_off()
     return figure

@@ -107,17 +107,19 @@ def decision_regions(
     ylim: Limits = (-0.5, 1.5),
     steps: int = 201,
 ) -> Figure:
-    """Draw which class each place of the plane belongs to, a panel a classifier. Book, 2-6 to 2-8.
+    """Draw which of two classes each place belongs to, a panel a classifier. Book, 2-6 to 2-8.
 
     Parameters
     ----------
     panels : mapping of str to callable
-        Each takes places (n, 2), on the active backend, and returns their classes (n,).
+        Each takes places (n, 2), on the active backend, and returns their classes (n,), 0 or 1.
     points : array (N, 2)
         The examples; they are drawn over the regions, a shape for each class.
     classes : mapping of str to sequence of int, (N,)
-        The right classes of the examples, by the name of the panel.
+        The right classes of the examples, 0 or 1, by the name of the panel.
     """
+    from matplotlib.patches import Patch
+
     if not panels or panels.keys() != classes.keys():
         raise ArgumentError(
             f"panels and classes must have the same names, got {list(panels)} and {list(classes)}."
@@ -125,17 +127,24 @@ def decision_regions(
     x, y = _grid(xlim, ylim, steps)
     plane = get_backend().asarray(np.stack([x.ravel(), y.ravel()], axis=1))
     examples = host(points)
-    figure = new_figure(2.5 * len(panels) + 0.5, 3.3, title)
+    figure = new_figure(max(2.5 * len(panels) + 0.5, 3.8), 3.6, title)  # wide enough for the key
     grid = figure.subplots(1, len(panels), squeeze=False, sharey=True)
+    shades = ["white", "C0"]
     for axes, (name, classify) in zip(grid.flat, panels.items(), strict=True):
         regions = host(classify(plane)).reshape(x.shape)
-        axes.contourf(x, y, regions, levels=1, colors=["white", "C0"], alpha=0.35)
+        axes.contourf(x, y, regions, levels=(-0.5, 0.5, 1.5), colors=shades, alpha=0.35)
         for kind, marker in ((0, "o"), (1, "^")):
             chosen = examples[host(classes[name]) == kind]
-            axes.plot(chosen[:, 0], chosen[:, 1], marker, color="black", markersize=8)
+            label = f"should be {kind}"
+            axes.plot(*chosen.T, marker, color="black", markersize=8, label=label)
         axes.set(xlabel="x1", xlim=xlim, ylim=ylim, aspect="equal")
         axes.set_title(name, fontsize="medium")
     grid.flat[0].set_ylabel("x2")
+    shade = Patch(facecolor=shades[1], alpha=0.35, label="answer 1")
+    key = [*grid.flat[0].lines, shade]
+    figure.legend(
+        handles=key, loc="outside lower center", ncols=3, columnspacing=1, fontsize="small"
+    )
     return figure
 
 

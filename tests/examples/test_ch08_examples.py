@@ -1,0 +1,61 @@
+"""Chapter 8: how deep, how wide, how exact and how fast, in the direction that the book says."""
+
+from __future__ import annotations
+
+import statistics
+
+
+def test_stacked_filters_see_as_much_with_fewer_weights(example):
+    numbers = example("stacked_filters").numbers
+    assert numbers["weights of one 5x5 and two 3x3"] == [5 * 5, 2 * 3 * 3]
+    assert numbers["weights of one 7x7 and three 3x3"] == [7 * 7, 3 * 3 * 3]
+    assert numbers["width of what one 5x5 and two 3x3 see"] == [5, 1 + 2 * (3 - 1)]
+    assert numbers["width of what one 7x7 and three 3x3 see"] == [7, 1 + 3 * (3 - 1)]
+
+
+def test_the_deep_network_learns_within_a_few_steps(example):
+    results = example("deep_convnet")
+    assert results.numbers["test accuracy, seed 0"] > 0.25  # by chance it is a tenth
+    assert results.numbers["test accuracy, mean"] == results.numbers["test accuracy, seed 0"]
+    assert results.figures.keys() == {
+        "deep_convnet.png",
+        "deep_convnet-misclassified.png",
+        "deep_convnet-confusion.png",
+    }
+
+
+def test_augmentation_helps_where_digits_are_few(example):
+    numbers = example("picture_augmentation").numbers
+    without = numbers["test accuracy without augmentation"]
+    assert numbers["test accuracy with augmentation"] > without + 0.01
+    assert without > 0.5
+
+
+def test_five_networks_together_are_better_than_the_mean_of_them(example):
+    numbers = example("ensemble_of_five").numbers
+    each = numbers["test accuracy of each"]
+    assert len(set(each)) > 1
+    assert abs(numbers["test accuracy, mean of five"] - statistics.mean(each)) < 1e-12
+    assert numbers["test accuracy, five together"] > statistics.mean(each) + 0.001
+
+
+def test_half_precision_halves_the_memory_and_changes_no_answer_to_speak_of(example):
+    numbers = example("half_precision").numbers
+    single, half = numbers["test accuracy, float32 and float16"]
+    assert single > 0.6
+    assert abs(single - half) < 0.005
+    assert numbers["answers that differ"] < 0.01
+    assert 1e-6 < numbers["difference of the scores"] < 0.005
+    for what in ("weights", "outputs of all layers for 100 images"):
+        wide, narrow = numbers[f"bytes of the {what}"]
+        assert wide == 2 * narrow
+    # SimpleConvNet: 30 filters of 25 weights, 30 x 12 x 12 pooled numbers, 100, 10; and biases.
+    weights = 30 * (25 + 1) + 100 * (30 * 12 * 12 + 1) + 10 * (100 + 1)
+    assert numbers["bytes of the weights"][0] == 4 * weights
+
+
+def test_most_of_the_time_goes_into_convolution(example):
+    numbers = example("time_per_layer").numbers
+    assert 0.6 < numbers["share of convolution, forward"] < 1
+    assert 0.5 < numbers["share of convolution, backward"] < 1
+    assert numbers["a training step of 100 images, in ms"] > 0
