@@ -80,6 +80,15 @@ def test_curves_draw_the_numbers_given_and_means_of_the_last():
     assert {"a", "b"} <= texts(figure)
 
 
+def test_the_smoothed_loss_of_a_short_training_does_not_lag():
+    losses = np.linspace(3, 1, 40)
+    figure = plots.learning_curves(losses)
+    smooth = figure.axes[0].lines[1].get_ydata()
+    np.testing.assert_allclose(smooth[-1], losses[-4:].mean())
+    long = plots.learning_curves(np.linspace(3, 1, 1000)).axes[0].lines[1].get_ydata()
+    np.testing.assert_allclose(long[-1], np.linspace(3, 1, 1000)[-50:].mean())
+
+
 def test_a_grid_has_a_panel_for_each_entry_and_each_name_once():
     panels = {str(i): {"train": [0, i], "test": [i, 0]} for i in range(5)}
     figure = plots.curve_grid(panels, "title", columns=3)

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import xpdl
 from xpdl.experiment import Experiment
 
 FOLDER = Path(__file__).parents[2] / "examples"
 EXAMPLES = {path.stem: path for path in sorted(FOLDER.glob("ch*/*.py"))}
-SECONDS = 20
+SECONDS = 20  # on the default backend; the strict one is not made for speed
 
 
 class Results:
@@ -58,7 +59,8 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Results]:
             seconds = time.perf_counter() - start
             experiment.finish()
             results = Results(folder, name)
-            assert seconds < SECONDS, f"{name} --quick took {seconds:.1f} s"
+            slow = xpdl.get_backend().name == "numpy" and seconds > SECONDS
+            assert not slow, f"{name} --quick took {seconds:.1f} s"
             assert results.numbers
             assert results.figures
             for path in results.figures.values():

@@ -203,7 +203,7 @@ def backend_of(*arrays: object) -> Backend:
             )
         found = backend
     if found is None:
-        kinds = ", ".join(type(array).__name__ for array in arrays) or "nothing"
+        kinds = ", ".join(dict.fromkeys(type(array).__name__ for array in arrays)) or "nothing"
         raise DTypeError(f"expected an array, got {kinds}; make one with xpdl.asarray(...).")
     return found
 

@@ -124,11 +124,14 @@ def learning_curves(
     test_accuracy: Sequence[float | None] = (),
     title: str = "",
 ) -> Figure:
-    """Draw the loss by step, and the accuracies by epoch (in [0, 1]) beside it."""
+    """Draw the loss by step, and the accuracies by epoch (in [0, 1]) beside it.
+
+    The smoothed loss is the mean of the last 50 steps, or of a tenth of a shorter training.
+    """
     figure = new_figure(9, 3.6, title)
     loss_axes, accuracy_axes = figure.subplots(1, 2)
     loss_axes.plot(np.arange(1, len(losses) + 1), losses, color="0.8", linewidth=0.6, label="step")
-    smooth = _smoothed(np.asarray(losses, dtype=float))
+    smooth = _smoothed(host(losses), max(1, min(50, len(losses) // 10)))
     loss_axes.plot(np.arange(1, len(losses) + 1), smooth, color="C0", label="smoothed")
     loss_axes.set(xlabel="step", ylabel="loss", yscale="log")
     loss_axes.legend()
@@ -149,7 +152,7 @@ def learning_curves(
     return figure
 
 
-def _smoothed(values: HostFloats, window: int = 50) -> HostFloats:
+def _smoothed(values: HostFloats, window: int) -> HostFloats:
     """Return the mean of the last `window` values at each place.
 
     Where a value is not finite there is none, NaN, and it counts in no other mean.

@@ -92,6 +92,8 @@ def optimizer_paths(
         axes.set_title(name, fontsize="medium")
     for axes in grid.flat[len(paths) :]:
         axes.set_axis_off()
+    for axes in grid.flat[max(0, len(paths) - columns) : len(paths)]:
+        axes.tick_params(labelbottom=True)  # also above an empty place
     figure.supxlabel("x", fontsize="medium")
     figure.supylabel("y", fontsize="medium")
     return figure
