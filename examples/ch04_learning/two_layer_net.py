@@ -25,11 +25,9 @@ def main(experiment: Experiment) -> None:
         return [network.accuracy(*data, batch_size=1000) for data in (train, test)]
 
     losses, curve = [], []
-    for step in range(steps):
+    for step, (x, t) in enumerate(batches.steps(steps)):
         if step % len(batches) == 0:
-            epoch = batches.epoch(step // len(batches))
             curve.append((step / len(batches), *accuracies()))
-        x, t = next(epoch)
         loss, _ = network.forward_backward(x, t)
         for name, W in network.params.items():
             W -= LEARNING_RATE * network.grads[name]

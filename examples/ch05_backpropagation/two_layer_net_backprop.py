@@ -54,11 +54,9 @@ def main(experiment: Experiment) -> None:
         return accuracy(layers, *train), accuracy(layers, *test)
 
     losses, accuracies = [], []
-    for step in range(steps):
+    for step, (x, t) in enumerate(batches.steps(steps)):
         if step % len(batches) == 0:
-            epoch = batches.epoch(step // len(batches))
             accuracies.append(both())
-        x, t = next(epoch)
         losses.append(gradient(layers, last_layer, x, t))
         for layer in layers.values():
             for name, parameter in layer.params.items():

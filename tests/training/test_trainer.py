@@ -82,6 +82,19 @@ def test_order_depends_on_seed_and_epoch_alone(backend: Backend) -> None:
     assert len({tuple(order(*key)) for key in ((1, 0), (1, 1), (2, 0))}) == 3
 
 
+def test_steps_go_on_from_epoch_to_epoch(backend: Backend) -> None:
+    batches = Batches(np.zeros((12, 1)), np.arange(12), 5, backend=backend, seed=1)
+
+    def labels(parts: Any) -> list[list[int]]:
+        return [backend.to_numpy(t).tolist() for _, t in parts]
+
+    expected = [part for epoch in range(3) for part in labels(batches.epoch(epoch))]
+    assert labels(batches.steps(7)) == expected[:7]
+    assert labels(batches.steps(0)) == []
+    with pytest.raises(ArgumentError, match="count must be an int of at least 0, got -1"):
+        batches.steps(-1)
+
+
 def test_data_is_put_on_the_device_once() -> None:
     strict = get_backend("strict")
     x, t = spirals()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from itertools import chain, islice
+from itertools import count as counting
 from typing import Any
 
 import numpy as np
@@ -102,6 +104,11 @@ class Batches:
     def epoch(self, number: int) -> Iterator[tuple[Array, Array]]:
         """Yield the batches (x, t) of epoch `number`, counted from 0."""
         return map(self.take, self.parts(number))
+
+    def steps(self, count: int) -> Iterator[tuple[Array, Array]]:
+        """Yield `count` batches (x, t), epoch after epoch from 0 on."""
+        endless = chain.from_iterable(map(self.epoch, counting()))
+        return islice(endless, whole_number("count", count, least=0))
 
     def in_order(self) -> Iterator[tuple[Array, Array]]:
         """Yield the batches (x, t) from the first example to the last."""
