@@ -4,13 +4,13 @@
     python -m examples.run --full             the whole of each, into examples/results/
     python -m examples.run gates im2col       only these
 
-The full run skips what it has done already with the same file of the example, long trainings go on
-from their last whole epoch, and the table in examples/README.md is refreshed after each example.
+From the repository's root. A chapter's folder stands for its examples. The full run skips what it
+has done already with the same file of the example, seed, and backend if one is named; the longest
+trainings go on from their last whole epoch; the table in examples/README.md is refreshed each time.
 """
 
 import argparse
 import hashlib
-import json
 import subprocess
 import sys
 import time
@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from xpdl.command import Parser, add_device_options, escape_output, run_command, seed
-from xpdl.errors import UnknownNameError
-from xpdl.files import make_folder, write_bytes
+from xpdl.errors import ArgumentError, DataFileError, UnknownNameError
+from xpdl.files import make_folder, read_json, write_bytes
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results"
+MOST, LONGEST = 9, 60  # numbers of an example in the table, and characters of one
 README = FOLDER / "README.md"
 START, END = "<!-- results: python -m examples.run --table -->", "<!-- end of results -->"
 CHAPTERS = {
@@ -45,7 +46,7 @@ def examples() -> dict[str, Path]:
 
 def _place(path: Path) -> tuple[str, list[int], str]:
     """Return the chapter and the first section that the example's docstring names."""
-    section = _reference(path.read_text()).removeprefix("section").removeprefix("s").split()
+    section = _reference(path.read_text("utf-8")).removeprefix("section").removeprefix("s").split()
     first = section[0].strip(",;") if section else ""
     numbers = [int(part) for part in first.split(".") if part.isdigit()]
     return path.parent.name, numbers, path.stem
@@ -64,14 +65,23 @@ def digest(path: Path) -> str:
 def read_results(name: str, folder: Path = RESULTS) -> dict[str, Any]:
     """Return what an example left in `folder`; empty if it has not run."""
     path = folder / f"{name}.json"
-    return json.loads(path.read_text()) if path.exists() else {}
+    return read_json(path) if path.exists() else {}
+
+
+def is_done(results: dict[str, Any], path: Path, folder: Path, options: argparse.Namespace) -> bool:
+    """Tell whether `results` are of the full run of this very example, with these options."""
+    wanted = {"quick": False, "seed": options.seed, "source": digest(path)}
+    asked = {"backend": options.backend, "dtype": options.dtype}
+    wanted |= {name: value for name, value in asked.items() if value is not None}
+    made = {name: results.get(name) for name in wanted} == wanted
+    return made and all((folder / figure).exists() for figure in results["figures"])
 
 
 def table() -> str:
     """Return the table of the full run's results, as Markdown."""
     lines = []
     for chapter, title in CHAPTERS.items():
-        lines += [f"### {title}", "", "| | the book | ours | |", "|---|---|---|---|"]
+        lines += [f"### {title}", "", "| | what came out | |", "|---|---|---|"]
         for name, path in examples().items():
             if path.parent.name == chapter:
                 lines.append(row(name, path, read_results(name)))
@@ -82,17 +92,26 @@ def table() -> str:
 def row(name: str, path: Path, results: dict[str, Any]) -> str:
     file = f"[`{path.name}`]({path.parent.name}/{path.name})"
     if not results:
-        return f"| {file} | | not run yet | |"
-    told = [number for number in results["shown"] if number["book"]]
-    numbers = "<br>".join(f"{number['label']}: **{number['text']}**" for number in told)
-    book = "<br>".join(number["book"] for number in told)
-    took = f"seed {results['seed']}, {_duration(results['seconds'])} on `{results['backend']}`"
+        return f"| {file} | not run yet | |"
+    numbers = sorted(results["shown"], key=lambda number: not number["book"])
+    told = [number for number in numbers if number["book"] or len(number["text"]) <= LONGEST]
+    lines = [
+        f"{number['label']}: **{number['text']}**"
+        + (f" (the book: {number['book']})" if number["book"] else "")
+        for number in told[:MOST]
+    ]
+    if len(lines) < len(numbers):
+        lines.append(f"[and {len(numbers) - len(lines)} more](results/{name}.json)")
+    stale = "" if results["source"] == digest(path) else ", by an earlier version of the example"
+    took = (
+        f"seed {results['seed']}, {_duration(results['seconds'])} on `{results['backend']}`{stale}"
+    )
     pictures = " ".join(
         f'<img src="results/{f}" alt="{f}" width="220">' for f in results["figures"]
     )
     what = f"**{_reference(results['about'])}**<br>{results['title']}<br>{file}"
-    ours = "<br>".join(part for part in (numbers, f"<sub>{took}</sub>") if part)
-    return f"| {what} | {book} | {ours} | {pictures} |"
+    ours = "<br>".join([*lines, f"<sub>{took}</sub>"])
+    return f"| {what} | {ours} | {pictures} |"
 
 
 def _duration(seconds: float) -> str:
@@ -101,24 +120,33 @@ def _duration(seconds: float) -> str:
 
 def refresh_readme() -> None:
     """Put the table of results in its place in README.md."""
-    before, _, rest = README.read_text().partition(START)
-    after = rest.partition(END)[2]
+    before, start, rest = README.read_text("utf-8").partition(START)
+    _, end, after = rest.partition(END)
+    if not start or not end:
+        raise DataFileError(f"{README} has lost the lines {START!r} and {END!r}; put them back.")
     write_bytes(README, f"{before}{START}\n\n{table()}\n{END}{after}".encode())
 
 
 def run_all(options: argparse.Namespace) -> int:
     known = examples()
+    names = []
     for name in options.names:
-        if name not in known:
-            raise UnknownNameError("example", name, known)
+        chapter = [key for key, path in known.items() if path.parent.name == Path(name).name]
+        if not chapter and Path(name).stem not in known:
+            raise UnknownNameError("example or chapter", name, [*CHAPTERS, *known])
+        names += chapter or [Path(name).stem]
     if options.table:
+        if names:
+            raise ArgumentError("--table refreshes the whole table; leave the names out.")
         refresh_readme()
         return 0
     out = make_folder(options.out or (RESULTS if options.full else Path("figures")))
+    if out.resolve() == RESULTS and not options.full:
+        raise ArgumentError("examples/results is for the full run: add --full, or choose --out.")
     failed = []
-    for name in options.names or known:
-        path, done = known[name], read_results(name, out)
-        if options.full and done.get("source") == digest(path) and not done["quick"]:
+    for name in names or known:
+        path = known[name]
+        if options.full and is_done(read_results(name, out), path, out, options):
             print(f"{name}: done before, in {out}", flush=True)
             continue
         print(f"== {path.relative_to(FOLDER)}", flush=True)
@@ -145,7 +173,7 @@ def main() -> int:
     escape_output()
     parser = Parser(prog="python -m examples.run", description=(__doc__ or "").partition("\n")[0])
     add = parser.add_argument
-    add("names", nargs="*", metavar="NAME", help="which (default: all)")
+    add("names", nargs="*", metavar="NAME", help="examples or chapters (default: all)")
     add("--full", action="store_true", help="the whole of each, which takes hours; else a glimpse")
     add("--table", action="store_true", help="only refresh the table in examples/README.md")
     add("--out", metavar="DIR", type=Path, help="default: figures, or, full, examples/results")

@@ -124,12 +124,16 @@ def test_values_of_every_kind_are_kept(backend, tmp_path, capsys):
     ]
     with pytest.raises(ArgumentError, match="'text' was recorded before"):
         experiment.record("text", 1)
+    with pytest.raises(ArgumentError, match="value must be a number, a text, an array"):
+        experiment.record("nothing", None)
 
 
 def test_figures_are_named_after_the_experiment_and_keep_their_colours(tmp_path):
     experiment = Experiment("a", out=tmp_path)
     experiment.save(plots.curves({"line": [1, 2]}))
     experiment.save(plots.curves({"line": [1, 2]}), "second")
+    with pytest.raises(ArgumentError, match=r"a-second\.png was saved before"):
+        experiment.save(plots.curves({"line": [1, 2]}), "second")
     assert experiment.figures == ["a.png", "a-second.png"]
     with Image.open(tmp_path / "a.png") as picture:
         colours = np.asarray(picture.convert("RGB")).reshape(-1, 3).astype(int)

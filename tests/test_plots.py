@@ -174,7 +174,11 @@ def test_a_graph_has_its_values_and_not_what_tells_nodes_apart():
         (lambda: plots.layer_histograms({}), ArgumentError, "rows is empty"),
         (lambda: plots.confusion_matrix([], []), ArgumentError, "labels and answers must be"),
         (lambda: plots.confusion_matrix([1], [1, 2]), ArgumentError, "of one length"),
-        (lambda: plots.confusion_matrix([3], [1], ["a"]), ArgumentError, "from 0 to 0, got up"),
+        (
+            lambda: plots.confusion_matrix([3], [1], ["a"]),
+            ArgumentError,
+            "from 0 to 0, got from 1 to 3",
+        ),
         (lambda: plots.picture_grid(np.zeros((2, 3, 4, 4))), ShapeError, r"must be \(N, H, W\)"),
         (lambda: plots.picture_grid(np.zeros((2, 4, 4)), ["a"]), ArgumentError, "1 titles for 2"),
         (lambda: plots.misclassified(np.zeros((1, 2, 2)), [], []), ArgumentError, "one length"),

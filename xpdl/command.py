@@ -90,7 +90,7 @@ def run_command(
         return 2
     except MemoryError:
         print(
-            f"{title}: out of memory; use a smaller --batch-size or network.",
+            f"{title}: out of memory; use smaller batches or a smaller network.",
             file=sys.stderr,
         )
         return 2

@@ -24,13 +24,13 @@ experiment's own file.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import inspect
 import io
 import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -69,6 +69,8 @@ class Experiment:
         Whether a glimpse is wanted, in seconds, rather than the whole.
     seed : int
         For all that is random in it.
+    source : path, optional
+        Its own file, by whose digest its results are known to be of it as it is.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class Experiment:
         out: str | Path = "figures",
         quick: bool = False,
         seed: int = 0,
+        source: str | Path | None = None,
     ) -> None:
         if not str(out):
             raise ArgumentError("--out is empty; name a folder, or leave it out.")
@@ -87,6 +90,7 @@ class Experiment:
         self.out = files.make_folder(out)
         self.quick = quick
         self.seed = seed
+        self._source = None if source is None else sha256(files.read_bytes(source)).hexdigest()
         self.numbers: dict[str, Any] = {}
         self.shown: list[dict[str, str]] = []
         self.figures: list[str] = []
@@ -123,6 +127,8 @@ class Experiment:
         from PIL import Image
 
         path = self.out / f"{self.name}{'-' if part else ''}{part}.png"
+        if path.name in self.figures:
+            raise ArgumentError(f"{path.name} was saved before; give each figure its own part.")
         drawn = io.BytesIO()
         figure.savefig(drawn, format="png", dpi=100)
         reduced = Image.open(drawn).convert("RGB").quantize(COLOURS)
@@ -131,15 +137,16 @@ class Experiment:
         self.figures.append(path.name)
         print(path, flush=True)
 
-    def checkpoint(self, part: str = "") -> Path | None:
+    def checkpoint(self, part: str = "", suffix: str = ".safetensors") -> Path | None:
         """Return where a long training may keep how far it came; None for a glimpse.
 
-        A `Trainer` that is given it goes on from there, also when all is trained already.
+        A `Trainer` that is given it goes on from there, also when all is trained already. What is
+        another training (of another seed, say) needs another `part`.
         """
         if self.quick:
             return None
         folder = files.make_folder(self.out / "checkpoints")
-        return folder / f"{self.name}{'-' if part else ''}{part}.safetensors"
+        return folder / f"{self.name}{'-' if part else ''}{part}{suffix}"
 
     def fit(self, trainer: Trainer) -> History:
         """Train; epochs that a checkpoint holds from an earlier sitting count in the time taken."""
@@ -149,11 +156,8 @@ class Experiment:
         self._before += max(0.0, took - (time.perf_counter() - start))
         return history
 
-    def finish(self, source: Path | None = None) -> None:
-        """Write the numbers, and under what circumstances they came about, to a JSON file.
-
-        With `source`, the digest of that file too, the experiment's own.
-        """
+    def finish(self) -> None:
+        """Write the numbers, and under what circumstances they came about, to a JSON file."""
         backend = get_backend()
         record = {
             "title": self.title,
@@ -165,7 +169,7 @@ class Experiment:
             "threads": thread_count(),
             "machine": backend.describe(),
             "seconds": self._before + time.perf_counter() - self._start,
-            "source": hashlib.sha256(files.read_bytes(source)).hexdigest() if source else None,
+            "source": self._source,
             "figures": self.figures,
             "shown": self.shown,
             "numbers": self.numbers,
@@ -194,7 +198,7 @@ def run(main: Main, arguments: Sequence[str] | None = None) -> None:
 
     def work(options: argparse.Namespace) -> int:
         if options.dtype is not None:
-            os.environ["XPDL_DTYPE"] = options.dtype  # where networks and arrays look for it
+            os.environ["XPDL_DTYPE"] = options.dtype  # for networks, arrays and what is started
         experiment = Experiment(
             path.stem,
             title=title,
@@ -202,9 +206,10 @@ def run(main: Main, arguments: Sequence[str] | None = None) -> None:
             out=options.out,
             quick=options.quick,
             seed=options.seed,
+            source=path,
         )
         main(experiment)
-        experiment.finish(path)
+        experiment.finish()
         return 0
 
     sys.exit(run_command(path.name, parser.parse_args(arguments), work))
@@ -220,6 +225,10 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if isinstance(value, float) and not np.isfinite(value):
         return str(value)
+    if not isinstance(value, str | int | float):
+        raise ArgumentError(
+            f"value must be a number, a text, an array or a sequence of these, got {value!r}."
+        )
     return value
 
 

@@ -55,8 +55,7 @@ def main(experiment: Experiment) -> None:
         if 0 in mistakes:
             experiment.record(f"{name}: epochs until none is wrong", mistakes.index(0))
         else:
-            fewest = min(mistakes)
-            experiment.record(f"{name}: fewest mistakes in an epoch", fewest, book="never none")
+            experiment.record(f"{name}: fewest mistakes in an epoch", min(mistakes))
     experiment.save(plots.decision_regions(gates, x, TRUTH, "what each perceptron has learned"))
     figure = plots.curve_grid(panels, xlabel="epoch", ylabel="mistakes of 4", ylim=(-0.2, 4.2))
     experiment.save(figure, "mistakes")

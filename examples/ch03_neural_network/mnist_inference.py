@@ -1,6 +1,6 @@
 """Digits recognised by a network of 784-50-100-10, one by one and in batches of 100.
 
-Book, section 3.6; figures 3-26 and 3-27. The book loads weights that were learned before; here they
+Book, section 3.6. The book loads weights that were learned before; here they
 are learned. `xpdl.storage.load_book_parameters` reads the book's file, sample_weight.pkl.
 """
 

@@ -1,6 +1,6 @@
 """A network of three layers computed by hand, signal by signal, and the same as a `Network`.
 
-Book, section 3.4; figures 3-15 to 3-20. In float64, as there.
+Book, section 3.4. In float64, as there.
 """
 
 from functools import partial

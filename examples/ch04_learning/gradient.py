@@ -1,6 +1,6 @@
 """The gradient of f = x0² + x1²: all partial derivatives, and arrows to where f falls.
 
-Book, section 4.4; figures 4-8 and 4-9.
+Book, sections 4.3.3 and 4.4; figures 4-8 and 4-9.
 """
 
 import xpdl

@@ -41,8 +41,7 @@ def main(experiment: Experiment) -> None:
     record("loss of the last 100 steps", host_losses[-100:].mean(), ".3f")
     record("training accuracy", train_accuracy, ".2%")
     record("test accuracy", test_accuracy, ".2%")
-    gap = train_accuracy - test_accuracy
-    record("training less test accuracy", gap, ".2%", book="the curves lie on each other")
+    record("training less test accuracy", train_accuracy - test_accuracy, ".2%")
     names = experiment.choose(quick=["affine2.b"], full=list(network.params))
     computed, numerical, difference = compare(network.astype("float64"), x, t, names)
     record("ms for all gradients by backpropagation", 1000 * computed, ".1f")

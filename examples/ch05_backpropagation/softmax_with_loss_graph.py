@@ -91,12 +91,15 @@ def main(experiment: Experiment) -> None:
     experiment.record("largest difference of one's gradient from a numerical", max(gaps), ".0e")
 
     layer = SoftmaxWithLoss()
-    scores, targets, ours = (
-        xpdl.asarray([row], dtype="float64") for row in (SCORES, TARGETS, gradient)
+    y = [outputs[f"×#y{i}"] for i in (1, 2, 3)]
+    scores, targets, our_y, our_gradient = (
+        xpdl.asarray([row], dtype="float64") for row in (SCORES, TARGETS, y, gradient)
     )
     experiment.record("the layer's loss", layer.forward(scores, targets), ".4f")
-    gap = abs(layer.backward() - ours).max()
-    experiment.record("largest difference from the layer's gradient", gap, ".0e")
+    for what, layers, ours in (("y", layer.y, our_y), ("gradient", layer.backward(), our_gradient)):
+        experiment.record(
+            f"largest difference from the layer's {what}", abs(layers - ours).max(), ".0e"
+        )
     experiment.save(draw(outputs, along))
 
 

@@ -16,7 +16,7 @@ from xpdl.layers import Affine, ReLU, Sigmoid, Tanh
 
 SETTINGS = {
     Sigmoid: {"std 1": 1.0, "std 0.01": 0.01, "Xavier": "xavier"},
-    Tanh: {"std 1": 1.0, "Xavier": "xavier"},
+    Tanh: {"std 1": 1.0, "std 0.01": 0.01, "Xavier": "xavier"},
     ReLU: {"std 0.01": 0.01, "Xavier": "xavier", "He": "he"},
 }
 VIEW: dict[type, dict[str, Any]] = {

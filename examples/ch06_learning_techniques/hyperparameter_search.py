@@ -7,7 +7,7 @@ what the best five span.
 
 from typing import Any
 
-from xpdl import Trainer, plots
+from xpdl import Trainer
 from xpdl.datasets import load_mnist
 from xpdl.experiment import Experiment, run
 from xpdl.models import MultiLayerNet
@@ -25,20 +25,34 @@ def main(experiment: Experiment) -> None:
         decay = values["weight decay"]
         network = MultiLayerNet(784, [100] * 6, 10, weight_decay_lambda=decay, seed=seed)
         optimizer = SGD(values["learning rate"])
-        options: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
-        return Trainer(network, train, validation, optimizer=optimizer, **options)
+        return Trainer(
+            network,
+            train,
+            validation,
+            optimizer=optimizer,
+            epochs=epochs,
+            batch_size=batch_size,
+            seed=seed,
+        )
 
-    options: dict[str, Any] = {
-        "trials": trials,
-        "stopping": None,
-        "seed": experiment.seed,
-        "progress": False,
-    }
-    result = RandomSearch(RANGES, make, (x[:500], t[:500]), 0.2, rounds=2, **options).run()
-    first, second = ([trial for trial in result.trials if trial.round == i] for i in range(2))
+    search = RandomSearch(
+        RANGES,
+        make,
+        (x[:500], t[:500]),
+        validation=0.2,
+        trials=trials,
+        rounds=2,
+        stopping=None,  # all curves to their end
+        seed=experiment.seed,
+        path=experiment.checkpoint(f"seed{experiment.seed}", ".json"),
+        progress=False,
+    )
+    result = search.run()
+    print(result.table())
+    first, second = (result.best(5, round=i) for i in range(2))
 
     def record(label, of, form, book=None):
-        experiment.record(label, [of(trial) for trial in first[:5]], form, book=book)
+        experiment.record(label, [of(trial) for trial in first], form, book=book)
 
     rates = "0.0092, 0.0096, 0.0057, 0.0063, 0.0052"
     record("learning rates of the best five", lambda b: b.values["learning rate"], ".2g", rates)
@@ -47,17 +61,9 @@ def main(experiment: Experiment) -> None:
     ranges: dict[str, Any] = result.searched[1]
     for name, choices in ranges.items():
         experiment.record(f"second round, {name} from and to", [choices.low, choices.high], ".1e")
-    again = [trial.accuracy for trial in second[:5]]
+    again = [trial.accuracy for trial in second]
     experiment.record("second round, validation accuracies of the best five", again, ".0%")
-    panels = {
-        f"best {i}, rate {trial.values['learning rate']:.1e}": {
-            "validation": trial.accuracies,
-            "training": trial.train_accuracies,
-        }
-        for i, trial in enumerate(first[:20], 1)
-    }
-    figure = plots.curve_grid(panels, columns=5, xlabel="epoch", ylabel="accuracy", ylim=(0, 1))
-    experiment.save(figure)
+    experiment.save(result.chart(20, round=0))
 
 
 if __name__ == "__main__":

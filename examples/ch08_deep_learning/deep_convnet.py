@@ -1,6 +1,6 @@
 """The book's deep network learns to read digits, from three seeds.
 
-Book, section 8.1; figures 8-1 to 8-3. Six convolutions of 3x3, padded so that their output is as
+Book, section 8.1; figures 8-1 and 8-2. Six convolutions of 3x3, padded so that their output is as
 large as their input, each pair pooled; two affine layers; dropout behind both. Drawn are the first
 seed's curves, the digits that it misreads, and which it takes for which.
 """
@@ -12,6 +12,9 @@ from xpdl import plots
 from xpdl.experiment import Experiment, run
 from xpdl.models import DeepConvNet
 from xpdl.optimizers import Adam
+from xpdl.training import RECIPES
+
+RECIPE = RECIPES["book"]
 
 
 def save_figures(experiment, network, history, x, t):
@@ -29,7 +32,7 @@ def save_figures(experiment, network, history, x, t):
 
 def main(experiment: Experiment) -> None:
     images, tested, epochs, seeds = experiment.choose(
-        quick=(2000, 500, 1, 1), full=(60000, 10000, 20, 3)
+        quick=(2000, 500, 1, 1), full=(60000, 10000, RECIPE.epochs, 3)
     )
     (x, t), (x_test, t_test) = xpdl.datasets.load_mnist(normalize=False, flatten=False)
     train, test = (x[:images], t[:images]), (x_test[:tested], t_test[:tested])
@@ -41,9 +44,9 @@ def main(experiment: Experiment) -> None:
             network,
             train,
             test,
-            optimizer=Adam(0.001),
+            optimizer=Adam(RECIPE.learning_rate),
             epochs=epochs,
-            batch_size=100,
+            batch_size=RECIPE.batch_size,
             seed=seed,
             checkpoint=experiment.checkpoint(f"seed{seed}"),
             divisor=255,

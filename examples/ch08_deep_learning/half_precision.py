@@ -44,7 +44,7 @@ def main(experiment: Experiment) -> None:
         schedule="one-cycle",
         epochs=epochs,
         seed=experiment.seed,
-        checkpoint=experiment.checkpoint(),
+        checkpoint=experiment.checkpoint(f"seed{experiment.seed}"),
     )
     experiment.fit(trainer)
 

@@ -1,6 +1,6 @@
 """Two filters of 3x3 behind each other see as much as one of 5x5, with fewer weights.
 
-Book, section 8.1.4; figures 8-5 and 8-6. What an output sees is measured: its gradient is not zero
+Book, section 8.1.3; figures 8-5 and 8-6. What an output sees is measured: its gradient is not zero
 at just those pixels that it depends on. With weights of one, it counts the ways from a pixel to the
 output.
 """

@@ -32,12 +32,14 @@ class Results:
 
 
 def look_at(path: Path) -> None:
-    """See that a figure opens, is small, and has something on it."""
+    """See that a figure opens, is small, and has more on it than frames and numbers."""
     assert path.stat().st_size < 100_000, f"{path.name} has {path.stat().st_size:,} bytes"
     with Image.open(path) as picture:
-        pixels = np.asarray(picture.convert("L"))
-    assert min(pixels.shape) > 100
-    assert 0.002 < (pixels < 200).mean() < 0.9, f"{path.name} is blank"
+        pixels = np.asarray(picture.convert("RGB")).astype(int)
+    assert min(pixels.shape[:2]) > 100
+    coloured = (pixels.max(axis=2) - pixels.min(axis=2) > 60).mean()
+    dark = (pixels.max(axis=2) < 200).mean()
+    assert coloured > 0.001 or dark > 0.03, f"{path.name} is blank"
 
 
 @pytest.fixture(scope="session")
@@ -54,9 +56,10 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Results]:
             spec.loader.exec_module(module)
             folder = tmp_path_factory.mktemp(name)
             experiment = Experiment(name, out=folder, quick=True, seed=seed)
-            start = time.perf_counter()
+            start = time.perf_counter(), time.process_time()
             module.main(experiment)
-            seconds = time.perf_counter() - start
+            wall, busy = time.perf_counter() - start[0], time.process_time() - start[1]
+            seconds = min(wall, busy)  # what other programs take does not count
             experiment.finish()
             results = Results(folder, name)
             slow = xpdl.get_backend().name == "numpy" and seconds > SECONDS

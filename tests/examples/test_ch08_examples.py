@@ -31,6 +31,16 @@ def test_augmentation_helps_where_digits_are_few(example):
     assert without > 0.5
 
 
+def test_a_rate_that_falls_ends_lower_than_one_that_stays(example):
+    numbers = example("learning_rate_decay").numbers
+    constant, cosine, one_cycle = (
+        numbers[f"mean loss of the last 100 steps, {name}"]
+        for name in ("constant", "cosine", "one-cycle")
+    )
+    assert cosine < 0.9 * constant
+    assert one_cycle < 0.9 * constant
+
+
 def test_five_networks_together_are_better_than_the_mean_of_them(example):
     numbers = example("ensemble_of_five").numbers
     each = numbers["test accuracy of each"]

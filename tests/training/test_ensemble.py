@@ -227,6 +227,23 @@ def test_members_of_another_training_are_refused(
     assert not (tmp_path / "member-1.safetensors").exists()
 
 
+def test_a_folder_of_more_members_is_not_cut_down(tmp_path: Path) -> None:
+    train(2, folder=tmp_path)
+    with pytest.raises(ArgumentError, match="holds more than n=1 members"):
+        train(1, folder=tmp_path)
+    assert len(load_ensemble(tmp_path).members) == 2
+
+
+def test_a_trainer_that_is_to_stop_is_refused() -> None:
+    def stopped(seed: int) -> Trainer:
+        trainer = make(seed)
+        trainer.stop = True
+        return trainer
+
+    with pytest.raises(ArgumentError, match="has trained, or is to stop"):
+        train(1, stopped)
+
+
 def test_files_that_are_no_members_are_refused(tmp_path: Path) -> None:
     (tmp_path / "member-0.safetensors").write_bytes(b"nonsense")
     with pytest.raises(ModelFileError, match="member-0"):

@@ -6,7 +6,7 @@ import io
 import json
 import math
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -141,7 +141,7 @@ def test_narrowing_widens_what_the_best_span() -> None:
         (lambda: Uniform(2, 1), r"low must be at most high, got 2 and 1"),
         (lambda: Uniform("a", 1), r"low.*'a'"),  # type: ignore[arg-type]
         (lambda: Choice([]), r"at least"),
-        (lambda: Choice("abc"), r"sequence.*abc"),
+        (lambda: Choice("abc"), r"list of one value.*abc"),
         (lambda: Choice([1, 2, 1]), r"different.*got 1 in"),
         (lambda: Choice([(1, 2)]), r"\(1, 2\).*let `make`"),
         (lambda: Choice([1.0, math.nan]), "nan"),
@@ -584,3 +584,21 @@ def test_table_and_best() -> None:
     assert kept["trials"][1].keys() == asdict(trials[1]).keys()
     with pytest.raises(ArgumentError, match="count"):
         result.best(0)
+
+
+def test_the_chart_has_the_curves_of_the_best_of_a_round() -> None:
+    ranges: dict[str, Range] = {"rate": LogUniform(1e-4, 1e-2), "name": Choice(["adam"])}
+    trials = (trial(1, (0.5, 0.9)), replace(trial(0, (0.25, 0.5)), round=1), trial(2, (0.1,)))
+    result = SearchResult(trials, (ranges, ranges), ranges)
+    assert result.best(5, round=0) == (trials[0], trials[2])
+    drawn = [axes for axes in result.chart(5, round=0).axes if axes.lines]
+    curves = [axes.lines[0].get_ydata() for axes in drawn]
+    np.testing.assert_allclose(curves[0], [0.5, 0.9])
+    np.testing.assert_allclose(curves[1], [0.1])
+    assert drawn[0].get_title() == "best 1: 90%\nrate 0.00123\nname adam"
+    assert sum(bool(axes.lines) for axes in result.chart(2).axes) == 2
+
+
+def test_texts_are_no_choices() -> None:
+    with pytest.raises(ArgumentError, match=r"must be a list .* such as \['he'\], got 'ab'"):
+        Choice("ab")

@@ -387,6 +387,8 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
         np.testing.assert_array_equal(xpdl.to_numpy(other.network.params[name]), array)
     with pytest.raises(ArgumentError, match=r"'Adam'.*now.*'Momentum'"):
         trainer(checkpoint=path, optimizer=Momentum(0.02)).fit()
+    with pytest.raises(ArgumentError, match=r"divisor \(then None, now 255\.0\)"):
+        trainer(checkpoint=path, divisor=255).fit()
     net().save(path)
     with pytest.raises(ModelFileError, match="not a checkpoint"):
         trainer(checkpoint=path).fit()

@@ -45,6 +45,8 @@ def layer_histograms(
     for line, (setting, layers) in zip(grid, rows.items(), strict=True):
         for axes, (name, array) in zip(line, layers.items(), strict=False):
             values = host(array).ravel()
+            if not values.size:
+                raise ArgumentError(f"rows: {name!r} of {setting!r} is empty.")
             share = np.full(values.size, 100 / values.size)
             axes.hist(values, bins=bins, range=limits, weights=share, color="C0")
             if list(layers) != above:  # else the names stand there already
@@ -82,7 +84,10 @@ def confusion_matrix(
     least = int(max(truth.max(), guess.max())) + 1
     names = list(class_names) if class_names else [str(i) for i in range(least)]
     if len(names) < least or min(truth.min(), guess.min()) < 0:
-        raise ArgumentError(f"classes must be from 0 to {len(names) - 1}, got up to {least - 1}.")
+        raise ArgumentError(
+            f"classes must be from 0 to {len(names) - 1}, got from "
+            f"{min(truth.min(), guess.min())} to {least - 1}."
+        )
     counts = np.zeros((len(names), len(names)), dtype=np.int64)
     np.add.at(counts, (truth, guess), 1)
     errors = np.where(np.eye(len(names), dtype=bool), 0, counts)

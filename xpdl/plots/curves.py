@@ -89,7 +89,7 @@ def _draw_lines(axes: Axes, lines: Mapping[str, Any], smooth: int, legend: bool 
     for i, (name, line) in enumerate(lines.items()):
         x, y = line if _is_pair(line) else (None, line)
         heights = host(y)
-        places = np.arange(len(heights)) if x is None else host(x)
+        places = np.arange(heights.size) if x is None else host(x)
         if places.shape != heights.shape or heights.ndim != 1:
             raise ArgumentError(
                 f"the line {name!r} must be values (n,) or a pair of such, got shapes "

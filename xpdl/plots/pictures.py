@@ -113,7 +113,10 @@ def misclassified(
             f"images, labels and answers must be of one length, got {len(images)}, "
             f"{len(labels)} and {len(answers)}."
         )
-    names = class_names or [str(i) for i in range(1 + max([*labels, *answers], default=0))]
+    most_classes = 1 + max([*labels, *answers], default=0)
+    names = class_names or [str(i) for i in range(most_classes)]
+    if len(names) < most_classes:
+        raise ArgumentError(f"class_names must be {most_classes} names at least, got {names!r}.")
     count = min(len(images), most)
     pairs = [(names[labels[i]], names[answers[i]]) for i in range(count)]
     gap = " " if all(len(label + answer) < 8 for label, answer in pairs) else "\n"
@@ -176,6 +179,8 @@ def feature_maps(
             "image, weights and maps must be (H, W), (K, FH, FW) and (K, OH, OW), got "
             f"{picture.shape}, {kernels.shape} and {results.shape}."
         )
+    if names and len(names) != len(kernels):
+        raise ArgumentError(f"{len(names)} names for {len(kernels)} filters; give one each.")
     figure = new_figure(6, 0.5 + 1.8 * len(kernels), title)
     grid = figure.subplots(len(kernels), 3, squeeze=False, width_ratios=(1, 0.5, 1))
     for i, (left, middle, right) in enumerate(grid):

@@ -30,6 +30,7 @@ def surface(
     axes: Any = figure.add_subplot(projection="3d")
     axes.plot_wireframe(x, y, host(f(x, y)), rstride=1, cstride=1, color="C0", linewidth=0.5)
     axes.set(xlabel="x", ylabel="y", zlabel="f(x, y)")
+    axes.locator_params(nbins=5)  # more numbers would touch
     axes.set_box_aspect(None, zoom=0.9)  # or the label of the third axis is cut off
     return figure
 
@@ -133,7 +134,10 @@ def decision_regions(
     grid = figure.subplots(1, len(panels), squeeze=False, sharey=True)
     shades = ["white", "C0"]
     for axes, (name, classify) in zip(grid.flat, panels.items(), strict=True):
-        regions = host(classify(plane)).reshape(x.shape)
+        answers = host(classify(plane))
+        if answers.shape != (x.size,):
+            raise ShapeError(f"{name!r} must return ({x.size},) classes, got {answers.shape}.")
+        regions = answers.reshape(x.shape)
         axes.contourf(x, y, regions, levels=(-0.5, 0.5, 1.5), colors=shades, alpha=0.35)
         for kind, marker in ((0, "o"), (1, "^")):
             chosen = examples[host(classes[name]) == kind]

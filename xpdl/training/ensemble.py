@@ -199,6 +199,10 @@ def train_ensemble(
     """
     n, seed = whole_number("n", n), whole_number("seed", seed, least=0)
     place = None if folder is None else files.make_folder(folder)
+    if place is not None and _member(place, n).exists():
+        raise ArgumentError(
+            f"{str(place)!r} holds more than n={n} members; ask for all, or choose another folder."
+        )
     members: list[Network] = []
     for i in range(n):
         member_seed = int(np.random.default_rng([ENSEMBLE_STREAM, seed, i]).integers(2**31))
@@ -206,9 +210,10 @@ def train_ensemble(
         if not isinstance(trainer, Trainer):
             raise ArgumentError(f"make must return a Trainer, got {trainer!r}.")
         network = trainer.network
-        if trainer.optimizer.iteration or trainer.history.epochs:
+        if trainer.optimizer.iteration or trainer.history.epochs or trainer.stop:
             raise ArgumentError(
-                "make must make a new Trainer and a new optimizer each time; this one has trained."
+                "make must make a new Trainer and a new optimizer each time; this one has "
+                "trained, or is to stop."
             )
         Ensemble([*members, network])  # now, rather than after a training, it shows if it cannot
         path = None if place is None else _member(place, i)

@@ -13,8 +13,9 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -24,10 +25,14 @@ from xpdl.backends import Array, backend_of
 from xpdl.datasets import split_validation
 from xpdl.errors import ArgumentError, DivergenceError, ModelFileError
 from xpdl.network import Network
+from xpdl.plots import curve_grid
 from xpdl.training.history import Epoch
 from xpdl.training.progress import Progress, Silence
 from xpdl.training.settings import differences, digest, training_settings
 from xpdl.training.trainer import Data, Trainer
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FILE_FORMAT = "xpdl-search-1"
 # Keeps what a search draws apart from other random numbers of the same seed.
@@ -142,7 +147,9 @@ class Choice(Range):
                     f"got {choice!r} in {given!r}; let `make` turn a name into anything else."
                 )
         if not given:
-            raise ArgumentError(f"choices must be a sequence of one value at least, got {choices}.")
+            raise ArgumentError(
+                f"choices must be a list of one value at least, such as ['he'], got {choices!r}."
+            )
         object.__setattr__(self, "choices", given)
 
     def at(self, share: float) -> Any:
@@ -266,9 +273,19 @@ class SearchResult:
     searched: tuple[dict[str, Range], ...]
     ranges: dict[str, Range]
 
-    def best(self, count: int = 5) -> tuple[Trial, ...]:
-        """Return the `count` best trials, the best first."""
-        return self.trials[: whole_number("count", count)]
+    def best(self, count: int = 5, round: int | None = None) -> tuple[Trial, ...]:
+        """Return the `count` best trials, of all rounds or of one from 0 on, the best first."""
+        chosen = (trial for trial in self.trials if round is None or trial.round == round)
+        return tuple(islice(chosen, whole_number("count", count)))
+
+    def chart(self, count: int = 20, round: int | None = None) -> Figure:
+        """Return the learning curves of the `count` best trials. Book, figure 6-24."""
+        panels = {}
+        for place, trial in enumerate(self.best(count, round), 1):
+            values = "\n".join(f"{name} {_show(value)}" for name, value in trial.values.items())
+            curves = {"validation": trial.accuracies, "training": trial.train_accuracies}
+            panels[f"best {place}: {trial.accuracy:.0%}\n{values}"] = curves
+        return curve_grid(panels, columns=5, xlabel="epoch", ylabel="accuracy", ylim=(0, 1))
 
     def table(self, count: int = 20) -> str:
         """Return the `count` best trials as a table, with trials and rounds counted from 1."""

@@ -325,9 +325,11 @@ class Trainer:
             "base_learning_rate": self._learning_rate,
             "schedule": known_as(self.schedule),
         }
-        # A checkpoint of a training without augmentation says nothing of it.
-        if self.augment is not None or not progress:
-            notes["augment"] = None if self.augment is None else known_as(self.augment)
+        augment = None if self.augment is None else known_as(self.augment)
+        # A checkpoint of a training without them says nothing of them.
+        for name, value in (("augment", augment), ("divisor", self.batches.divisor)):
+            if value is not None or not progress:
+                notes[name] = value
         if progress:
             scale = self.loss_scale
             notes["loss_scale"] = None if scale is None else scale.read()
