@@ -37,7 +37,7 @@ def look_at(path: Path) -> None:
     with Image.open(path) as picture:
         pixels = np.asarray(picture.convert("RGB")).astype(int)
     assert min(pixels.shape[:2]) > 100
-    coloured = (pixels.max(axis=2) - pixels.min(axis=2) > 60).mean()
+    coloured = (pixels.max(axis=2) - pixels.min(axis=2) > 30).mean()
     dark = (pixels.max(axis=2) < 200).mean()
     assert coloured > 0.001 or dark > 0.03, f"{path.name} is blank"
 
