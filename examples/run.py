@@ -79,10 +79,10 @@ def is_done(results: dict[str, Any], path: Path, folder: Path, options: argparse
 
 def table() -> str:
     """Return the table of the full run's results, as Markdown."""
-    lines = []
+    lines, known = [], examples()
     for chapter, title in CHAPTERS.items():
         lines += [f"### {title}", "", "| | what came out | |", "|---|---|---|"]
-        for name, path in examples().items():
+        for name, path in known.items():
             if path.parent.name == chapter:
                 lines.append(row(name, path, read_results(name)))
         lines.append("")

@@ -26,7 +26,7 @@ def training_settings(trainer: Trainer) -> dict[str, Any]:
         "divisor": batches.divisor,
         "optimizer": optimizer.settings() | {"learning_rate": optimizer.host_learning_rate()},
         "schedule": known_as(trainer.schedule),
-        "augment": None if trainer.augment is None else known_as(trainer.augment),
+        "augment": known_as(trainer.augment),
         "seed": trainer.seed,
     }
     result: dict[str, Any] = json.loads(json.dumps(settings))  # a tuple is a list there
@@ -57,9 +57,12 @@ def differences(then: Any, now: Any) -> list[str]:
     ]
 
 
-def known_as(a: Any) -> str:
-    """Return how a function, or an object that is called as one, is known in a file."""
-    return getattr(a, "__qualname__", None) or repr(a)
+def known_as(a: Any) -> str | None:
+    """Return how a function, or an object that is called as one, is known in a file.
+
+    None is None.
+    """
+    return None if a is None else getattr(a, "__qualname__", None) or repr(a)
 
 
 def _flat(value: Any, name: str = "") -> dict[str, Any]:

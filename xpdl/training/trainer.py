@@ -325,9 +325,8 @@ class Trainer:
             "base_learning_rate": self._learning_rate,
             "schedule": known_as(self.schedule),
         }
-        augment = None if self.augment is None else known_as(self.augment)
         # A checkpoint of a training without them says nothing of them.
-        for name, value in (("augment", augment), ("divisor", self.batches.divisor)):
+        for name, value in (("augment", known_as(self.augment)), ("divisor", self.batches.divisor)):
             if value is not None or not progress:
                 notes[name] = value
         if progress:
