@@ -9,7 +9,16 @@ import pytest
 
 from xpdl import schedules
 from xpdl.errors import ArgumentError, UnknownNameError
-from xpdl.schedules import Constant, Cosine, Exponential, OneCycle, Step, WarmUp, get_schedule
+from xpdl.schedules import (
+    Constant,
+    Cosine,
+    Exponential,
+    OneCycle,
+    Step,
+    WarmUp,
+    get_schedule,
+    with_warm_up,
+)
 
 EPOCHS = 8.0
 
@@ -195,3 +204,26 @@ def test_an_unknown_name_lists_the_choices():
 def test_what_is_no_schedule_is_refused():
     with pytest.raises(ArgumentError, match=r"^schedule must be a name or callable, got 0.1"):
         get_schedule(0.1)
+
+
+@pytest.mark.parametrize("schedule", [Constant(), Cosine(), Exponential(0.1)])
+def test_a_warm_up_is_a_share_of_the_training(schedule):
+    for epochs in (EPOCHS, 40):
+        warmed = with_warm_up(schedule, 0.25, epochs)
+        for share in (0, 0.1, 0.2, 0.25, 0.5, 1):
+            expected = min(1, share / 0.25) * schedule(share * epochs, epochs)
+            assert warmed(share * epochs, epochs) == pytest.approx(expected)
+
+
+def test_one_cycle_has_a_warm_up_of_its_own():
+    schedule = OneCycle(start=0.1, final=0.2)
+    assert with_warm_up(schedule, 0.5, EPOCHS) == OneCycle(0.5, 0.1, 0.2)
+    assert schedule == OneCycle(start=0.1, final=0.2)
+    assert with_warm_up(schedule, 0.5, EPOCHS)(EPOCHS / 2, EPOCHS) == 1
+
+
+@pytest.mark.parametrize("share", [0, 1, -0.5, float("nan"), "0.5", True])
+def test_a_warm_up_leaves_something_of_the_training(share):
+    for schedule in (Constant(), OneCycle()):
+        with pytest.raises(ArgumentError, match="warm_up must be a number above 0 and below 1"):
+            with_warm_up(schedule, share, EPOCHS)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +19,32 @@ from xpdl.backends import available_backends, get_backend
 from xpdl.backends.threads import thread_count
 from xpdl.command import Parser, add_device_options, count, escape_output, rate, run_command, seed
 from xpdl.datasets import DATA_SETS, data_folder, folder_status, prepare_digit
+from xpdl.datasets.augmentation import BY_NAME as KINDS
+from xpdl.datasets.batches import batch_sizes
 from xpdl.errors import BackendUnavailableError, XpdlError
 from xpdl.files import replacing
 from xpdl.functions import softmax
 from xpdl.models import MODELS, make_model
 from xpdl.optimizers import BY_NAME as OPTIMIZERS
-from xpdl.optimizers import Adam
+from xpdl.optimizers import Adam, get_optimizer
 from xpdl.precision import get_precision
 from xpdl.schedules import BY_NAME as SCHEDULES
 from xpdl.storage import load_with_notes
+from xpdl.training.learning_rate import RateSweep, find_learning_rate
 from xpdl.training.profile import profile_step
-from xpdl.training.recipes import RECIPES
-from xpdl.training.run import LOADERS, Result, Run, evaluate, expect_digits, make_options
+from xpdl.training.recipes import RECIPES, TrainingOptions
+from xpdl.training.run import (
+    LOADERS,
+    Result,
+    Run,
+    RunOptions,
+    evaluate,
+    expect_digits,
+    load_data,
+    make_augmentation_for,
+    make_network,
+    make_options,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,6 +69,7 @@ def _parser() -> Parser:
     _add_train(commands)
     _add_evaluate(commands)
     _add_predict(commands)
+    _add_find_lr(commands)
     _add_profile(commands)
     _add_info(commands)
     return parser
@@ -91,21 +108,79 @@ def _add_train(commands: Any) -> None:
         metavar="NAME",
         help=f"where options not given come from (default: fast). {recipes}",
     )
+    add("--list-recipes", action="store_true", help="print the recipes as JSON, and train nothing")
     add("--model", metavar="NAME", help=", ".join(MODELS))
+    add(
+        "--model-options",
+        type=_setting,
+        nargs="+",
+        metavar="NAME=VALUE",
+        help="what the model is made with, beside the recipe's: drop_scores=false",
+    )
     add("--data", metavar="NAME", help=f"{', '.join(LOADERS)} (default: mnist)")
     add("--epochs", type=count, metavar="N", help="passes over the training data")
-    add("--batch-size", type=count, metavar="N", help="images a step")
+    add(
+        "--batch-size",
+        type=_batch_size,
+        metavar="N",
+        help="images a step; 0:100,3:400 is 100 at first, and 400 after 3 epochs",
+    )
     add("--optimizer", metavar="NAME", help=", ".join(OPTIMIZERS))
     add("--learning-rate", type=rate, metavar="RATE", help="its peak, if it has a schedule")
     add("--schedule", metavar="NAME", help=", ".join(SCHEDULES))
+    add("--warm-up", type=float, metavar="SHARE", help="of the training, in which the rate rises")
+    add("--weight-decay", type=float, metavar="RATE", help="of the optimizer")
+    add("--label-smoothing", type=float, metavar="SHARE", help="of each target, over all classes")
+    add(
+        "--augment",
+        type=_setting,
+        nargs="*",
+        metavar="NAME=VALUE",
+        help=f"change the pictures: shift=2 rotate=10; without any, leave them. {', '.join(KINDS)}",
+    )
+    add("--average", type=float, metavar="DECAY", help="average the parameters: 0.999; 0 does not")
     add("--seed", type=seed, metavar="N", help="for weights, order and dropout (default: 0)")
     add("--out", metavar="DIR", help="the run's folder (default: runs/<model>-<time>)")
     add("--resume", metavar="RUN", help="go on with an interrupted run")
 
 
+def _setting(text: str) -> tuple[str, Any]:
+    """Return the name and the value, as JSON has it, of an argument NAME=VALUE."""
+    name, _, value = text.partition("=")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f'must be NAME=VALUE with a number, true, false, "...", [...] or {{...}}, got {text!r}'
+        ) from None
+
+
+def _batch_size(text: str) -> int | dict[int, int]:
+    """Return the batch size that an argument says, or from which epoch on which."""
+    if ":" not in text:
+        return count(text)
+    pairs = [part.split(":") for part in text.split(",")]
+    if all(len(pair) == 2 and all(number.isdecimal() for number in pair) for pair in pairs):
+        sizes = {int(first): int(size) for first, size in pairs}
+        if len(sizes) == len(pairs):
+            return sizes
+    raise argparse.ArgumentTypeError(f"must be N or 0:N,EPOCH:N,..., got {text!r}")
+
+
 def _train(options: argparse.Namespace) -> int:
-    names = ("model", "epochs", "batch_size", "optimizer", "learning_rate", "schedule")
+    if options.list_recipes:
+        listed = {name: {"about": r.about} | asdict(r) for name, r in RECIPES.items()}
+        print(json.dumps(listed, indent=2))
+        return 0
+    names = [field.name for field in fields(TrainingOptions)]
     overrides = {name: getattr(options, name) for name in names}
+    for name in ("model_options", "augment"):
+        given = overrides[name]
+        if given is not None:
+            overrides[name] = dict(given)
+            if len(overrides[name]) < len(given):
+                flag = "--" + name.replace("_", "-")
+                return _complain(options, f"{flag} has a name twice: {given}.")
     if options.resume is not None:
         given = [
             "--" + name.replace("_", "-")
@@ -129,10 +204,17 @@ def _train(options: argparse.Namespace) -> int:
     o = run.options
     print(
         f"{o.model} on {o.data}: {o.epochs} {'epoch' if o.epochs == 1 else 'epochs'}, {o.optimizer}"
-        f" {o.learning_rate:g} ({o.schedule}), batch {o.batch_size}, seed {o.seed}, {o.dtype} on "
-        f"{o.backend}",
+        f" {o.learning_rate:g} ({o.schedule}), batch {_show_batch_size(o.batch_size)}, seed "
+        f"{o.seed}, {o.dtype} on {o.backend}",
         flush=True,
     )
+    more = {
+        name: getattr(o, name)
+        for name in ("warm_up", "weight_decay", "label_smoothing", "average", "augment")
+    }
+    if any(more.values()):
+        told = (f"{name.replace('_', ' ')} {value}" for name, value in more.items() if value)
+        print(f"with {', '.join(told)}", flush=True)
     if o.dtype == "float16" and o.backend != "cupy":
         print("float16 is emulated on a CPU: products are computed in float32, and it is slow.")
     try:
@@ -153,6 +235,13 @@ def _train(options: argparse.Namespace) -> int:
         print(f"loss scale {epochs[-1].loss_scale:g} at the end, {skipped} steps skipped")
     print(f"{result.folder}: {', '.join(sorted(path.name for path in result.folder.iterdir()))}")
     return 0
+
+
+def _show_batch_size(batch_size: int | Mapping[int, int]) -> str:
+    return ", ".join(
+        f"{size} from epoch {first + 1} on" if first else str(size)
+        for first, size in batch_sizes(batch_size).items()
+    )
 
 
 def _complain(options: argparse.Namespace, message: str) -> int:
@@ -183,7 +272,11 @@ def _evaluate(options: argparse.Namespace) -> int:
     network, about = load_with_notes(options.network, dtype=options.dtype)
     data = options.data or about.get("data", "mnist")
     result, loss = evaluate(network, data, Path(options.network))
-    print(f"{network.name} on {data}: {_score(result)}, loss {loss:.4f}, {result.seconds:.1f} s")
+    smoothing = getattr(network.loss_layer, "label_smoothing", 0.0)
+    told = f" (with label smoothing {smoothing:g})" if smoothing else ""
+    print(
+        f"{network.name} on {data}: {_score(result)}, loss {loss:.4f}{told}, {result.seconds:.1f} s"
+    )
     return 0
 
 
@@ -222,6 +315,85 @@ def _predict(options: argparse.Namespace) -> int:
         answers = ", ".join(f"{names[i]} ({probabilities[i]:.1%})" for i in best)
         print(f"{path}: {answers}")
     return code
+
+
+# ---- find-lr ------------------------------------------------------------------------------------
+
+
+def _add_find_lr(commands: Any) -> None:
+    parser = _add(
+        commands,
+        "find-lr",
+        _find_lr,
+        "find a learning rate by a short training in which it rises",
+        "xpdl find-lr --model SimpleConvNet --optimizer momentum --chart rates.png",
+    )
+    add = parser.add_argument
+    add("--recipe", metavar="NAME", help="where options not given come from (default: fast)")
+    add("--model", metavar="NAME", help=", ".join(MODELS))
+    add("--data", metavar="NAME", help=f"{', '.join(LOADERS)} (default: mnist)")
+    add("--optimizer", metavar="NAME", help=", ".join(OPTIMIZERS))
+    add("--batch-size", type=count, metavar="N", help="images a step")
+    add("--low", type=rate, metavar="RATE", default=1e-6, help="the first rate (default: 1e-6)")
+    add("--high", type=rate, metavar="RATE", default=10.0, help="the last rate (default: 10)")
+    add("--steps", type=count, metavar="N", default=200, help="how many (default: 200)")
+    add("--seed", type=seed, metavar="N", help="for weights, order and dropout (default: 0)")
+    add("--chart", metavar="FILE", help="draw the loss by the rate, a PNG")
+
+
+def _find_lr(options: argparse.Namespace) -> int:
+    names = ("recipe", "model", "data", "optimizer", "batch_size", "seed", "dtype", "backend")
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    usual: dict[str, Any] = {"recipe": "fast", "data": "mnist", "seed": 0, "dtype": None}
+    o = make_options(**usual | {name: given[name] for name in given if name != "backend"})
+    sweep = _sweep(o, options)
+    print(sweep.table())
+    if sweep.diverged:
+        print(f"the loss diverged at {sweep.rates[-1]:.2g}")
+    if options.chart is not None:
+        figure = sweep.chart()
+        with replacing(Path(options.chart)) as beside:
+            figure.savefig(beside, format="png", dpi=110)
+        print(options.chart)
+    if sweep.suggestion is None:
+        return _complain(
+            options,
+            f"no suggestion: the loss hardly falls before {sweep.lowest:.2g}; use more --steps, a "
+            "lower --low or a higher --high.",
+        )
+    arguments = "".join(f" --{name.replace('_', '-')} {value}" for name, value in given.items())
+    print(
+        f"suggestion: {sweep.suggestion:.2g}, where the loss falls most steeply. The peak of a "
+        f"schedule may lie above it, but below {sweep.lowest:.2g}, where the loss is lowest.\n"
+        f"Use it with: xpdl train{arguments} --learning-rate {sweep.suggestion:.2g}"
+    )
+    return 0
+
+
+def _sweep(o: RunOptions, options: argparse.Namespace) -> RateSweep:
+    """Say what is trained, and train it while its rate rises."""
+    network = make_network(o)
+    decay = {} if o.weight_decay is None else {"weight_decay": o.weight_decay}
+    optimizer = get_optimizer(o.optimizer, **decay)
+    batch_size = batch_sizes(o.batch_size)[0]
+    train, _ = load_data(o.data, network, normalize=False)
+    print(
+        f"{o.model} on {o.data}: {o.optimizer} from {options.low:g} to {options.high:g}, at most "
+        f"{options.steps} steps, batch {batch_size}, seed {o.seed}, {o.dtype} on {o.backend}",
+        flush=True,
+    )
+    return find_learning_rate(
+        network,
+        train,
+        optimizer=optimizer,
+        batch_size=batch_size,
+        low=options.low,
+        high=options.high,
+        steps=options.steps,
+        seed=o.seed,
+        divisor=255,
+        augment=make_augmentation_for(network, o),
+    )
 
 
 # ---- profile ------------------------------------------------------------------------------------

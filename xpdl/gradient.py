@@ -63,6 +63,8 @@ def gradient_check(
 ) -> Mapping[str, float]:
     """Return, for each parameter, how far backpropagation is from the numerical gradient.
 
+    A frozen parameter has no gradient, and is left out.
+
     The loss is taken as in training, with the same dropout masks at each evaluation.
 
     Parameters
@@ -94,9 +96,13 @@ def gradient_check(
     try:
         network.reseed(seed)
         network.gradient(x, t)
-        computed = {name: gradient.copy() for name, gradient in network.grads.items()}
-        for name, parameter in network.params.items():
-            gap = abs(numerical_gradient(loss, parameter, h) - computed[name])
+        computed = {
+            name: gradient.copy()
+            for name, gradient in network.grads.items()
+            if name not in network.grads.frozen
+        }
+        for name, gradient in computed.items():
+            gap = abs(numerical_gradient(loss, network.params[name], h) - gradient)
             difference[name] = backend_of(gap).item(gap.mean())
     finally:
         for name, array in saved.items():

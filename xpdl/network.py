@@ -21,6 +21,7 @@ from xpdl.errors import (
     DeviceMemoryError,
     DTypeError,
     ShapeError,
+    UnknownNameError,
 )
 from xpdl.layers import (
     Convolution,
@@ -30,6 +31,7 @@ from xpdl.layers import (
     SoftmaxWithLoss,
     forget,
     layer_from_config,
+    loss_from_config,
 )
 from xpdl.parameters import ArrayDict, Layout, Parameters
 from xpdl.precision import Precision, get_precision
@@ -97,10 +99,6 @@ class Network:
                 f"{type(self.loss_layer).__name__} wants scores (K,); end with Affine or Flatten."
             )
         self._leaves = dict(self.body.leaves())
-        first: Layer = self.body
-        while type(first) is Sequential:
-            first = next(iter(first.layers.values()))
-        first.input_gradient = isinstance(first, Sequential)  # a Residual needs its own dx
         given = {
             f"{name}.{key}": backend_of(array).to_numpy(array)
             for name, leaf in self._leaves.items()
@@ -135,6 +133,14 @@ class Network:
                 leaf.grads[key] = self.grads[f"{name}.{key}"]
             for key, array in leaf.state.items():
                 self.state[f"{name}.{key}"] = array
+        self._arrange()
+
+    def _arrange(self) -> None:
+        """See that backward passes, and updates change, what is not frozen, and no more."""
+        self.parameters.layout.freeze(
+            frozenset(f"{name}.{key}" for name in self.frozen for key in self._leaves[name].specs)
+        )
+        self.body.want_gradient(False)
 
     def _draw(self, rng: np.random.Generator, given: Mapping[str, Array]) -> None:
         """Fill the parameters with what the caller gave, or else with first values."""
@@ -153,7 +159,7 @@ class Network:
 
     @property
     def grads(self) -> ArrayDict:
-        """The gradients by name, as the last `gradient` left them."""
+        """The gradients by name, as the last `gradient` left them; 0 of what is frozen."""
         return self.parameters.gradients
 
     def reseed(self, seed: int | Sequence[int]) -> None:
@@ -179,6 +185,9 @@ class Network:
 
     def loss(self, x: Array, t: Array, *, train: bool = False) -> Array:
         """Return the mean loss over x, (), in float32 at least, on the device.
+
+        It is the loss that is trained on, with its label smoothing and the weights' decay, whether
+        or not `train`.
 
         Parameters
         ----------
@@ -216,8 +225,10 @@ class Network:
             scores = self._forward(x, train=True, refresh=refresh)
             loss = self._total_loss(scores, t)
             self.body.backward(self.loss_layer.backward(scale))
-        if self.weight_decay and "weights" in self.grads.blocks:
-            self.grads.blocks["weights"] += (scale * self.weight_decay) * self._weights()
+        if self.weight_decay:
+            blocks = self.params.blocks
+            for name in self.params.decayed_blocks:
+                self.grads.blocks[name] += (scale * self.weight_decay) * blocks[name]
         return loss, scores
 
     def accuracy(self, x: Array, t: Array, *, batch_size: int = 100) -> float:
@@ -258,13 +269,76 @@ class Network:
 
     def _total_loss(self, scores: Array, t: Array) -> Array:
         loss = self.loss_layer.forward(scores, t)
-        if self.weight_decay and "weights" in self.params.blocks:
-            weights = self._weights()
+        weights = self.params.weights
+        if self.weight_decay and weights.size:
             loss = loss + 0.5 * self.weight_decay * (weights * weights).sum()
         return loss
 
-    def _weights(self) -> Array:
-        return self.params.blocks["weights"]
+    # ---- freezing -------------------------------------------------------------------------------
+
+    @property
+    def frozen(self) -> tuple[str, ...]:
+        """The layers with parameters or statistics that are frozen, by name, in order."""
+        return tuple(
+            name
+            for name, leaf in self._leaves.items()
+            if leaf.frozen and (leaf.specs or leaf.state_specs)
+        )
+
+    def freeze(self, *names: str) -> None:
+        """Leave layers as they are in training, as for a network that learns a second task.
+
+        Their parameters are changed by no optimizer, which keeps what it remembers of them for the
+        day when they learn again; their gradients are 0, count in no norm, and are not computed
+        where nothing before them learns either. Batch normalisation keeps its running statistics
+        and computes with them. Dropout, which learns nothing, goes on.
+
+        What is frozen belongs to the training and not to a file: a network that is loaded, or goes
+        on from a checkpoint, has nothing frozen but what you freeze in it; a copy has what it had.
+        Freeze between steps, or between epochs in a callback of the `Trainer`.
+
+        Parameters
+        ----------
+        *names : str
+            Each is a layer's name, ``"conv1"``; that of a block, for all in it; or else what the
+            names of several begin with, ``"conv"``.
+
+        Raises
+        ------
+        UnknownNameError
+            If there is no such layer. Nothing is changed then.
+        """
+        if not names:
+            raise ArgumentError('names is empty; name the layers to freeze: freeze("conv1").')
+        for name in self._select(names):
+            self._leaves[name].frozen = True
+        self._arrange()
+        for name in self.params.frozen:
+            self.grads[name] = 0.0
+
+    def unfreeze(self, *names: str) -> None:
+        """Let layers that were frozen learn again: those of `names`, or all if there are none.
+
+        Raises
+        ------
+        UnknownNameError
+            If there is no such layer. Nothing is changed then.
+        """
+        for name in self._select(names) if names else self._leaves:
+            self._leaves[name].frozen = False
+        self._arrange()
+
+    def _select(self, names: Sequence[str]) -> list[str]:
+        """Return the layers meant by `names`; see `freeze`."""
+        chosen = []
+        for name in names:
+            found = [leaf for leaf in self._leaves if f"{leaf}.".startswith(f"{name}.")]
+            if not found and name:
+                found = [leaf for leaf in self._leaves if leaf.startswith(str(name))]
+            if not found:
+                raise UnknownNameError("layer", name, self._leaves)
+            chosen += found
+        return chosen
 
     # ---- memory ---------------------------------------------------------------------------------
 
@@ -366,11 +440,13 @@ class Network:
         precision = get_precision(dtype)
         copy = network_from_config(self.config(), dtype=precision).to(self.backend)
         copy.load_arrays(self._host_arrays())
+        if self.frozen:
+            copy.freeze(*self.frozen)
         return copy
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copy and send by architecture and arrays: views must go on sharing their buffer."""
-        return _remake, (self.config(), self.backend.name, self._host_arrays())
+        return _remake, (self.config(), self.backend.name, self._host_arrays(), self.frozen)
 
     def arrays(self) -> dict[str, Array]:
         """Return all that is saved, by name: parameters and state."""
@@ -437,13 +513,17 @@ class Network:
     # ---- looking at it -------------------------------------------------------------------------
 
     def summary(self, batch_size: int = 100) -> str:
-        """Return a table: layers, output shapes, parameter counts, memory for a batch."""
+        """Return a table: layers, output shapes, parameter counts, memory for a batch.
+
+        Layers that are frozen are said to be.
+        """
         rows = [("input", "", _show(self.input_shape), "")]
         total = 0
         activations = math.prod(self.input_shape)
         for name, layer, shape in _walk(self.body):
             count = sum(math.prod(spec.shape) for spec in layer.specs.values())
-            rows.append((name, repr(layer), _show(shape), f"{count:,}" if count else ""))
+            about = f"{layer!r}, frozen" if name in self.frozen else repr(layer)
+            rows.append((name, about, _show(shape), f"{count:,}" if count else ""))
             total += count
             activations += math.prod(shape)
         widths = max(len(row[0]) for row in rows), max(len(row[2]) for row in rows)
@@ -454,7 +534,11 @@ class Network:
         precision = self.precision
         fixed = self.parameters.nbytes
         kept = batch_size * activations * precision.compute.itemsize
-        header = f"{self.name}: {total:,} parameters, {precision.name}, on {self.backend.name}"
+        still = sum(math.prod(self.params[name].shape) for name in self.params.frozen)
+        frozen = f" ({still:,} frozen)" if still else ""
+        header = (
+            f"{self.name}: {total:,} parameters{frozen}, {precision.name}, on {self.backend.name}"
+        )
         footer = (
             f"memory: {_megabytes(fixed)} for parameters and gradients, about {_megabytes(kept)} "
             f"for the activations of a training batch of {batch_size}"
@@ -475,7 +559,7 @@ def count_hits(scores: Array, t: Array) -> Array:
 def network_from_config(config: Mapping[str, Any], *, dtype: Any = None) -> Network:
     """Make a network, with parameters of zero, from what `Network.config` returned."""
     body = layer_from_config(config["body"])
-    loss = Loss.classes[config["loss"]["type"]]()
+    loss = loss_from_config(config["loss"])
     return Network(
         body if isinstance(body, Sequential) else Sequential([body]),
         config["input_shape"],
@@ -487,9 +571,16 @@ def network_from_config(config: Mapping[str, Any], *, dtype: Any = None) -> Netw
     )
 
 
-def _remake(config: Mapping[str, Any], backend: str, arrays: Mapping[str, Array]) -> Network:
+def _remake(
+    config: Mapping[str, Any],
+    backend: str,
+    arrays: Mapping[str, Array],
+    frozen: Sequence[str] = (),
+) -> Network:
     network = network_from_config(config).to(backend)
     network.load_arrays(arrays)
+    if frozen:
+        network.freeze(*frozen)
     return network
 
 

@@ -25,20 +25,36 @@ class Blocks(Mapping[str, Array]):
 
     Attributes
     ----------
-    blocks : dict of str to array, (size,)
-        The large ones.
-    decayed_blocks : set of str
-        Which of them hold weights, as opposed to biases and parameters of normalisation.
+    buffer : array, (size,)
+        Holds all of them.
     decayed : set of str
-        The names of the weights themselves.
+        The names of the weights, as opposed to biases and parameters of normalisation.
     copy : Blocks, optional
         The same arrays in the type that layers compute in, which an update writes in its pass.
     """
 
-    blocks: dict[str, Array]
-    copy: Blocks | None = None  # the same numbers in another type, to be kept up to date
-    decayed_blocks: frozenset[str]
+    buffer: Array
     decayed: frozenset[str]
+    copy: Blocks | None = None  # the same numbers in another type, to be kept up to date
+
+    @property
+    @abstractmethod
+    def frozen(self) -> frozenset[str]:
+        """The names of the arrays that no update changes."""
+
+    @property
+    @abstractmethod
+    def blocks(self) -> dict[str, Array]:
+        """The large arrays, (size,), that hold all but the frozen ones, by names of their own."""
+
+    @property
+    @abstractmethod
+    def decayed_blocks(self) -> frozenset[str]:
+        """Which of the blocks hold weights."""
+
+    @abstractmethod
+    def cut(self, arrays: Blocks) -> dict[str, Array]:
+        """Return the parts of `arrays`, laid out alike, where the blocks are of this one."""
 
     @abstractmethod
     def zeros_like(self) -> Blocks:
@@ -66,9 +82,13 @@ class Optimizer:
         How many updates were made; within `time_kept_on`, an array () that counts on the device.
     state : dict of str to dict of str to array
         What the rule remembers of each parameter: slot, then the parameter's name.
+    count : int
+        For `rule`: how many updates its arrays have had, with this one. That is `iteration`, but
+        for parameters that were frozen for a while.
     """
 
     slots: ClassVar[tuple[str, ...]] = ()
+    counts_updates: ClassVar[bool] = False  # whether `rule` asks for `count`
 
     def __init__(
         self,
@@ -83,7 +103,11 @@ class Optimizer:
         self.decay_all = decay_all
         self.clip_norm = None if clip_norm is None else number("clip_norm", clip_norm, above=0)
         self.iteration: Number = 0
+        self.count: Number = 0
         self.state: dict[str, Arrays] = {}
+        # Of a frozen parameter, how many updates it has had; of one that was, how many it has not.
+        self._had: dict[str, Number] = {}
+        self._missed: dict[str, Number] = {}
         self._restored: dict[str, dict[str, Any]] | None = None
 
     @property
@@ -106,23 +130,22 @@ class Optimizer:
         having to know.
         """
         self._rate = backend.asarray(self.host_learning_rate(), dtype)
-        self.iteration = backend.asarray(float(self._host_iteration()), dtype)
+        self.iteration = backend.asarray(float(_whole(self.iteration)), dtype)
         try:
             yield
         finally:
-            self._rate, self.iteration = self.host_learning_rate(), self._host_iteration()
+            self._rate, self.iteration = self.host_learning_rate(), _whole(self.iteration)
+            self._had, self._missed = _whole_numbers(self._had), _whole_numbers(self._missed)
 
     def host_learning_rate(self) -> float:
         """Return the learning rate as a number; where it is on the device, this waits for it."""
         rate = self._rate
         return rate if isinstance(rate, int | float) else backend_of(rate).item(rate)
 
-    def _host_iteration(self) -> int:
-        count = self.iteration
-        return count if isinstance(count, int) else round(backend_of(count).item(count))
-
     def update(self, params: Arrays, grads: Arrays, *, go: Array | None = None) -> None:
         """Change `params` in place by one step along `grads`; both by the same names.
+
+        What is frozen (`Blocks.frozen`) stays, and so does what is remembered of it.
 
         Parameters
         ----------
@@ -133,7 +156,7 @@ class Optimizer:
         Raises
         ------
         ArgumentError
-            If a parameter has no gradient, or a gradient no parameter.
+            If a parameter has no gradient, or a gradient no parameter, or all are frozen.
         ShapeError
             If a gradient's shape is not its parameter's.
         BackendMismatchError
@@ -142,22 +165,40 @@ class Optimizer:
         """
         _check_names(params, grads)
         self._remember(params)
-        # Blocks on both sides are updated whole; otherwise one array after the other.
-        blocked = isinstance(params, Blocks) and isinstance(grads, Blocks)
-        pieces = _blocks if blocked else dict
+        frozen: Collection[str] = params.frozen if isinstance(params, Blocks) else ()
+        if len(frozen) == len(params):
+            raise ArgumentError(
+                "all parameters are frozen, so that there is nothing to update; "
+                "network.unfreeze(...) lets a layer learn."
+            )
+        if self.counts_updates:
+            self._count_apart(frozen)
+        # Blocks on all sides, of one age, are updated whole; otherwise one array after the other.
+        blocks = params if isinstance(params, Blocks) and not self._missed else None
+        if not all(isinstance(arrays, Blocks) for arrays in (grads, *self.state.values())):
+            blocks = None
+
+        def pieces(arrays: Any) -> dict[str, Array]:
+            if blocks is not None:
+                return blocks.cut(arrays)
+            return {name: a for name, a in arrays.items() if name not in frozen}
+
         values, gradients = pieces(params), pieces(grads)
         memory = [pieces(arrays) for arrays in self.state.values()]
         backend = backend_of(*(a for d in (values, gradients, *memory) for a in d.values()))
         gradients = self._clipped(backend, gradients)
-        decayed = self._decayed(values, params)
+        decayed = self._decayed(values, params, blocks is not None)
         self.iteration += 1 if go is None else go  # in its place, where it is an array
         copies = pieces(params.copy) if isinstance(params, Blocks) and params.copy else {}
         for name, p in values.items():
+            missed = self._missed.get(name)
+            self.count = self.iteration if missed is None else self._since(missed)
             decay = self.weight_decay if name in decayed else 0.0
             wanted = {"go": go, "copy": copies.get(name)}
             aside = {key: array for key, array in wanted.items() if array is not None}
             g = gradients[name].astype(accumulation_dtype(p.dtype), copy=False)  # as the memory
             self._step(backend, p, g, [slot[name] for slot in memory], decay, aside)
+        self.count = 0  # it may lie in the memory of a captured step, which is not to be held
 
     def _step(
         self,
@@ -176,6 +217,23 @@ class Optimizer:
         """Change p, and the arrays of memory (one a slot), in place; `aside` is for the backend."""
         raise NotImplementedError
 
+    def _count_apart(self, frozen: Collection[str]) -> None:
+        """Keep a count of its own for each parameter that is frozen now or was before."""
+        for name in frozen:
+            if name not in self._had:
+                self._had[name] = self._since(self._missed.pop(name, 0))
+        for name in [name for name in self._had if name not in frozen]:
+            missed = self._since(self._had.pop(name))
+            if not isinstance(missed, int) or missed:
+                self._missed[name] = missed
+
+    def _since(self, before: Number) -> Number:
+        """Return how many updates were made after the first so many."""
+        now = self.iteration
+        if isinstance(now, int):
+            return now - before
+        return backend_of(now).asarray(now - before)  # NumPy makes a number of its own of it
+
     def _remember(self, params: Arrays) -> None:
         """Make sure that there is memory for `params`: zeros at first, or what was restored."""
         if not self.state:
@@ -183,6 +241,12 @@ class Optimizer:
             if self._restored is not None:
                 _restore(memory, self._restored)
                 self._restored = None
+            foreign = sorted(self._had.keys() - params.keys())
+            if foreign:
+                raise ModelFileError(
+                    f"the saved optimizer state counts updates of {', '.join(foreign)}, "
+                    "which the network has not."
+                )
             self.state = memory
         for slot, arrays in self.state.items():
             if arrays.keys() != params.keys():
@@ -199,14 +263,12 @@ class Optimizer:
                         "make a new optimizer for this network."
                     )
 
-    def _decayed(self, values: Arrays, params: Arrays) -> Collection[str]:
-        """Return the names among `values` whose weights decay."""
+    def _decayed(self, values: Arrays, params: Arrays, whole: bool) -> Collection[str]:
+        """Return the names among `values`, blocks if `whole`, whose weights decay."""
         if self.decay_all:
             return values.keys()
         if isinstance(params, Blocks):
-            return (
-                params.decayed_blocks if values.keys() == params.blocks.keys() else params.decayed
-            )
+            return params.decayed_blocks if whole else params.decayed
         # Of a plain dictionary, matrices and filters are weights; vectors are biases and the like.
         return [name for name, p in values.items() if p.ndim > 1]
 
@@ -223,7 +285,7 @@ class Optimizer:
 
     def settings(self) -> dict[str, Any]:
         """Return the rule's name and the numbers it was made with, but for the learning rate."""
-        changing = {"_rate", "iteration", "state", "_restored"}
+        changing = {"_rate", "iteration", "count", "state", "_had", "_missed", "_restored"}
         fixed = {name: value for name, value in vars(self).items() if name not in changing}
         return {"rule": type(self).__name__} | fixed
 
@@ -235,11 +297,16 @@ class Optimizer:
         }
         if self._restored is not None:
             state = {slot: dict(arrays) for slot, arrays in self._restored.items()}
+        iteration = _whole(self.iteration)
+        missed = _whole_numbers(self._missed)
+        counts = _whole_numbers(self._had) | {name: iteration - n for name, n in missed.items()}
+        apart = {name: count for name, count in counts.items() if count != iteration}
         return {
             "rule": type(self).__name__,
-            "iteration": self._host_iteration(),
+            "iteration": iteration,
             "learning_rate": self.host_learning_rate(),
             "state": state,
+            **({"counts": apart} if apart else {}),  # of parameters that were frozen for a while
         }
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
@@ -264,7 +331,16 @@ class Optimizer:
                 f"the saved state has the slots {sorted(saved['state'])}, "
                 f"{type(self).__name__} wants {sorted(self.slots)}."
             )
+        counts = saved.get("counts", {})
+        if not isinstance(counts, Mapping) or not all(
+            type(count) is int and 0 <= count <= saved["iteration"] for count in counts.values()
+        ):
+            raise ModelFileError(
+                f"the saved optimizer state is damaged: its counts of updates are {counts!r}, with "
+                f"{saved['iteration']} updates in all."
+            )
         self.iteration = saved["iteration"]
+        self._had, self._missed = dict(counts), {}  # the next update sees what is frozen still
         self._rate = number("learning_rate", saved["learning_rate"])
         self.state = {}
         self._restored = {slot: dict(arrays) for slot, arrays in saved["state"].items()} or None
@@ -344,6 +420,7 @@ class Adam(Optimizer):
     """Momentum and RMSProp together, corrected for their start from zero; see `Backend.adam`."""
 
     slots = ("m", "v")
+    counts_updates = True
 
     def __init__(
         self,
@@ -360,7 +437,7 @@ class Adam(Optimizer):
 
     def rule(self, backend: Backend, p: Array, g: Array, *memory: Array, **aside: Array) -> None:
         m, v = memory
-        numbers = (self.learning_rate, self.beta1, self.beta2, self.epsilon, self.iteration)
+        numbers = (self.learning_rate, self.beta1, self.beta2, self.epsilon, self.count)
         backend.adam(p, g, m, v, *numbers, **aside)
 
 
@@ -419,7 +496,7 @@ def get_optimizer(choice: str | Optimizer, **options: Any) -> Optimizer:
 
 
 def gradient_norm(grads: Arrays) -> Array:
-    """Return the Euclidean norm over all arrays together, (), in float32 at least."""
+    """Return the Euclidean norm over all arrays but the frozen, (), in float32 at least."""
     blocks = _blocks(grads)
     backend = backend_of(*blocks.values())
     squares = [_sum_of_squares(g) for g in blocks.values()]
@@ -433,6 +510,15 @@ def _sum_of_squares(g: Array) -> Array:
 
 def _blocks(arrays: Arrays) -> dict[str, Array]:
     return arrays.blocks if isinstance(arrays, Blocks) else dict(arrays)
+
+
+def _whole(number: Number) -> int:
+    """Return a whole number that may be on a device; then this waits for it."""
+    return number if isinstance(number, int) else round(backend_of(number).item(number))
+
+
+def _whole_numbers(numbers: Mapping[str, Number]) -> dict[str, Number]:
+    return {name: _whole(number) for name, number in numbers.items()}
 
 
 def _zeros_like(params: Arrays) -> Arrays:

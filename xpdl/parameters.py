@@ -28,21 +28,55 @@ class Layout:
         The shape of each parameter, in the network's order.
     decayed : set of str
         The names of those that are weights.
+
+    Attributes
+    ----------
+    frozen : set of str
+        The names of those that no update changes; see `freeze`.
+    blocks : dict of str to slice
+        What an update changes: the weights and the others, each in one piece if nothing is frozen.
+    decayed_blocks : set of str
+        Which blocks hold weights.
     """
 
     def __init__(self, shapes: Mapping[str, Shape], decayed: frozenset[str]) -> None:
         self.shapes = dict(shapes)
         self.decayed = decayed
         self.offsets: dict[str, int] = {}
+        self._ends: dict[str, int] = {}  # with the room behind
         offset = 0
         for part in (True, False):
             for name, shape in self.shapes.items():
                 if (name in decayed) == part:
                     self.offsets[name] = offset
                     offset += -(-math.prod(shape) // ALIGNMENT) * ALIGNMENT
+                    self._ends[name] = offset
             if part:
                 self.weights_end = offset
         self.size = offset
+        self.freeze(frozenset())
+
+    def freeze(self, names: frozenset[str]) -> None:
+        """Leave the parameters `names`, and no others, out of `blocks`."""
+        self.frozen = names
+        self.blocks: dict[str, slice] = {}
+        parts = {
+            "weights": [name for name in self.offsets if name in self.decayed],
+            "others": [name for name in self.offsets if name not in self.decayed],
+        }
+        for part, members in parts.items():
+            runs: list[slice] = []
+            for name in members:
+                start, end = self.offsets[name], self._ends[name]
+                if name in names or start == end:
+                    continue
+                if runs and runs[-1].stop == start:
+                    start = runs.pop().start
+                runs.append(slice(start, end))
+            self.blocks |= {f"{part}{n or ''}": run for n, run in enumerate(runs)}
+        self.decayed_blocks = frozenset(
+            name for name, run in self.blocks.items() if run.start < self.weights_end
+        )
 
     def view(self, buffer: Array, name: str) -> Array:
         """Return the part of `buffer` that is the parameter `name`, in its shape.
@@ -67,11 +101,8 @@ class ArrayDict(Blocks):
     def __init__(self, layout: Layout, buffer: Array) -> None:
         self.layout = layout
         self.buffer = buffer
-        self._views = {name: layout.view(buffer, name) for name in layout.shapes}
-        parts = {"weights": buffer[: layout.weights_end], "others": buffer[layout.weights_end :]}
-        self.blocks = {name: part for name, part in parts.items() if part.size}
-        self.decayed_blocks = frozenset({"weights"})
         self.decayed = layout.decayed
+        self._views = {name: layout.view(buffer, name) for name in layout.shapes}
 
     def __getitem__(self, name: str) -> Array:
         if name not in self._views:
@@ -90,6 +121,26 @@ class ArrayDict(Blocks):
 
     def __len__(self) -> int:
         return len(self._views)
+
+    @property
+    def frozen(self) -> frozenset[str]:
+        return self.layout.frozen
+
+    @property
+    def blocks(self) -> dict[str, Array]:
+        return self.cut(self)
+
+    @property
+    def decayed_blocks(self) -> frozenset[str]:
+        return self.layout.decayed_blocks
+
+    def cut(self, arrays: Blocks) -> dict[str, Array]:
+        return {name: arrays.buffer[run] for name, run in self.layout.blocks.items()}
+
+    @property
+    def weights(self) -> Array:
+        """All that decays, frozen or not, (size,)."""
+        return self.buffer[: self.layout.weights_end]
 
     def __repr__(self) -> str:
         return "{" + ", ".join(f"{name}: {a.shape}" for name, a in self.items()) + "}"

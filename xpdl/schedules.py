@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from xpdl.arguments import number
@@ -124,6 +124,22 @@ def get_schedule(choice: str | Schedule | None) -> Schedule:
             f"{' (give an instance)' if isinstance(choice, type) else ''}."
         )
     return choice
+
+
+def with_warm_up(schedule: Schedule, share: float, epochs: float) -> Schedule:
+    """Return `schedule` with a rise over the first `share`, above 0 and below 1, of the training.
+
+    `OneCycle` has one of its own, whose length this is then; others become a `WarmUp`.
+
+    Raises
+    ------
+    ArgumentError
+        If `share` is not between 0 and 1.
+    """
+    number("warm_up", share, above=0, below=1)
+    if isinstance(schedule, OneCycle):
+        return replace(schedule, warm_up=share)
+    return WarmUp(schedule, share * epochs)
 
 
 def _cosine(begin: float, end: float, position: float) -> float:

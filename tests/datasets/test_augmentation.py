@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from itertools import product
 from pathlib import Path
@@ -22,13 +23,15 @@ from xpdl.datasets.augmentation import (
     Erase,
     Flip,
     Noise,
+    OfRows,
     Rotate,
     Shear,
     Shift,
     Zoom,
+    make_augmentation,
     resample,
 )
-from xpdl.errors import ArgumentError, DTypeError, ShapeError
+from xpdl.errors import ArgumentError, DTypeError, ShapeError, UnknownNameError
 from xpdl.layers import Affine, BatchNormalization, Convolution, Dropout, MaxPooling, ReLU
 
 Array = np.ndarray[Any, Any]
@@ -509,6 +512,68 @@ def test_what_is_no_picture_is_refused(backend: Backend) -> None:
     ):
         with pytest.raises(ShapeError, match=words):
             augment(x, generator)
+
+
+# ---- by name
+
+
+def test_a_dictionary_names_augmentations_in_their_order() -> None:
+    settings = {
+        "shift": 2,
+        "rotate": [-5, 10],
+        "crop": {"pad": 2},
+        "erase": {"size": [2, 5], "probability": 0.5},
+    }
+    expected = Compose([Shift(2), Rotate((-5, 10)), Crop(pad=2), Erase((2, 5), probability=0.5)])
+    assert make_augmentation(settings) == expected
+    assert make_augmentation(json.loads(json.dumps(settings))) == expected
+    assert make_augmentation({}) == Compose([])
+
+
+def test_every_augmentation_has_a_name() -> None:
+    named = set(augmentation.BY_NAME.values())
+    kinds = {type(augment) for augment in EVERY} - {Compose}
+    assert named == kinds
+    for name, first in {
+        "zoom": 0.1,
+        "shear": 5,
+        "flip": 0.5,
+        "brightness": 0.2,
+        "noise": 0.1,
+    }.items():
+        kind = augmentation.BY_NAME[name]
+        assert make_augmentation({name: first}) == Compose([kind(first)])
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind", "words"),
+    [
+        ({"rotat": 3}, UnknownNameError, "augmentation 'rotat'.*Did you mean 'rotate'"),
+        ({"rotate": -3}, ArgumentError, "augmentation 'rotate': degrees must be.*-3"),
+        ({"rotate": {"angle": 3}}, ArgumentError, "augmentation 'rotate'.*angle"),
+        ({"rotate": {}}, ArgumentError, "augmentation 'rotate'.*degrees"),
+        ({"flip": None}, ArgumentError, "augmentation 'flip'.*None"),
+    ],
+)
+def test_what_a_dictionary_must_not_name(settings: Any, kind: Any, words: str) -> None:
+    with pytest.raises(kind, match=words):
+        make_augmentation(settings)
+
+
+@pytest.mark.parametrize("augment", EVERY, ids=repr)
+def test_rows_are_changed_as_pictures_are(backend: Backend, augment: Augmentation) -> None:
+    x = backend.asarray(pictures())
+    rows = x.reshape(len(x), -1)
+    expected = backend.to_numpy(augment(x, backend.generator(3))).reshape(len(x), -1)
+    found = OfRows(augment, (2, 7, 9))(rows, backend.generator(3))
+    np.testing.assert_array_equal(backend.to_numpy(found), expected)
+
+
+def test_rows_of_another_length_are_refused() -> None:
+    with pytest.raises(ShapeError, match=r"rows of pictures \(1, 2, 3\).*\(7,\)"):
+        OfRows(Rotate(3), (1, 2, 3)).check((7,))
+    with pytest.raises(ShapeError, match="size"):
+        OfRows(Erase(5), (1, 2, 3)).check((6,))
 
 
 # ---- in a training

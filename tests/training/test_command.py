@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,12 @@ import pytest
 from PIL import Image
 
 import xpdl
-from xpdl import Network
+from xpdl import Network, Trainer, files
 from xpdl.cli import main
+from xpdl.datasets.augmentation import Compose, Erase, Rotate, Shift
 from xpdl.layers import Affine, IdentityWithLoss
+from xpdl.schedules import Cosine, WarmUp
+from xpdl.training import RECIPES
 from xpdl.training import run as run_module
 
 ENVIRONMENT = {"XPDL_BACKEND", "XPDL_DTYPE"}
@@ -130,6 +134,133 @@ def test_recipes_and_overrides(small_mnist: Path, capsys: Any) -> None:
     assert list(xpdl.load("run").body.layers)[-1] == "dropout2"  # the book's own network
 
 
+def test_recipes_are_listed_as_data(capsys: Any) -> None:
+    assert main(["train", "--list-recipes"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert json.loads(out) == {
+        name: json.loads(json.dumps(asdict(recipe))) for name, recipe in RECIPES.items()
+    }
+
+
+ALL = [
+    "--model", "SimpleConvNet", "--model-options", "filters=2", "filter_size=3",
+    "--batch-size", "0:30,2:100", "--warm-up", "0.5", "--schedule", "cosine",
+    "--optimizer", "adamw", "--weight-decay", "0.02", "--label-smoothing", "0.1",
+    "--augment", "shift=2", "rotate=[-5,10]", 'erase={"size":3}', "--average", "0.9",
+    "--epochs", "3",
+]  # fmt: skip
+
+
+def test_all_that_a_recipe_can_say(small_mnist: Path, capsys: Any, monkeypatch: Any) -> None:
+    made: list[Trainer] = []
+
+    def keep(*arguments: Any, **options: Any) -> Trainer:
+        made.append(Trainer(*arguments, **options))
+        return made[-1]
+
+    monkeypatch.setattr(run_module, "Trainer", keep)
+    assert main(["train", *ALL, "--out", "run"]) == 0
+    (trainer,) = made
+    assert trainer.network.params["conv1.W"].shape == (2, 1, 3, 3)
+    assert trainer.batches.batch_size == {0: 30, 2: 100}
+    assert trainer.schedule == WarmUp(Cosine(), 1.5)
+    assert trainer.optimizer.weight_decay == 0.02
+    assert trainer.network.loss_layer.config()["label_smoothing"] == 0.1
+    assert trainer.augment == Compose([Shift(2), Rotate((-5, 10)), Erase(3)])
+    assert trainer.average is not None
+    assert trainer.average.settings() == {"decay": 0.9, "warm_up": True}
+    out = capsys.readouterr().out
+    assert "batch 30, 100 from epoch 3 on" in out
+    for word in ("warm up 0.5", "weight decay 0.02", "label smoothing 0.1", "average 0.9", "shift"):
+        assert word in out.splitlines()[1]
+    record = json.loads(Path("run/history.json").read_text())
+    assert (
+        record["options"]
+        | {
+            "model_options": {"filters": 2, "filter_size": 3},
+            "batch_size": {"0": 30, "2": 100},
+            "warm_up": 0.5,
+            "weight_decay": 0.02,
+            "label_smoothing": 0.1,
+            "augment": {"shift": 2, "rotate": [-5, 10], "erase": {"size": 3}},
+            "average": 0.9,
+        }
+        == record["options"]
+    )
+    assert [epoch["batch_size"] for epoch in record["epochs"]] == [30, 30, 100]
+    assert len(record["losses"]) == 10 + 10 + 3
+    # The model that is left is the averaged one, which was tested.
+    x, t = load_small(flatten=False)[1]
+    assert xpdl.load("run").accuracy(x, t) == pytest.approx(record["test_accuracy"])
+    assert record["epochs"][-1]["test_accuracy"] == pytest.approx(record["test_accuracy"])
+
+
+def test_a_run_with_everything_is_interrupted_and_resumed(
+    small_mnist: Path, monkeypatch: Any
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "Trainer", _interrupted_after(run_module.Trainer, epochs=1))
+        assert main(["train", *ALL, "--out", "cut"]) == 130
+    options = json.loads(Path("cut/history.json").read_text())["options"]
+    whole = run_module.Run(run_module.RunOptions.from_record(options), "whole").trainer
+    losses = whole.fit().losses
+    after_one = xpdl.load("cut").arrays()
+    assert main(["train", "--resume", "cut"]) == 0
+    record = json.loads(Path("cut/history.json").read_text())
+    assert record["losses"] == losses
+    assert record["options"] == options
+    resumed = xpdl.load("cut").arrays()
+    for name, a in whole.network.arrays().items():
+        np.testing.assert_array_equal(xpdl.to_numpy(resumed[name]), xpdl.to_numpy(a))
+    assert not np.array_equal(
+        xpdl.to_numpy(after_one["conv1.W"]), xpdl.to_numpy(resumed["conv1.W"])
+    )
+
+
+def test_a_network_that_takes_no_pictures_is_augmented_too(
+    small_mnist: Path, monkeypatch: Any
+) -> None:
+    recipe = replace(RECIPES["fast"], epochs=1, augment={"shift": 2})
+    monkeypatch.setitem(run_module.RECIPES, "shifting", recipe)
+    losses = []
+    for more in ([], ["--recipe", "shifting"], ["--recipe", "shifting", "--augment"]):
+        folder = f"run{len(losses)}"
+        arguments = ["--model", "TwoLayerNet", "--epochs", "1", "--out", folder]
+        with monkeypatch.context() as patch:
+            patch.setattr(run_module, "Trainer", _interrupted_after(run_module.Trainer, epochs=1))
+            assert main(["train", *arguments, *more]) == 130
+        losses.append(json.loads(Path(folder, "history.json").read_text())["losses"])
+    plain, shifted, not_shifted = losses
+    assert plain == not_shifted != shifted
+
+
+def test_a_run_from_before_the_new_options_goes_on(
+    small_mnist: Path, capsys: Any, monkeypatch: Any
+) -> None:
+    """A folder as it was when recipes said less: options, epochs and checkpoint of that time."""
+    arguments = ["train", "--model", "TwoLayerNet", "--epochs", "3"]
+    assert main([*arguments, "--out", "whole"]) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "Trainer", _interrupted_after(run_module.Trainer, epochs=2))
+        assert main([*arguments, "--out", "cut"]) == 130
+    record = json.loads(Path("cut/history.json").read_text())
+    for name in ("warm_up", "weight_decay", "label_smoothing", "augment", "average"):
+        del record["options"][name]
+    tensors, about = files.read_tensors("cut/checkpoint.safetensors")
+    for epoch in (*record["epochs"], *about["notes"]["history"]["epochs"]):
+        del epoch["batch_size"]
+    assert about["notes"].keys() == {
+        "architecture", "epochs", "batch_size", "examples", "seed", "optimizer",
+        "base_learning_rate", "schedule", "divisor", "loss_scale", "history",
+    }  # fmt: skip
+    Path("cut/history.json").write_text(json.dumps(record))
+    files.write_tensors("cut/checkpoint.safetensors", tensors, about)
+    assert main(["train", "--resume", "cut"]) == 0
+    whole, resumed = (Path(folder, "model.safetensors").read_bytes() for folder in ("whole", "cut"))
+    assert whole == resumed
+
+
 def test_one_seed_one_curve(small_mnist: Path) -> None:
     losses = []
     for folder in ("a", "b"):
@@ -171,17 +302,27 @@ RECORDS: dict[str, Any] = {
     "an option of no model": {"model_options": {"depth": 3}},
     "a list for a name": {"data": ["mnist"]},
     "another option": {"flavour": "sweet"},
+    "an average of all": {"average": 1},
+    "smoothing that leaves nothing": {"label_smoothing": 1.0},
+    "an unknown augmentation": {"augment": {"twirl": 3}},
+    "an augmentation in a list": {"augment": [["shift", 2]]},
+    "a batch size for no epoch": {"batch_size": {"last": 100}},
+    "no batch size to begin with": {"batch_size": {"2": 100}},
+    "a warm-up of all": {"warm_up": 1.0},
+    "a loss": {"model_options": {"loss": "softmax"}},
 }
 
 
 @pytest.mark.parametrize("case", RECORDS)
 def test_an_altered_record_is_refused(small_mnist: Path, capsys: Any, case: str) -> None:
-    assert main(["train", "--model", "TwoLayerNet", "--epochs", "1", "--out", "run"]) == 0
+    options = run_module.make_options(
+        "fast", data="mnist", seed=0, dtype=None, model="TwoLayerNet", epochs=1
+    )
+    run_module.Run(options, "run")
     record = json.loads(Path("run/history.json").read_text())
-    record["finished"] = False
+    assert record["finished"] is False
     record["options"] |= RECORDS[case]
     Path("run/history.json").write_text(json.dumps(record))
-    capsys.readouterr()
     assert main(["train", "--resume", "run"]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
 
@@ -232,6 +373,26 @@ BAD_COMMANDS: dict[str, tuple[list[str], list[str]]] = {
     "a model": (["train", "--model", "deepconv"], ["deepconv", "DeepConvNet"]),
     "an optimizer": (["train", "--optimizer", "adm"], ["adm", "adam"]),
     "a schedule": (["train", "--schedule", "cosin"], ["cosin", "cosine"]),
+    "an average": (["train", "--average", "1"], ["average", "below 1", "1.0"]),
+    "no average": (["train", "--average", "x"], ["--average", "'x'"]),
+    "smoothing": (["train", "--label-smoothing", "1.5"], ["label_smoothing", "1.5"]),
+    "smoothing by NaN": (["train", "--label-smoothing", "nan"], ["label_smoothing", "nan"]),
+    "decay": (["train", "--weight-decay", "-1"], ["weight_decay", "-1"]),
+    "a warm-up": (["train", "--warm-up", "1"], ["warm_up", "below 1"]),
+    "an augmentation": (["train", "--augment", "turn=3"], ["turn", "rotate", "shift"]),
+    "no setting": (["train", "--augment", "rotate"], ["--augment", "NAME=VALUE", "'rotate'"]),
+    "no number": (["train", "--augment", "rotate=x"], ["--augment", "NAME=VALUE", "'rotate=x'"]),
+    "a setting": (["train", "--augment", "flip=2"], ["flip", "probability", "got 2"]),
+    "a setting twice": (["train", "--augment", "shift=2", "shift=3"], ["--augment", "shift"]),
+    "too large": (["train", "--augment", 'erase={"size":30}'], ["(30, 30)", "(28, 28)"]),
+    "a model's option": (["train", "--model-options", "depth=3"], ["DeepConvNet", "depth"]),
+    "a seed for the model": (["train", "--model-options", "seed=3"], ["model_options", "seed"]),
+    "sizes": (["train", "--batch-size", "0:5,3"], ["--batch-size", "'0:5,3'"]),
+    "a size twice": (["train", "--batch-size", "0:5,0:6"], ["--batch-size", "'0:5,0:6'"]),
+    "no first size": (["train", "--batch-size", "1:5"], ["batch_size", "{1: 5}", "epoch 0"]),
+    "a size of 0": (["train", "--batch-size", "0:5,1:0"], ["batch_size", "epoch 1", "got 0"]),
+    "resume with an average": (["train", "--resume", "x", "--average", "0"], ["--average"]),
+    "resume with no change": (["train", "--resume", "x", "--augment"], ["--augment"]),
     "a recipe": (["train", "--recipe", "slow"], ["slow", "fast", "book"]),
     "data": (["train", "--data", "cifar"], ["cifar", "fashion-mnist"]),
     "a backend": (["train", "--backend", "nonsense"], ["nonsense", "numpy", "cupy", "strict"]),

@@ -8,10 +8,12 @@ from xpdl.datasets.augmentation import (
     Erase,
     Flip,
     Noise,
+    OfRows,
     Rotate,
     Shear,
     Shift,
     Zoom,
+    make_augmentation,
 )
 from xpdl.datasets.batches import Batches
 from xpdl.datasets.catalogue import DATA_SETS
@@ -40,6 +42,7 @@ __all__ = [
     "Flip",
     "MnistArrays",
     "Noise",
+    "OfRows",
     "Rotate",
     "Shear",
     "Shift",
@@ -50,6 +53,7 @@ __all__ = [
     "folder_status",
     "load_fashion_mnist",
     "load_mnist",
+    "make_augmentation",
     "prepare_digit",
     "read_mnist",
     "split_validation",

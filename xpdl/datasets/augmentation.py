@@ -16,7 +16,7 @@ says where each pixel comes from (`resample`).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from itertools import groupby
@@ -35,7 +35,7 @@ from xpdl.backends import (
     array_module,
     backend_of,
 )
-from xpdl.errors import ArgumentError, DTypeError, ShapeError
+from xpdl.errors import ArgumentError, DTypeError, ShapeError, UnknownNameError
 
 Spread: TypeAlias = float | tuple[float, float]
 """From where to where a number is drawn: a pair (low, high), or how far from its usual value."""
@@ -437,6 +437,62 @@ class Erase(Augmentation):
             place = place[:, None] if axis == 0 else place
             covered = covered & (first <= place) & (place < first + window[axis])
         return xp.where(covered[:, None], self.fill, x)
+
+
+# ---- by name -----------------------------------------------------------------------------------
+
+
+BY_NAME: dict[str, Callable[..., Augmentation]] = {
+    kind.__name__.lower(): kind
+    for kind in (Rotate, Shift, Zoom, Shear, Crop, Flip, Brightness, Noise, Erase)
+}
+
+
+def make_augmentation(settings: Mapping[str, Any]) -> Compose:
+    """Return the augmentations that a dictionary, such as JSON can hold, names in its order.
+
+    Parameters
+    ----------
+    settings : mapping of str to number, list or mapping
+        ``{"rotate": 10, "erase": {"size": [4, 8], "probability": 0.5}}``: what each is made with
+        by name, or, for its first setting alone, just that.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is none of a name.
+    ArgumentError
+        If a setting is not that augmentation's, or does not serve.
+    """
+    steps = []
+    for name, value in settings.items():
+        if name not in BY_NAME:
+            raise UnknownNameError("augmentation", name, BY_NAME)
+        kind = BY_NAME[name]
+        try:
+            steps.append(kind(**value) if isinstance(value, Mapping) else kind(value))
+        except (ArgumentError, TypeError) as error:
+            raise ArgumentError(f"augmentation {name!r}: {error}") from error
+    return Compose(steps)
+
+
+@dataclass(frozen=True)
+class OfRows(Augmentation):
+    """An augmentation of pictures that are laid out as rows of numbers, (N, C*H*W).
+
+    So a network that takes no pictures can be trained on changed ones too.
+    """
+
+    augment: Augmentation
+    shape: tuple[int, int, int]
+
+    def check(self, shape: Shape) -> None:
+        if shape != (math.prod(self.shape),):
+            raise ShapeError(f"rows of pictures {self.shape} were expected, got {shape}.")
+        self.augment.check(self.shape)
+
+    def change(self, x: Array, generator: RandomGenerator) -> Array:
+        return self.augment.change(x.reshape(-1, *self.shape), generator).reshape(x.shape)
 
 
 # ---- random numbers ----------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import chain, islice
 from itertools import count as counting
 from typing import Any
@@ -32,8 +32,9 @@ class Batches:
         Examples, on the host or on `backend`.
     t : array (N, ...)
         Their targets.
-    batch_size : int
-        How many examples a batch holds.
+    batch_size : int or mapping of int to int
+        How many examples a batch holds; {0: 100, 3: 400} is 100 in the epochs 0, 1 and 2, and 400
+        from epoch 3 on.
     backend : Backend
         Where batches are wanted.
     seed : int
@@ -53,7 +54,7 @@ class Batches:
         self,
         x: Any,
         t: Any,
-        batch_size: int,
+        batch_size: int | Mapping[int, int],
         *,
         backend: Backend,
         seed: int = 0,
@@ -62,7 +63,7 @@ class Batches:
     ) -> None:
         self.divisor = None if divisor is None else number("divisor", divisor, above=0)
         self.dtype = dtype
-        self.batch_size = whole_number("batch_size", batch_size)
+        self._sizes = batch_sizes(batch_size)
         x, t = (a if hasattr(a, "shape") else np.asarray(a) for a in (x, t))
         if not x.shape or not t.shape or x.shape[0] != t.shape[0]:
             raise ShapeError(f"x and t must be of one length, got shapes {x.shape} and {t.shape}.")
@@ -84,18 +85,30 @@ class Batches:
         self._backend = backend
 
     def __len__(self) -> int:
-        """Return the number of batches in an epoch."""
-        return -(-len(self.x) // self.batch_size)
+        """Return the number of batches in the first epoch, and in each if all are of one size."""
+        return self.in_epoch(0)
+
+    @property
+    def batch_size(self) -> int | dict[int, int]:
+        """How many examples a batch holds, or from which epoch on how many."""
+        return self._sizes[0] if len(self._sizes) == 1 else dict(self._sizes)
+
+    def size(self, number: int) -> int:
+        """Return how many examples a batch of epoch `number` holds."""
+        return self._sizes[max(first for first in self._sizes if first <= number)]
+
+    def in_epoch(self, number: int) -> int:
+        """Return the number of batches in epoch `number`."""
+        return -(-len(self.x) // self.size(number))
 
     def parts(self, number: int) -> Iterator[Array]:
-        """Yield which examples, (batch_size,), each batch of epoch `number` holds, from 0 on.
+        """Yield which examples, (size,), each batch of epoch `number` holds, from 0 on.
 
         They are where the data is, put there at once.
         """
         order = np.random.default_rng([ORDER_STREAM, self.seed, number]).permutation(len(self.x))
         indices = backend_of(self.x).asarray(order)
-        for start in range(0, len(self.x), self.batch_size):
-            yield indices[start : start + self.batch_size]
+        yield from _parts(indices, self.size(number))
 
     def take(self, part: Array) -> tuple[Array, Array]:
         """Return the batch (x, t) of the examples `part`."""
@@ -111,10 +124,9 @@ class Batches:
         return islice(endless, whole_number("count", count, least=0))
 
     def in_order(self) -> Iterator[tuple[Array, Array]]:
-        """Yield the batches (x, t) from the first example to the last."""
+        """Yield the batches (x, t) from the first example to the last, in the first size."""
         every = backend_of(self.x).xp.arange(len(self.x))
-        for start in range(0, len(self.x), self.batch_size):
-            yield self.take(every[start : start + self.batch_size])
+        yield from map(self.take, _parts(every, self.size(0)))
 
     def _floats(self, x: Array, part: Array) -> Array:
         if self.resident:
@@ -125,3 +137,32 @@ class Batches:
 
     def _here(self, a: Array) -> Array:
         return a if self.resident else self._backend.asarray(a)
+
+
+def batch_sizes(batch_size: int | Mapping[int, int]) -> dict[int, int]:
+    """Return from which epoch on a batch holds how many examples; an int holds from epoch 0 on.
+
+    Raises
+    ------
+    ArgumentError
+        If it is neither a size nor a mapping of epochs, 0 among them, to sizes.
+    """
+    if not isinstance(batch_size, Mapping):
+        return {0: whole_number("batch_size", batch_size)}
+    sizes = {
+        whole_number("an epoch in batch_size", first, least=0): whole_number(
+            f"batch_size from epoch {first} on", size
+        )
+        for first, size in batch_size.items()
+    }
+    if 0 not in sizes:
+        raise ArgumentError(
+            f"batch_size must say how many from epoch 0 on, as in {{0: 100, 3: 400}}, "
+            f"got {dict(batch_size)!r}."
+        )
+    return dict(sorted(sizes.items()))
+
+
+def _parts(indices: Array, size: int) -> Iterator[Array]:
+    for start in range(0, len(indices), size):
+        yield indices[start : start + size]

@@ -6,7 +6,7 @@ from xpdl.layers.base import Layer, forget, layer_from_config
 from xpdl.layers.containers import Flatten, Residual, Sequential
 from xpdl.layers.convolution import Convolution
 from xpdl.layers.dropout import Dropout
-from xpdl.layers.losses import IdentityWithLoss, Loss, SoftmaxWithLoss
+from xpdl.layers.losses import IdentityWithLoss, Loss, SoftmaxWithLoss, loss_from_config
 from xpdl.layers.normalization import BatchNormalization
 from xpdl.layers.pooling import AveragePooling, GlobalAveragePooling, MaxPooling
 
@@ -31,4 +31,5 @@ __all__ = [
     "Tanh",
     "forget",
     "layer_from_config",
+    "loss_from_config",
 ]

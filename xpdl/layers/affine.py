@@ -97,7 +97,10 @@ class Affine(Layer):
     def backward(self, dout: Array) -> Array:
         W, x, backend = self.params["W"], self.x, backend_of(dout)
         wide = accumulation_dtype(dout.dtype)
-        self.set_gradient("W", backend.matmul(x.T, dout, dtype=wide))
-        if self.bias:
-            self.set_gradient("b", backend.sum(dout, axis=0, dtype=wide))
+        if not self.frozen:
+            self.set_gradient("W", backend.matmul(x.T, dout, dtype=wide))
+            if self.bias:
+                self.set_gradient("b", backend.sum(dout, axis=0, dtype=wide))
+        if not self.input_gradient:
+            return None  # type: ignore[return-value]  # only where a network does not want it
         return backend.matmul(dout, W.T).reshape(self.shape)

@@ -86,6 +86,8 @@ class Layer:
         Parameters such as ``{"W": ..., "b": ...}``, and their gradients after `backward`.
     state : dict of str to array
         What is saved but not trained, such as running statistics.
+    frozen : bool
+        Whether parameters and statistics stay as they are in training; see `Network.freeze`.
     """
 
     kind: ClassVar[str] = "layer"
@@ -108,7 +110,9 @@ class Layer:
         self.state: dict[str, Array] = _Arrays(name)
         self.specs: dict[str, ParameterSpec] = {}
         self.state_specs: dict[str, tuple[Shape, float]] = {}
-        self.input_gradient = True  # a network's first layer need not make dx
+        self.frozen = False
+        self.input_gradient = True  # where nothing before it learns, a layer need not make dx
+        self.needs_backward = True  # nor be asked for it, if it does not learn either
         self.relu = False  # whether the ReLU behind it is computed here; see `Sequential.plan`
         self.owned = False  # whether a network holds this layer's arrays
 
@@ -167,7 +171,9 @@ class Layer:
                 self.params[name] = array
 
     def set_gradient(self, name: str, value: Array) -> None:
-        """Put `value` where the gradient of parameter `name` belongs."""
+        """Put `value` where the gradient of parameter `name` belongs; that of a frozen one is 0."""
+        if self.frozen:
+            return
         if name in self.grads:
             self.grads[name][...] = value
         else:
@@ -208,6 +214,15 @@ class Layer:
         """Make the arrays of `state`."""
         for name, (shape, value) in self.state_specs.items():
             self.state[name] = xp.full(shape, value, dtype=dtype)
+
+    def want_gradient(self, wanted: bool) -> bool:
+        """Take note of whether dL/dx is wanted; return whether it then is of the layer behind.
+
+        A network arranges its backward pass so: what lies before all that learns has no part in it.
+        """
+        learns = any(leaf.specs and not leaf.frozen for _, leaf in self.leaves())
+        self.input_gradient, self.needs_backward = wanted, wanted or learns
+        return self.needs_backward
 
     def leaves(self, prefix: str = "") -> Iterator[tuple[str, Layer]]:
         """Yield (name, layer) for each layer that is no container; here, the layer itself."""

@@ -91,8 +91,18 @@ class Sequential(Layer):
 
     def backward(self, dout: Array) -> Array:
         for layer in reversed(self.layers.values()):
+            if not layer.needs_backward:
+                return None  # type: ignore[return-value]  # only where a network does not want it
             dout = layer.backward(dout)
         return dout
+
+    def want_gradient(self, wanted: bool) -> bool:
+        passes = super().want_gradient(wanted)
+        # A container derived from these may do something else, and has its layers make all.
+        if type(self) in (Sequential, Residual):
+            for layer in self.layers.values():
+                wanted = layer.want_gradient(wanted)
+        return passes
 
     def leaves(self, prefix: str = "") -> Iterator[tuple[str, Layer]]:
         for name, layer in self.layers.items():
@@ -128,7 +138,8 @@ class Residual(Sequential):
         return _sum(x, super().forward(x, train))
 
     def backward(self, dout: Array) -> Array:
-        return _sum(dout, super().backward(dout))
+        dx = super().backward(dout)
+        return _sum(dout, dx) if self.input_gradient else dx
 
 
 def _sum(a: Array, b: Array) -> Array:

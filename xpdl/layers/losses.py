@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import inspect
+import math
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from xpdl import functions
-from xpdl.backends import Array, backend_of
-from xpdl.errors import ArgumentError, ShapeError
+from xpdl.arguments import number
+from xpdl.backends import Array, accumulation_dtype, backend_of
+from xpdl.errors import ArgumentError, ShapeError, UnknownNameError
 from xpdl.layers.base import Kept
 
 
 class Loss:
-    """Base of the losses: a mean over the batch, (), in float32 at least, on the device."""
+    """Base of the losses: a mean over the batch, (), in float32 at least, on the device.
+
+    A subclass names in `options` the arguments that it was made with, so that a file can say how
+    to make it again.
+    """
 
     classes: ClassVar[dict[str, type[Loss]]] = {}
+    options: ClassVar[tuple[str, ...]] = ()
     classifies: ClassVar[bool] = False
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -29,8 +38,33 @@ class Loss:
         raise NotImplementedError
 
     def config(self) -> dict[str, Any]:
-        """Return what it takes to make the loss again, as JSON can hold it."""
-        return {"type": type(self).__name__}
+        """Return what it takes to make the loss again, as JSON can hold it.
+
+        Options that are as usual are left out, so that a loss without any is described as ever.
+        """
+        usual = inspect.signature(type(self)).parameters
+        options = {name: getattr(self, name) for name in self.options if name in usual}
+        changed = {name: value for name, value in options.items() if value != usual[name].default}
+        return {"type": type(self).__name__} | changed
+
+
+def loss_from_config(config: Mapping[str, Any]) -> Loss:
+    """Make the loss that ``config["type"]`` names, with the options beside it.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such loss; one of your own must be imported first.
+    ArgumentError
+        If the options are not that loss's.
+    """
+    kind = config["type"]
+    if kind not in Loss.classes:
+        raise UnknownNameError("loss", kind, Loss.classes)
+    try:
+        return Loss.classes[kind](**{name: config[name] for name in config if name != "type"})
+    except TypeError as error:
+        raise ArgumentError(f"{kind} cannot be made from {dict(config)!r}: {error}.") from error
 
 
 class SoftmaxWithLoss(Loss):
@@ -39,12 +73,26 @@ class SoftmaxWithLoss(Loss):
     y = softmax(x)        L = -1/N sum_n sum_k t_k log y_k        dL/dx = (y - t) / N
     (book, section 5.6.3 and appendix A; `Backend.softmax_with_loss` holds both)
 
-    Targets are class numbers (N,) or one-hot (N, K), which may also be probabilities.
+    Targets are class numbers (N,) or one-hot (N, K), which may also be probabilities. With label
+    smoothing e, (1 - e) t + e/K takes the place of t, so that no score must grow without end
+    (Szegedy et al. 2016, arXiv:1512.00567, section 7).
+
+    Parameters
+    ----------
+    label_smoothing : float
+        The share e of each target that is spread evenly over all classes, at least 0 and below 1.
+        It is part of the loss wherever that is asked for, in training or not, as in PyTorch: it
+        cannot fall to 0, and compares with none of another e. Accuracy knows nothing of it.
     """
 
     classifies = True
+    options = ("label_smoothing",)
+    label_smoothing = 0.0
     y: Any = Kept()
     t: Any = Kept()
+
+    def __init__(self, label_smoothing: float = 0.0) -> None:
+        self.label_smoothing = number("label_smoothing", label_smoothing, below=1)
 
     def forward(self, x: Array, t: Array) -> Array:
         if x.ndim != 2:
@@ -52,9 +100,21 @@ class SoftmaxWithLoss(Loss):
         if not len(x):
             raise ArgumentError("the batch is empty; the mean loss of nothing is undefined.")
         functions.check_targets(t, x.shape)
+        backend = backend_of(x, t)
+        if self.label_smoothing:
+            t = self._smooth(t, x.shape[1], accumulation_dtype(x.dtype))
         self.t, self._dtype = t, x.dtype
-        loss, self.y = backend_of(x, t).softmax_with_loss(x, t)
+        loss, self.y = backend.softmax_with_loss(x, t)
         return loss
+
+    def _smooth(self, t: Array, classes: int, dtype: Any) -> Array:
+        """Return (1 - e) t + e/K, (N, K); NaN for a class number that does not exist, as ever."""
+        backend, e = backend_of(t), self.label_smoothing
+        smooth = (1 - e) * backend.distribution(t, classes, dtype) + e / classes
+        if t.ndim == 1:
+            known = (t >= 0) & (t < classes)
+            smooth = backend.xp.where(known[:, None], smooth, math.nan)
+        return smooth
 
     def backward(self, dout: float | Array = 1.0) -> Array:
         y = self.y

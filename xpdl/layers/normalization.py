@@ -21,7 +21,8 @@ class BatchNormalization(Layer):
 
     A feature is a column of (N, D), or a channel of (N, C, H, W): statistics are over all other
     axes, in float32 at least. Inference uses the running statistics, in which each batch of
-    training counts 1 - momentum.
+    training counts 1 - momentum; so does a frozen layer (`Network.freeze`) in training, which
+    leaves them as they are: dL/dx = gamma / sqrt(variance + epsilon) dL/dy.
 
     Parameters
     ----------
@@ -61,7 +62,8 @@ class BatchNormalization(Layer):
             )
         backend_of(x, gamma)
         wide = x.astype(accumulation_dtype(x.dtype), copy=False)
-        if train:
+        batch_counts = train and not self.frozen
+        if batch_counts:
             axes = _others(x)
             mean = wide.mean(axis=axes)
             centred = wide - _along(mean, x)
@@ -73,12 +75,17 @@ class BatchNormalization(Layer):
         inverse_std = 1 / array_module(x).sqrt(variance + self.epsilon)
         xn = centred * _along(inverse_std, x)
         if train:
-            self.xn, self.inverse_std = xn, inverse_std
+            self.inverse_std = inverse_std
+        if batch_counts:
+            self.xn = xn
         xp = array_module(x)  # `out` keeps the memory order of x
         scaled, shift = _along(gamma, x) * xn, _along(beta, x)
         return xp.add(scaled, shift, out=xp.empty_like(x), casting="same_kind")
 
     def backward(self, dout: Array) -> Array:
+        xp, factor = array_module(dout), _along(self.inverse_std * self.params["gamma"], dout)
+        if self.frozen:
+            return xp.multiply(factor, dout, out=xp.empty_like(dout), casting="same_kind")
         axes, xn = _others(dout), self.xn
         wide = dout.astype(xn.dtype, copy=False)
         dgamma, dbeta = (wide * xn).sum(axis=axes), wide.sum(axis=axes)
@@ -86,7 +93,6 @@ class BatchNormalization(Layer):
         self.set_gradient("beta", dbeta)
         count = dout.size // dout.shape[1]
         centred = wide - _along(dbeta / count, dout) - xn * _along(dgamma / count, dout)
-        xp, factor = array_module(dout), _along(self.params["gamma"] * self.inverse_std, dout)
         return xp.multiply(factor, centred, out=xp.empty_like(dout), casting="same_kind")
 
     def _remember(self, mean: Array, variance: Array) -> None:

@@ -5,7 +5,7 @@ on any backend.
 """
 
 from xpdl.plots.charts import confusion_matrix, layer_histograms, layer_times
-from xpdl.plots.curves import curve_grid, curves, learning_curves
+from xpdl.plots.curves import curve_grid, curves, learning_curves, rate_curve
 from xpdl.plots.graphs import Edge, computational_graph
 from xpdl.plots.pictures import feature_maps, filters, misclassified, picture_grid
 from xpdl.plots.planes import decision_regions, gradient_field, optimizer_paths, surface
@@ -26,5 +26,6 @@ __all__ = [
     "misclassified",
     "optimizer_paths",
     "picture_grid",
+    "rate_curve",
     "surface",
 ]

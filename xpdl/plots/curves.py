@@ -152,6 +152,44 @@ def learning_curves(
     return figure
 
 
+def rate_curve(
+    rates: Sequence[float],
+    losses: Sequence[float],
+    smoothed: Sequence[float],
+    suggestion: float | None = None,
+    title: str = "",
+) -> Figure:
+    """Draw the loss by the learning rate, on a logarithmic scale of rates.
+
+    Parameters
+    ----------
+    rates, losses, smoothed : array or sequence of float, (n,)
+        Of each step of a training whose rate rises, such as `xpdl.training.find_learning_rate`
+        makes. The axis fits the smoothed losses; single ones beyond it are cut off.
+    suggestion : float, optional
+        A rate to mark.
+    """
+    x, y, means = (host(values) for values in (rates, losses, smoothed))
+    if not x.shape == y.shape == means.shape or x.ndim != 1 or not x.size or x.min() <= 0:
+        raise ArgumentError(
+            "rates, losses and smoothed must be (n,), of one length and not empty, and rates "
+            f"above 0; got shapes {x.shape}, {y.shape} and {means.shape}."
+        )
+    figure = new_figure(6, 4, title)
+    axes = figure.subplots()
+    axes.plot(x, y, color="0.8", linewidth=0.6, label="step")
+    axes.plot(x, means, color="C0", label="smoothed")
+    if suggestion is not None:
+        label = f"suggestion: {suggestion:.2g}"
+        axes.axvline(suggestion, color="C1", linestyle="--", label=label)
+    low, high = float(means.min()), float(means.max())
+    room = 0.1 * (high - low or abs(high) or 1.0)
+    axes.set(xscale="log", xlabel="learning rate", ylabel="loss", ylim=(low - room, high + room))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+    return figure
+
+
 def _smoothed(values: HostFloats, window: int) -> HostFloats:
     """Return the mean of the last `window` values at each place.
 

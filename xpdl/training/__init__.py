@@ -1,7 +1,9 @@
 """Training: the loop, what it shows, what it leaves; searches and ensembles made of many."""
 
+from xpdl.training.averaging import MovingAverage
 from xpdl.training.ensemble import Ensemble, load_ensemble, train_ensemble
 from xpdl.training.history import Epoch, History
+from xpdl.training.learning_rate import RateSweep, find_learning_rate
 from xpdl.training.progress import Progress
 from xpdl.training.recipes import RECIPES, Recipe
 from xpdl.training.search import (
@@ -14,6 +16,7 @@ from xpdl.training.search import (
     Trial,
     Uniform,
 )
+from xpdl.training.shifts import ShiftAverage
 from xpdl.training.trainer import Trainer
 
 __all__ = [
@@ -24,14 +27,18 @@ __all__ = [
     "History",
     "LogUniform",
     "MedianRule",
+    "MovingAverage",
     "Progress",
     "RandomSearch",
     "Range",
+    "RateSweep",
     "Recipe",
     "SearchResult",
+    "ShiftAverage",
     "Trainer",
     "Trial",
     "Uniform",
+    "find_learning_rate",
     "load_ensemble",
     "train_ensemble",
 ]

@@ -1,4 +1,4 @@
-"""A training to and from a file: network, optimizer, and how far it came."""
+"""A training to and from a file: network, optimizer, average, and how far it came."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from xpdl import files
+from xpdl.backends import Array
 from xpdl.errors import ArgumentError, ModelFileError
 from xpdl.network import Network
 from xpdl.optimizers import Optimizer
+from xpdl.training.averaging import MovingAverage
 from xpdl.training.history import History
 from xpdl.training.settings import differences
 
@@ -19,7 +21,11 @@ FILE_FORMAT = "xpdl-checkpoint-1"
 
 
 def save_checkpoint(
-    path: str | os.PathLike[str], network: Network, optimizer: Optimizer, notes: dict[str, Any]
+    path: str | os.PathLike[str],
+    network: Network,
+    optimizer: Optimizer,
+    notes: dict[str, Any],
+    average: MovingAverage | None = None,
 ) -> None:
     """Write all that is needed to go on to one safetensors file, whole or not at all.
 
@@ -28,6 +34,8 @@ def save_checkpoint(
     notes : dict
         What else is to be known on going on, as JSON can hold it; ``notes["history"]`` is
         `History.as_dict`.
+    average : MovingAverage, optional
+        Kept beside the network as it is trained.
     """
     state = optimizer.state_dict()
     tensors = {
@@ -36,7 +44,12 @@ def save_checkpoint(
     }
     for slot, arrays in state.pop("state").items():
         tensors |= {f"optimizer/{slot}/{name}": array for name, array in arrays.items()}
-    files.write_tensors(path, tensors, {"format": FILE_FORMAT, "optimizer": state, "notes": notes})
+    about: dict[str, Any] = {"format": FILE_FORMAT, "optimizer": state, "notes": notes}
+    if average is not None:
+        to_numpy = network.backend.to_numpy
+        tensors |= {f"average/{name}": to_numpy(a) for name, a in average.arrays().items()}
+        about["averaged_updates"] = average.updates()
+    files.write_tensors(path, tensors, about)
 
 
 def load_checkpoint(
@@ -44,8 +57,9 @@ def load_checkpoint(
     network: Network,
     optimizer: Optimizer,
     expected: dict[str, Any],
+    average: MovingAverage | None = None,
 ) -> dict[str, Any]:
-    """Bring `network` and `optimizer` to where `path` left them; return its notes and history.
+    """Bring all that is given to where `path` left it; return its notes and history.
 
     Parameters
     ----------
@@ -55,7 +69,7 @@ def load_checkpoint(
     Raises
     ------
     ModelFileError
-        If the file is foreign, damaged, or of another network or optimizer.
+        If the file is foreign, damaged, or of another network, optimizer or average.
     ArgumentError
         If a note in `expected` differs; the message names it. Nothing is changed then.
     """
@@ -80,19 +94,21 @@ def load_checkpoint(
     except (KeyError, TypeError, AttributeError) as error:
         raise ModelFileError(f"the history in {str(path)!r} is damaged: {error!r}.") from error
     state["state"] = {}
-    arrays = {}
+    arrays: dict[str, dict[str, Array]] = {"network": {}, "average": {}}
     for key, array in tensors.items():
         if not np.isfinite(array).all():
             raise ModelFileError(f"{key} in {str(path)!r} holds NaN or infinity.")
         room, _, name = key.partition("/")
-        if room == "network":
-            arrays[name] = array
+        if room in arrays:
+            arrays[room][name] = array
         else:
             slot, _, name = name.partition("/")
             state["state"].setdefault(slot, {})[name] = array
     try:
         optimizer.load_state_dict(state)
-        network.load_arrays(arrays)
+        if average is not None:
+            average.restore(arrays["average"], description["averaged_updates"])
+        network.load_arrays(arrays["network"])
     except (ArgumentError, KeyError, TypeError) as error:
         raise ModelFileError(f"{str(path)!r} does not fit: {error}") from error
     return notes

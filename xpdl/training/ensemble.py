@@ -101,14 +101,7 @@ class Ensemble:
         t : array
             Class numbers (N,) or one-hot (N, classes).
         """
-        y = self.predict(x, batch_size=batch_size)
-        backend = self.members[0].backend
-        t = t if hasattr(t, "dtype") else backend.asarray(t)
-        backend_of(y, t)
-        functions.check_targets(t, y.shape)
-        if t.ndim == 1 and isinstance(t, np.ndarray):
-            functions.check_labels(t, y.shape[1])
-        return backend.item(count_hits(y, t)) / len(y)
+        return share_of_hits(self.predict(x, batch_size=batch_size), t)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write each member to member-<i>.safetensors, from 0; `load_ensemble` reads them.
@@ -133,6 +126,22 @@ class Ensemble:
 
     def __repr__(self) -> str:
         return f"Ensemble({list(self.members)})"
+
+
+def share_of_hits(y: Array, t: Array) -> float:
+    """Return the share of rows of y (N, classes) that are highest at their target.
+
+    Parameters
+    ----------
+    t : array
+        Class numbers (N,) or one-hot (N, classes), on the backend of y.
+    """
+    t = t if hasattr(t, "dtype") else backend_of(y).asarray(t)
+    backend = backend_of(y, t)
+    functions.check_targets(t, y.shape)
+    if t.ndim == 1 and isinstance(t, np.ndarray):
+        functions.check_labels(t, y.shape[1])
+    return backend.item(count_hits(y, t)) / len(y)
 
 
 def load_ensemble(folder: str | os.PathLike[str], *, dtype: Any = None) -> Ensemble:

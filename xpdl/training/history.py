@@ -12,9 +12,11 @@ class Epoch:
     """One pass over the training data.
 
     `loss` and `train_accuracy` are means over the epoch's batches, as they were trained on (with
-    dropout); `test_accuracy` is over the whole test set, after the epoch; None without one.
+    dropout); `test_accuracy` is over the whole test set, after the epoch, with the averaged
+    parameters if there are; None without a test set.
     In half precision, `skipped_steps` of its steps were not made, since their gradients were not
-    finite, and `loss_scale` is the factor at its end.
+    finite, and `loss_scale` is the factor at its end. `batch_size` is how many examples a step
+    had; None in a history from before it was kept.
     """
 
     number: int
@@ -25,6 +27,7 @@ class Epoch:
     seconds: float
     skipped_steps: int = 0
     loss_scale: float | None = None
+    batch_size: int | None = None
 
 
 @dataclass

@@ -6,31 +6,111 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from xpdl.arguments import number, whole_number
+from xpdl.datasets.augmentation import make_augmentation
+from xpdl.datasets.batches import batch_sizes
+from xpdl.errors import ArgumentError
 
-@dataclass(frozen=True)
-class Recipe:
-    """A way to train; each part can be overridden on the command line."""
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """How to train which network, as JSON can hold it.
+
+    Parameters
+    ----------
+    model : str
+        One of `xpdl.models.MODELS`.
+    model_options : mapping of str to value
+        What it is made with, such as ``{"drop_scores": False}``.
+    epochs : int
+    batch_size : int or mapping of int to int
+        How many images a step, or from which epoch on how many; see `Batches`.
+    optimizer : str
+        One of `xpdl.optimizers`, by name.
+    learning_rate : float
+        Its own, or the peak where there is a schedule.
+    schedule : str
+        One of `xpdl.schedules`, by name.
+    warm_up : float
+        The share of the training in which the learning rate rises, below 1; see `with_warm_up`. 0
+        leaves that to the schedule.
+    weight_decay : float, optional
+        Of the optimizer; its usual one by default.
+    label_smoothing : float
+        Of `SoftmaxWithLoss`, below 1.
+    augment : mapping of str to value
+        What changes the pictures of a batch, see `make_augmentation`: ``{"shift": 2}``.
+    average : float
+        The decay of a `MovingAverage` of the parameters, below 1; 0 is for none.
+
+    Raises
+    ------
+    ArgumentError
+        If one is of another type than it should be, or out of its range. Names of models,
+        optimizers and schedules are checked where those are made.
+    """
+
+    model: str
+    epochs: int
+    optimizer: str
+    learning_rate: float
+    schedule: str
+    batch_size: int | Mapping[int, int]
+    model_options: Mapping[str, Any] = field(default_factory=dict)
+    warm_up: float = 0.0
+    weight_decay: float | None = None
+    label_smoothing: float = 0.0
+    augment: Mapping[str, Any] = field(default_factory=dict)
+    average: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._expect_text("model", "optimizer", "schedule")
+        whole_number("epochs", self.epochs)
+        batch_sizes(self.batch_size)
+        number("learning_rate", self.learning_rate, above=0)
+        for name in ("warm_up", "label_smoothing", "average"):
+            number(name, getattr(self, name), below=1)
+        if self.weight_decay is not None:
+            number("weight_decay", self.weight_decay)
+        for name in ("model_options", "augment"):
+            if not isinstance(getattr(self, name), Mapping):
+                raise ArgumentError(f"{name} must be a dict, got {getattr(self, name)!r}.")
+        taken = self.model_options.keys() & {"seed", "dtype", "loss"}
+        if taken:
+            raise ArgumentError(f"model_options: {', '.join(taken)} is not for here.")
+        make_augmentation(self.augment)
+
+    def _expect_text(self, *names: str) -> None:
+        for name in names:
+            if not isinstance(getattr(self, name), str):
+                raise ArgumentError(f"{name} must be a str, got {getattr(self, name)!r}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe(TrainingOptions):
+    """A way to train that has a name; each part can be overridden on the command line."""
 
     about: str
-    epochs: int
-    optimizer: str = "adam"
-    learning_rate: float = 0.001
-    schedule: str = "constant"
-    batch_size: int = 100
-    model: str = "DeepConvNet"
-    model_options: Mapping[str, Any] = field(default_factory=dict)
 
 
 RECIPES: dict[str, Recipe] = {
     "fast": Recipe(
         about="one-cycle learning rate with its peak at 0.004, no dropout on the scores",
+        model="DeepConvNet",
+        model_options={"drop_scores": False},
         epochs=4,
+        batch_size=100,
+        optimizer="adam",
         learning_rate=0.004,
         schedule="one-cycle",
-        model_options={"drop_scores": False},
     ),
     "book": Recipe(
         about="the book's own: Adam 0.001, 20 epochs, dropout on the scores too",
+        model="DeepConvNet",
         epochs=20,
+        batch_size=100,
+        optimizer="adam",
+        learning_rate=0.001,
+        schedule="constant",
     ),
 }

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import platform
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from xpdl import files, plots
-from xpdl.arguments import number, whole_number
+from xpdl.arguments import whole_number
 from xpdl.backends import Array, get_backend
 from xpdl.datasets import CLASS_NAMES, load_fashion_mnist, load_mnist
+from xpdl.datasets.augmentation import Augmentation, OfRows, make_augmentation
 from xpdl.errors import (
     ArgumentError,
     DivergenceError,
@@ -24,12 +26,14 @@ from xpdl.errors import (
     ModelFileError,
     UnknownNameError,
 )
+from xpdl.layers import SoftmaxWithLoss
 from xpdl.models import MODELS, make_model
 from xpdl.network import Network, count_hits
 from xpdl.optimizers import get_optimizer
 from xpdl.precision import get_precision
-from xpdl.training.recipes import RECIPES
-from xpdl.training.trainer import Trainer
+from xpdl.schedules import get_schedule, with_warm_up
+from xpdl.training.recipes import RECIPES, TrainingOptions
+from xpdl.training.trainer import Data, Trainer
 
 MODEL, HISTORY, CHECKPOINT = "model.safetensors", "history.json", "checkpoint.safetensors"
 CURVES, MISCLASSIFIED, CONFUSION = "curves.png", "misclassified.png", "confusion.png"
@@ -37,38 +41,27 @@ CURVES, MISCLASSIFIED, CONFUSION = "curves.png", "misclassified.png", "confusion
 LOADERS = {"mnist": load_mnist, "fashion-mnist": load_fashion_mnist}
 
 
-@dataclass(frozen=True)
-class RunOptions:
-    """All that decides how a run goes; a run's ``history.json`` keeps them.
-
-    Raises
-    ------
-    ArgumentError
-        If one is of another type than it should be.
-    """
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(TrainingOptions):
+    """All that decides how a run goes; a run's ``history.json`` keeps them."""
 
     data: str
-    model: str
-    model_options: dict[str, Any]
-    optimizer: str
-    learning_rate: float
-    schedule: str
-    epochs: int
-    batch_size: int
     seed: int
     backend: str
     dtype: str
 
     def __post_init__(self) -> None:
-        for name in ("data", "model", "optimizer", "schedule", "backend", "dtype"):
-            if not isinstance(getattr(self, name), str):
-                raise ArgumentError(f"{name} must be a str, got {getattr(self, name)!r}.")
-        for name, least in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
-            whole_number(name, getattr(self, name), least)
-        number("learning_rate", self.learning_rate, above=0)
-        options = self.model_options
-        if not isinstance(options, dict) or options.keys() & {"seed", "dtype"}:
-            raise ArgumentError(f"model_options must be options of the model, got {options!r}.")
+        super().__post_init__()
+        self._expect_text("data", "backend", "dtype")
+        whole_number("seed", self.seed, least=0)
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> RunOptions:
+        """Return the options that a ``history.json`` keeps; older ones have fewer of them."""
+        batch_size = record["batch_size"]
+        if isinstance(batch_size, dict):  # JSON has no keys but texts
+            batch_size = {int(first): size for first, size in batch_size.items()}
+        return cls(**{**record, "batch_size": batch_size})
 
 
 @dataclass(frozen=True)
@@ -85,10 +78,14 @@ class Result:
 def make_options(recipe: str, *, data: str, seed: int, dtype: Any, **overrides: Any) -> RunOptions:
     """Return the options of a recipe, with those in `overrides` that are not None in its place.
 
+    Model options are added to the recipe's, or take the place of all if it is of another model.
+
     Raises
     ------
     UnknownNameError
-        If there is no such recipe, data set, model, optimizer, schedule or dtype.
+        If there is no such recipe, data set, augmentation or dtype.
+    ArgumentError
+        If an option does not serve.
     """
     for kind, name, known in (("recipe", recipe, RECIPES), ("data set", data, LOADERS)):
         if name not in known:
@@ -99,8 +96,10 @@ def make_options(recipe: str, *, data: str, seed: int, dtype: Any, **overrides: 
     if model is not None:
         proper = {known.lower(): known for known in MODELS}.get(str(model).lower(), model)
         if proper != chosen["model"]:
-            overrides["model_options"] = {}
+            chosen["model_options"] = {}
         overrides["model"] = proper
+    if overrides.get("model_options") is not None:
+        overrides["model_options"] = chosen["model_options"] | overrides["model_options"]
     chosen |= {name: value for name, value in overrides.items() if value is not None}
     return RunOptions(
         data=data, seed=seed, dtype=get_precision(dtype).name, backend=get_backend().name, **chosen
@@ -141,8 +140,8 @@ class Run:
         folder = Path(folder)
         record = _read_history(folder)
         try:
-            options, finished = RunOptions(**record["options"]), record["finished"]
-        except (TypeError, KeyError, ArgumentError) as error:
+            options, finished = RunOptions.from_record(record["options"]), record["finished"]
+        except (TypeError, KeyError, ValueError) as error:
             raise ModelFileError(f"{str(folder / HISTORY)!r} is damaged: {error!r}.") from error
         if finished:
             raise ArgumentError(f"the run in {str(folder)!r} is finished; there is no more to do.")
@@ -158,28 +157,15 @@ class Run:
 
     def _prepare(self, options: RunOptions) -> None:
         self.options = options
-        optimizer = get_optimizer(options.optimizer, learning_rate=options.learning_rate)
-        self.network = make_model(
-            options.model, seed=options.seed, dtype=options.dtype, **options.model_options
-        )
+        self.network = make_network(options)
         train, self.test = load_data(options.data, self.network, normalize=False)
-        self.trainer = Trainer(
-            self.network,
-            train,
-            self.test,
-            optimizer=optimizer,
-            epochs=options.epochs,
-            batch_size=options.batch_size,
-            schedule=options.schedule,
-            seed=options.seed,
-            divisor=255,  # pixels stay bytes until they are in a batch
-        )
+        self.trainer = make_trainer(options, self.network, train, self.test)
 
     def fit(self) -> Result:
         """Train to the end and fill the folder; say what it came to.
 
-        Ctrl-C leaves the network as it is in ``model.safetensors`` and goes on as
-        KeyboardInterrupt.
+        Ctrl-C leaves the network as it is, averaged if the run averages, in ``model.safetensors``
+        and goes on as KeyboardInterrupt.
         """
         self.trainer.checkpoint = self.folder / CHECKPOINT
         try:
@@ -263,6 +249,64 @@ class Run:
             with files.replacing(self.folder / name) as stream:
                 figure.savefig(stream, format="png", dpi=110)
         return Result(self.folder, accuracy, len(wrong), len(labels), self._seconds())
+
+
+def make_network(options: RunOptions) -> Network:
+    """Return the new network of a run, with its loss."""
+    return make_model(
+        options.model,
+        seed=options.seed,
+        dtype=options.dtype,
+        loss=SoftmaxWithLoss(label_smoothing=options.label_smoothing),
+        **options.model_options,
+    )
+
+
+def make_augmentation_for(network: Network, options: RunOptions) -> Augmentation | None:
+    """Return what changes the pictures of a run's batches, flat ones too."""
+    if not options.augment:
+        return None
+    augmentation = make_augmentation(options.augment)
+    flat = len(network.input_shape) == 1
+    return OfRows(augmentation, (1, 28, 28)) if flat else augmentation
+
+
+def make_trainer(
+    options: RunOptions, network: Network, train: Data, test: Data | None = None, **more: Any
+) -> Trainer:
+    """Return the Trainer of a run.
+
+    Parameters
+    ----------
+    options : RunOptions
+    network : Network
+        As `make_network` makes it.
+    train, test : (x, t)
+        Pixels from 0 to 255, and labels.
+    **more
+        Of `Trainer`: callbacks, progress ...
+    """
+    optimizer_options = {"learning_rate": options.learning_rate}
+    if options.weight_decay is not None:
+        optimizer_options["weight_decay"] = options.weight_decay
+    optimizer = get_optimizer(options.optimizer, **optimizer_options)
+    schedule = get_schedule(options.schedule)
+    if options.warm_up:
+        schedule = with_warm_up(schedule, options.warm_up, options.epochs)
+    return Trainer(
+        network,
+        train,
+        test,
+        optimizer=optimizer,
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        schedule=schedule,
+        seed=options.seed,
+        divisor=255,  # pixels stay bytes until they are in a batch
+        augment=make_augmentation_for(network, options),
+        average=options.average or None,
+        **more,
+    )
 
 
 def load_data(

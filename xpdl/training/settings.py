@@ -29,6 +29,8 @@ def training_settings(trainer: Trainer) -> dict[str, Any]:
         "augment": known_as(trainer.augment),
         "seed": trainer.seed,
     }
+    if trainer.average is not None:
+        settings["average"] = trainer.average.settings()
     result: dict[str, Any] = json.loads(json.dumps(settings))  # a tuple is a list there
     return result
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -15,15 +16,17 @@ from xpdl.arguments import number, whole_number
 from xpdl.backends import Array, Number, RandomGenerator, backend_of
 from xpdl.datasets.augmentation import Augmentation
 from xpdl.datasets.batches import Batches
-from xpdl.errors import ArgumentError, DivergenceError
+from xpdl.errors import ArgumentError
 from xpdl.network import Network, count_hits
 from xpdl.optimizers import Optimizer, get_optimizer
 from xpdl.precision import LossScale
 from xpdl.schedules import Schedule, get_schedule
+from xpdl.training.averaging import MovingAverage
 from xpdl.training.checkpoint import load_checkpoint, save_checkpoint
 from xpdl.training.history import Epoch, History
 from xpdl.training.progress import Progress, Silence
 from xpdl.training.settings import known_as
+from xpdl.training.tally import Tally
 
 Data: TypeAlias = tuple[Any, Any]
 Callback: TypeAlias = Callable[["Trainer", Epoch], object]
@@ -50,13 +53,17 @@ class Trainer:
     optimizer : str or Optimizer
         A name ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw"), made with its
         default settings, or an optimizer.
-    epochs, batch_size : int
-        How many passes over the data, and how many examples a step.
+    epochs : int
+        How many passes over the data.
+    batch_size : int or mapping of int to int
+        How many examples a step, or from which epoch on how many: {0: 100, 3: 400}. The learning
+        rate stays what `schedule` makes it.
     schedule : str or Schedule, optional
         A factor on the optimizer's learning rate, by position in the training: "constant" (the
         default), "step", "exponential", "cosine", "one-cycle", or one of `xpdl.schedules`.
     callbacks : iterable of callable
-        Each is called as ``callback(trainer, epoch)`` after an epoch; it may set `stop`.
+        Each is called as ``callback(trainer, epoch)`` after an epoch, with the network as it was
+        tested; it may set `stop`.
     checkpoint : str or path, optional
         A file that is written after each epoch. If it exists, `fit` goes on from there, and ends
         as it would have without the interruption.
@@ -73,6 +80,12 @@ class Trainer:
         Changes the pictures of each training batch, as ``augment(x, generator) -> x``, before the
         network sees them; see `xpdl.datasets.augmentation`. The generator's numbers depend on
         `seed` and the epoch alone. A checkpoint knows a function by its name, else by its repr.
+    average : float, optional
+        The decay, such as 0.999, of a `MovingAverage` of the parameters. The averaged ones are
+        tested after each epoch and are in the network when `fit` ends, however it ends; the
+        training itself, and what `fit` goes on from, is as it would be without.
+    average_warm_up : bool
+        Whether the average's decay begins small.
 
     Attributes
     ----------
@@ -95,7 +108,7 @@ class Trainer:
         *,
         optimizer: str | Optimizer = "adam",
         epochs: int = 20,
-        batch_size: int = 100,
+        batch_size: int | Mapping[int, int] = 100,
         schedule: str | Schedule | None = None,
         callbacks: Iterable[Callback] = (),
         checkpoint: str | os.PathLike[str] | None = None,
@@ -104,6 +117,8 @@ class Trainer:
         divisor: float | None = None,
         capture: bool = True,
         augment: Augment | None = None,
+        average: float | None = None,
+        average_warm_up: bool = True,
     ) -> None:
         if not isinstance(network, Network):
             raise ArgumentError(f"network must be a Network, got {network!r}.")
@@ -119,8 +134,14 @@ class Trainer:
         self.capture = capture
         self.augment = self._augmentation(augment)
         self.batches = self._batches(train, batch_size, divisor)
-        self.test = None if test is None else self._batches(test, batch_size, divisor)
+        self.test = None
+        if test is not None:
+            self.test = self._batches(test, self.batches.size(0), divisor)
         self.loss_scale = LossScale(network.backend) if network.precision.mixed else None
+        self.average: MovingAverage | None = None
+        if average is not None:
+            decay = number("average", average, below=1)
+            self.average = MovingAverage(network, decay, average_warm_up)
         self._learning_rate = self.optimizer.host_learning_rate()
         if isinstance(progress, Progress):
             self.progress = progress
@@ -135,16 +156,24 @@ class Trainer:
         DivergenceError
             If the loss is NaN or infinite, or the loss scale of half precision collapses.
         """
+        average = self.average
         if self.checkpoint is not None and self.checkpoint.exists():
             self._resume()
+        elif average is not None:
+            average.hide()
+            if not self.history.epochs:
+                average.start()
         network, optimizer = self.network, self.optimizer
-        if self.loss_scale is None and not network.backend.compiles:
-            return self._fit()
+        clock: AbstractContextManager[object] = nullcontext()
+        if self.loss_scale is not None or network.backend.compiles:
+            clock = optimizer.time_kept_on(network.backend, network.precision.parameters)
         try:
-            with optimizer.time_kept_on(network.backend, network.precision.parameters):
+            with clock:
                 return self._fit()
         finally:
             optimizer.learning_rate = self._learning_rate  # not as the device rounds it
+            if average is not None:
+                average.show()
 
     def _fit(self) -> History:
         while len(self.history.epochs) < self.epochs and not self.stop:
@@ -157,22 +186,23 @@ class Trainer:
                 self.optimizer.learning_rate = self._learning_rate
             if self.checkpoint is not None:
                 save_checkpoint(
-                    self.checkpoint, self.network, self.optimizer, self._notes(progress=True)
+                    self.checkpoint,
+                    self.network,
+                    self.optimizer,
+                    self._notes(progress=True),
+                    self.average,
                 )
-            for callback in self.callbacks:
-                callback(self, epoch)
+            with self._as_tested():
+                for callback in self.callbacks:
+                    callback(self, epoch)
         return self.history
 
     def _train_epoch(self, index: int) -> Epoch:
-        network, steps = self.network, len(self.batches)
-        backend, scale = network.backend, self.loss_scale
-        losses, scales = (
-            backend.xp.zeros(steps, dtype=network.precision.accumulate) for _ in range(2)
-        )
-        hits = backend.xp.zeros((), dtype="int64")
-        classifies = network.loss_layer.classifies
-        seen, start, finished = 0, time.perf_counter(), None
-        skipped = 0.0 if scale is None else scale.read()["skipped"]
+        network, scale = self.network, self.loss_scale
+        steps = self.batches.in_epoch(index)
+        tally = Tally(network, steps, before=len(self.history.losses))
+        start, finished = time.perf_counter(), None
+        skipped = self._read_scale()[0]
         network.reseed([self.seed, index])
         network.parameters.refresh()  # afterwards each update does it
         network.forget()  # what was captured in the epoch before need not stay
@@ -180,42 +210,65 @@ class Trainer:
         self.progress.begin(index, self.epochs, steps, len(self.batches.x))
         try:
             for step, part in enumerate(self.batches.parts(index)):
-                position = index + step / steps
-                factor = number("the schedule's factor", self.schedule(position, self.epochs))
-                rate = self._learning_rate * factor
+                rate = self._rate_at(index + step / steps)
                 self.optimizer.learning_rate = rate
                 if scale is not None:
-                    scales[step] = scale.value
+                    tally.scales[step] = scale.value
                 with network.explaining_memory(len(part), train=True):
-                    losses[step], hit = do_step(part)
-                seen += len(part)
-                if classifies:
-                    hits += hit
+                    tally.losses[step], hits = do_step(part)
+                tally.count(len(part), hits)
                 if self.progress.due():
-                    recent = self._read_losses(losses[max(0, step - 99) : step + 1], step)
-                    accuracy = backend.item(hits) / seen if classifies else None
-                    if scale is not None:
-                        scale.read()
-                    self.progress.show(step + 1, float(recent.mean()), accuracy)
-            state = {"skipped": 0.0, "value": None} if scale is None else scale.read()
-            host_losses = self._read_losses(losses, steps - 1)
-            finished = Epoch(
-                number=index,
-                loss=float(host_losses.mean(dtype=np.float64)),
-                train_accuracy=backend.item(hits) / seen if classifies else None,
-                test_accuracy=self._test_accuracy(),
-                learning_rate=rate,
-                seconds=time.perf_counter() - start,
-                skipped_steps=round((state["skipped"] or 0.0) - skipped),
-                loss_scale=state["value"],
-            )
-            if scale is not None:
-                self.history.add_loss_scales(backend.to_numpy(scales).tolist())
-            self.history.losses += host_losses.tolist()
-            self.history.epochs.append(finished)
+                    self._show(tally, step)
+            finished = self._finish_epoch(index, tally, rate, skipped, start)
         finally:
             self.progress.end(finished)
         return finished
+
+    def _rate_at(self, position: float) -> float:
+        """Return the learning rate at a position in the training, in epochs."""
+        factor = number("the schedule's factor", self.schedule(position, self.epochs))
+        return self._learning_rate * factor
+
+    def _show(self, tally: Tally, step: int) -> None:
+        """Read from the device what the bar shows, and see that the training has not collapsed."""
+        recent = tally.read_losses(max(0, step - 99), step + 1)
+        accuracy = tally.accuracy()
+        self._read_scale()
+        self.progress.show(step + 1, float(recent.mean()), accuracy)
+
+    def _finish_epoch(
+        self, index: int, tally: Tally, rate: float, skipped: float, start: float
+    ) -> Epoch:
+        """Test the network, and add the epoch to the history.
+
+        `rate` is the last learning rate, `skipped` how many steps of the whole training were
+        skipped before this epoch, and `start` when it began.
+        """
+        skipped_now, factor = self._read_scale()
+        losses = tally.read_losses(0, tally.steps)
+        epoch = Epoch(
+            number=index,
+            loss=float(losses.mean(dtype=np.float64)),
+            train_accuracy=tally.accuracy(),
+            test_accuracy=self._test_accuracy(),
+            learning_rate=rate,
+            seconds=time.perf_counter() - start,
+            skipped_steps=round(skipped_now - skipped),
+            loss_scale=factor,
+            batch_size=self.batches.size(index),
+        )
+        if self.loss_scale is not None:
+            self.history.add_loss_scales(self.network.backend.to_numpy(tally.scales).tolist())
+        self.history.losses += losses.tolist()
+        self.history.epochs.append(epoch)
+        return epoch
+
+    def _read_scale(self) -> tuple[float, float | None]:
+        """Return how many steps were skipped so far, and half precision's factor on the loss."""
+        if self.loss_scale is None:
+            return 0.0, None
+        state = self.loss_scale.read()
+        return state["skipped"], state["value"]
 
     def _make_step(self, index: int) -> Callable[[Array], tuple[Array, Array]]:
         """Return what does a step of epoch `index` on the examples `part`, as `_step` does.
@@ -251,34 +304,32 @@ class Trainer:
         network, scale = self.network, self.loss_scale
         factor: Number = 1.0 if scale is None else scale.value
         loss, scores = network.forward_backward(x, t, factor, refresh=False)
+        go = None
         if scale is None:
             self.optimizer.update(network.params, network.grads)
         else:
             go = scale.unscale(network.grads.buffer)
             self.optimizer.update(network.params, network.grads, go=go)
             scale.update(go)
+        if self.average is not None:
+            self.average.update(go)
         return loss, count_hits(scores, t) if network.loss_layer.classifies else loss
 
-    def _read_losses(self, losses: Array, last_step: int) -> Array:
-        """Bring losses to the host, and see that they are finite."""
-        host = self.network.backend.to_numpy(losses)
-        bad = (~np.isfinite(host)).nonzero()[0]
-        if len(bad):
-            step = len(self.history.losses) + last_step - len(host) + 1 + int(bad[0])
-            raise DivergenceError(
-                f"the loss became {host[bad[0]]} at step {step}; "
-                "use a lower learning rate, gradient clipping or another initialisation."
-            )
-        return host
+    def _as_tested(self) -> AbstractContextManager[None]:
+        """Let the network be, within a block, the one that is tested: the averaged, if there is."""
+        return nullcontext() if self.average is None else self.average.in_network()
 
     def _test_accuracy(self) -> float | None:
         if self.test is None or not self.network.loss_layer.classifies:
             return None
         network = self.network
-        parts = [count_hits(network.predict(x), t) for x, t in self.test.in_order()]
+        with self._as_tested():
+            parts = [count_hits(network.predict(x), t) for x, t in self.test.in_order()]
         return network.backend.item(sum(parts[1:], start=parts[0])) / len(self.test.x)
 
-    def _batches(self, data: Data, batch_size: int, divisor: float | None) -> Batches:
+    def _batches(
+        self, data: Data, batch_size: int | Mapping[int, int], divisor: float | None
+    ) -> Batches:
         network = self.network
         if not isinstance(data, tuple | list) or len(data) != 2:
             raise ArgumentError(f"data must be a pair (x, t), got {type(data).__name__}.")
@@ -326,7 +377,11 @@ class Trainer:
             "schedule": known_as(self.schedule),
         }
         # A checkpoint of a training without them says nothing of them.
-        for name, value in (("augment", known_as(self.augment)), ("divisor", self.batches.divisor)):
+        for name, value in (
+            ("augment", known_as(self.augment)),
+            ("average", None if self.average is None else self.average.settings()),
+            ("divisor", self.batches.divisor),
+        ):
             if value is not None or not progress:
                 notes[name] = value
         if progress:
@@ -338,7 +393,11 @@ class Trainer:
     def _resume(self) -> None:
         assert self.checkpoint is not None
         notes = load_checkpoint(
-            self.checkpoint, self.network, self.optimizer, self._notes(progress=False)
+            self.checkpoint,
+            self.network,
+            self.optimizer,
+            self._notes(progress=False),
+            self.average,
         )
         self.history = notes["history"]
         if self.loss_scale is not None:
