@@ -15,6 +15,7 @@ import numpy as np
 
 import xpdl
 from bench import charts, gpu, memory, scaling
+from bench.choose import CANDIDATES, choose
 from bench.measure import Run, compare, in_turns, record, show
 from bench.networks import NETWORKS
 from bench.programs import (
@@ -74,7 +75,10 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         add("--book-path", type=Path, help="for --against book: the folder of the book's code")
     text = "all that wants a GPU, in one run: tests, gradients, steps, layers, training, memory"
     gpu.add_options(commands.add_parser("gpu", help=text, description=text), _count, RESULTS)
+    _add_choose(commands)
     options = parser.parse_args(arguments)
+    if options.command == "choose":
+        return options
     if "book" in options.against and (options.book_path is None or options.command != "step"):
         parser.error("--against book is for step, and wants --book-path DIR")
     if "book" in options.against and options.network != "deep":
@@ -85,6 +89,30 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         except ImportError:
             parser.error("--against torch needs PyTorch: pip install torch")
     return options
+
+
+def _add_choose(commands: Any) -> None:
+    text = "candidates for a recipe, on validation data"
+    command = commands.add_parser("choose", help=text, description=text)
+    command.set_defaults(run=_choose)
+    add = command.add_argument
+    add("recipe", choices=CANDIDATES)
+    add("--only", nargs="+", metavar="NAME", help="these candidates (default: all)")
+    add("--seeds", type=int, nargs="+", default=[0, 1], metavar="N")
+    add("--workers", type=_count, default=2, metavar="N", help="trainings at a time (default: 2)")
+    add("--backend", default=xpdl.get_backend().name)
+    add("--out", type=Path, default=RESULTS, help="folder (default: bench/results)")
+
+
+def _choose(options: argparse.Namespace) -> None:
+    choose(
+        options.recipe,
+        options.only,
+        options.seeds,
+        options.workers,
+        options.backend,
+        options.out,
+    )
 
 
 def _count(text: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from xpdl.errors import ArgumentError, UnknownNameError
-from xpdl.models.convnets import DeepConvNet, SimpleConvNet
+from xpdl.models.convnets import DeepConvNet, NormalizedConvNet, SimpleConvNet
 from xpdl.models.fully_connected import MultiLayerNet, TwoLayerNet
 from xpdl.network import Network
 
@@ -13,13 +13,15 @@ __all__ = [
     "MODELS",
     "DeepConvNet",
     "MultiLayerNet",
+    "NormalizedConvNet",
     "SimpleConvNet",
     "TwoLayerNet",
     "make_model",
 ]
 
 MODELS: dict[str, type[Network]] = {
-    model.__name__: model for model in (DeepConvNet, SimpleConvNet, TwoLayerNet, MultiLayerNet)
+    model.__name__: model
+    for model in (DeepConvNet, NormalizedConvNet, SimpleConvNet, TwoLayerNet, MultiLayerNet)
 }
 
 

@@ -1,0 +1,145 @@
+"""Which recipe: candidates trained on 50,000 images and measured on 10,000 others, set aside.
+
+The test set has no part in it. Each candidate is a recipe's base with some options in their place;
+what was measured is kept, so that a list that has grown measures what is new alone.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import statistics
+import time
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import xpdl
+from bench.measure import record
+from xpdl.datasets import split_validation
+from xpdl.training.run import RunOptions, load_data, make_network, make_options, make_trainer
+from xpdl.training.shifts import ShiftAverage
+
+VALIDATION = 10_000
+SPLIT_SEED = 0
+
+_FAST: dict[str, Any] = {
+    "model": "DeepConvNet",
+    "model_options": {"drop_scores": False},
+    "epochs": 3,
+    "batch_size": 100,
+    "optimizer": "adam",
+    "learning_rate": 0.004,
+    "schedule": "one-cycle",
+}
+
+CANDIDATES: dict[str, dict[str, dict[str, Any]]] = {
+    "fast": {
+        "3 epochs": _FAST,
+        "2 epochs": _FAST | {"epochs": 2},
+        "4 epochs": _FAST | {"epochs": 4},
+        "batch 50": _FAST | {"batch_size": 50, "learning_rate": 0.003},
+        "batch 32": _FAST | {"batch_size": 32, "learning_rate": 0.0025},
+        "peak 0.003": _FAST | {"learning_rate": 0.003},
+        "peak 0.006": _FAST | {"learning_rate": 0.006},
+        "dropout 0.25": _FAST | {"model_options": {"drop_scores": False, "dropout_ratio": 0.25}},
+        "smoothing 0.05": _FAST | {"label_smoothing": 0.05},
+        "shift 1": _FAST | {"augment": {"shift": 1}},
+        "average 0.99": _FAST | {"average": 0.99},
+    },
+}
+
+
+def choose(
+    recipe: str, names: list[str] | None, seeds: list[int], workers: int, backend: str, out: Path
+) -> None:
+    """Train the candidates of a recipe that are not yet in the log, and print them, best first.
+
+    Parameters
+    ----------
+    recipe : str
+        One of `CANDIDATES`.
+    names : list of str, optional
+        Which of them; all by default.
+    seeds : list of int
+        Each candidate is trained from each.
+    workers : int
+        How many trainings at a time, on one thread each.
+    backend : str
+    out : path
+        The folder of the log.
+    """
+    candidates = CANDIDATES[recipe]
+    path = out / f"choice-{recipe}.json"
+    log: dict[str, Any] = json.loads(path.read_text())["candidates"] if path.exists() else {}
+    wanted = [
+        (name, seed)
+        for seed in seeds
+        for name in names or candidates
+        if str(seed) not in log.get(name, {}).get("runs", {})
+        or log[name]["options"] != candidates[name]
+    ]
+    os.environ |= {"XPDL_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "XPDL_BACKEND": backend}
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=spawn) as pool:
+        jobs = {
+            pool.submit(train_candidate, candidates[name], seed): (name, seed)
+            for name, seed in wanted
+        }
+        for job in as_completed(jobs):
+            name, seed = jobs[job]
+            if log.get(name, {}).get("options") != candidates[name]:
+                log[name] = {"options": candidates[name], "runs": {}}
+            log[name]["runs"][str(seed)] = job.result()
+            record(
+                path,
+                {
+                    "title": f"candidates for the recipe {recipe}, measured on validation data",
+                    "validation": f"split_validation(x, t, {VALIDATION}, seed={SPLIT_SEED})",
+                    "candidates": log,
+                },
+            )
+    show(log)
+
+
+def train_candidate(chosen: Mapping[str, Any], seed: int) -> dict[str, float]:
+    """Train one on what is left of the training data, and return how it does on the rest."""
+    options = _options(chosen, seed)
+    network = make_network(options)
+    (x, t), _ = load_data("mnist", network, normalize=False)
+    train, (x, t) = split_validation(x, t, VALIDATION, seed=SPLIT_SEED)
+    start = time.perf_counter()
+    trainer = make_trainer(options, network, train, progress=False)
+    trainer.fit()
+    seconds = time.perf_counter() - start
+    x = xpdl.asarray(x, dtype=network.precision.compute) / 255
+    result = {"accuracy": network.accuracy(x, t)}
+    if options.augment:
+        result["over shifts"] = ShiftAverage(network).accuracy(x, t)
+    return result | {"seconds": round(seconds, 1)}
+
+
+def _options(chosen: Mapping[str, Any], seed: int) -> RunOptions:
+    return make_options("fast", data="mnist", seed=seed, dtype=None, **chosen)
+
+
+def show(log: Mapping[str, Any]) -> None:
+    """Print the candidates by their mean accuracy."""
+
+    def mean(name: str, what: str = "accuracy") -> float:
+        return statistics.mean([float(run[what]) for run in log[name]["runs"].values()])
+
+    for name in sorted(log, key=mean, reverse=True):
+        runs = log[name]["runs"]
+        accuracies = [run["accuracy"] for _, run in sorted(runs.items())]
+        spread = f" (sd {100 * statistics.stdev(accuracies):.3f})" if len(runs) > 1 else ""
+        shifted = ""
+        if all("over shifts" in run for run in runs.values()):
+            shifted = f", over shifts {100 * mean(name, 'over shifts'):.3f} %"
+        told = " ".join(f"{100 * accuracy:.2f}" for accuracy in accuracies)
+        print(
+            f"  {name:<24} {100 * mean(name):.3f} %{spread}{shifted}, {mean(name, 'seconds'):.0f} s"
+            f"   {told}"
+        )
