@@ -15,6 +15,7 @@ from xpdl.backends import (
     Backend,
     available_backends,
     get_backend,
+    numpy_backend,
     numpy_convolution,
     use_backend,
 )
@@ -23,7 +24,7 @@ from xpdl.backends.cupy_fused import FusedCupyBackend
 from xpdl.backends.memory import pool
 from xpdl.backends.numpy_backend import NumpyBackend
 from xpdl.backends.strict_backend import StrictBackend
-from xpdl.models import DeepConvNet
+from xpdl.models import DeepConvNet, NormalizedConvNet
 from xpdl.optimizers import Adam
 
 NUMBA = available_backends()["numba"]
@@ -47,6 +48,7 @@ HELD_TO_NUMBERS = {
     "relu",
     "relu_backward",
     "adam",
+    *("moments", "normalize", "normalize_backward"),  # test_normalizing holds them
     "describe",  # words, not numbers; test_selection reads them
     "release",  # memory, not numbers; below
 }
@@ -424,7 +426,8 @@ def test_matmul(fast, setting, rng, shape, dtype, turned):
 
 
 @pytest.mark.parametrize("name", ["numpy", "numba"])
-def test_a_step_of_float32_takes_the_quick_way_all_along(monkeypatch, rng, name):
+@pytest.mark.parametrize("kind", [DeepConvNet, NormalizedConvNet])
+def test_a_step_of_float32_takes_the_quick_way_all_along(monkeypatch, rng, name, kind):
     # A fall-back would give the right numbers, late, and nobody would know.
     fast = request_backend(name)
     slower = [kind for kind in type(fast).__mro__[1:] if issubclass(kind, Backend)]
@@ -434,7 +437,8 @@ def test_a_step_of_float32_takes_the_quick_way_all_along(monkeypatch, rng, name)
     def refuse(*arguments, **options):
         raise AssertionError("the slow way")
 
-    network = DeepConvNet()
+    monkeypatch.setattr(numpy_backend, "PART_BYTES", 50_000)  # eight images are little else
+    network = kind()
     network.to(fast)
     for kind in slower:
         for override in overrides & vars(kind).keys():
@@ -446,14 +450,16 @@ def test_a_step_of_float32_takes_the_quick_way_all_along(monkeypatch, rng, name)
 
 
 @pytest.mark.parametrize("name", ["numpy", "numba"])
-def test_training_gives_the_same_bits_on_any_number_of_threads(monkeypatch, rng, name):
+@pytest.mark.parametrize("kind", [DeepConvNet, NormalizedConvNet])
+def test_training_gives_the_same_bits_on_any_number_of_threads(monkeypatch, rng, name, kind):
     fast = request_backend(name)
     x, t = rng.random((40, 1, 28, 28), np.float32), rng.integers(0, 10, 40)
+    options = {"widths": (16, 20, 24)} if kind is NormalizedConvNet else {}
     ends = []
     for threads in "123":
         monkeypatch.setenv("XPDL_THREADS", threads)
         with use_backend(fast):
-            network, optimizer = DeepConvNet(seed=3), Adam()
+            network, optimizer = kind(seed=3, **options), Adam()
             for _ in range(2):
                 network.forward_backward(x, t)
                 optimizer.update(network.params, network.grads)

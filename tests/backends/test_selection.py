@@ -393,7 +393,9 @@ def test_what_is_compiled_is_compiled_for_float32():
     assert numba.providers("float32")["convolution"] == "numba"
     assert numba.providers("float64")["convolution"] == "numpy"
     assert numba.providers("float16")["convolution"] == "numba"  # computed in float32
-    assert numba.providers("float16")["max_pooling"] == "numpy"
+    for primitive in ("max_pooling", "moments", "normalize", "normalize_backward"):
+        assert numba.providers("float32")[primitive] == "numba"
+        assert numba.providers("float16")[primitive] == "numpy"
 
 
 def test_a_sum_comes_to_the_host_from_every_backend(backend):

@@ -192,7 +192,9 @@ def test_flatten(backend: Backend, rng: Any) -> None:
     check_layer(backend, Flatten, x, lambda x: np.stack([s.ravel() for s in x]), rng=rng)
 
 
-@pytest.mark.parametrize("shape", [(6, 4), (3, 2, 4, 3), (2, 5, 1, 1)])
+@pytest.mark.parametrize(
+    "shape", [(6, 4), (3, 2, 4, 3), (2, 5, 1, 1), (1, 3, 4, 2), (1, 3), (1, 1, 1, 1)]
+)
 def test_batch_normalization(backend: Backend, rng: Any, shape: tuple[int, ...]) -> None:
     def formula(x: Array, gamma: Array, beta: Array) -> Array:
         y = np.empty_like(x)
@@ -307,6 +309,56 @@ def test_batch_normalization_at_inference_uses_running_statistics(
     np.testing.assert_allclose(y, expected)
     for name, array in before.items():
         np.testing.assert_array_equal(backend.to_numpy(layer.state[name]), array)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (0, 2, 3, 1)])
+def test_batch_normalization_of_a_large_batch(
+    backend: Backend, rng: Any, order: Any, frozen: bool
+) -> None:
+    """What is large takes a quicker way on some backends, if its memory lies as a net's does."""
+    layer = BatchNormalization(momentum=0.9)
+    layer.build((12, 14, 14), rng, dtype="float32")
+    x, dout = ((2 + rng.standard_normal((60, 12, 14, 14))).astype("float32") for _ in range(2))
+    gamma, beta, mean, variance = rng.random((4, 12, 1, 1)).astype("float32") + 0.5
+    for arrays, name, value in (
+        (layer.params, "gamma", gamma),
+        (layer.params, "beta", beta),
+        (layer.state, "running_mean", mean),
+        (layer.state, "running_var", variance),
+    ):
+        arrays[name][...] = backend.asarray(value[:, 0, 0])
+    layer.frozen = frozen
+    there, dout_there = (
+        backend.asarray(np.ascontiguousarray(a.transpose(order))).transpose(*np.argsort(order))
+        for a in (x, dout)
+    )
+    y = layer.forward(there, train=True)
+    dx = layer.backward(dout_there)
+
+    wide, g, axes = x.astype("float64"), dout.astype("float64"), (0, 2, 3)
+    now = {"running_mean": mean, "running_var": variance}
+    if not frozen:
+        mean, variance = wide.mean(axis=axes), wide.var(axis=axes)
+        mean, variance = mean.reshape(12, 1, 1), variance.reshape(12, 1, 1)
+        now["running_mean"] = 0.9 * now["running_mean"] + 0.1 * mean
+        now["running_var"] = 0.9 * now["running_var"] + 0.1 * variance
+    xn = (wide - mean) / np.sqrt(variance + 1e-6)
+    expected_dx = g
+    if not frozen:
+        expected_dx = g - g.mean(axes, keepdims=True) - xn * (g * xn).mean(axes, keepdims=True)
+    expected_dx = gamma / np.sqrt(variance + 1e-6) * expected_dx
+    expected = {"y": gamma * xn + beta, "dx": expected_dx} | now
+    if not frozen:
+        expected |= {"gamma": (g * xn).sum(axes), "beta": g.sum(axes)}
+    else:
+        assert not layer.grads
+    for name, actual in {"y": y, "dx": dx, **layer.state, **layer.grads}.items():
+        host = backend.to_numpy(actual)
+        assert host.dtype == "float32", name
+        wanted = expected[name].reshape(host.shape)
+        tolerance = 1e-5 * np.abs(wanted).max()
+        np.testing.assert_allclose(host, wanted, rtol=1e-5, atol=tolerance, err_msg=name)
 
 
 def test_batch_normalization_of_half_precision_does_not_overflow(backend: Backend) -> None:

@@ -42,6 +42,9 @@ PRIMITIVES = (
     "max_pooling_backward",
     "average_pooling",
     "average_pooling_backward",
+    "moments",
+    "normalize",
+    "normalize_backward",
     "sum",
     "add_bias",
     "relu",
@@ -356,6 +359,42 @@ class Backend:
         col = self.xp.broadcast_to(share, (n, oh, ow, c, area)).reshape(n * oh * ow, c * area)
         return self.col2im(col, shape, size, stride, pad)
 
+    # ---- normalisation ------------------------------------------------------------------
+    # A feature is a column of x (N, C) or a channel of x (N, C, H, W): M numbers each, over all
+    # other axes. What there is one of for each feature is (C,), in float32 at least.
+
+    def moments(self, x: Array) -> tuple[Array, Array]:
+        """Return mean = sum x / M and variance = sum (x - mean)^2 / M of each feature of x."""
+        axes = _others(x)
+        wide = x.astype(accumulation_dtype(x.dtype), copy=False)
+        mean = wide.mean(axis=axes)
+        centred = wide - _along(mean, x)
+        return mean, (centred * centred).mean(axis=axes)
+
+    def normalize(self, x: Array, mean: Array, factor: Array, shift: Array) -> Array:
+        """Return factor (x - mean) + shift, in the type and memory order of x."""
+        wide = x.astype(accumulation_dtype(x.dtype), copy=False)
+        scaled = _along(factor, x) * (wide - _along(mean, x))
+        y = self.xp.empty_like(x)
+        return self.xp.add(scaled, _along(shift, x), out=y, casting="same_kind")
+
+    def normalize_backward(
+        self, dout: Array, x: Array, mean: Array, inverse_std: Array, gamma: Array
+    ) -> tuple[Array, Array, Array]:
+        """Return dx, dgamma and dbeta of y = gamma xn + beta, with xn = inverse_std (x - mean).
+
+        dx = gamma inverse_std (dout - dbeta / M - xn dgamma / M), since mean and inverse_std are
+        those of x itself; dgamma = sum dout xn; dbeta = sum dout. dx is in the type and memory
+        order of dout. Ioffe and Szegedy 2015.
+        """
+        axes, count = _others(x), x.size // x.shape[1]
+        wide, wide_x = (a.astype(accumulation_dtype(x.dtype), copy=False) for a in (dout, x))
+        xn = _along(inverse_std, x) * (wide_x - _along(mean, x))
+        dgamma, dbeta = (wide * xn).sum(axis=axes), wide.sum(axis=axes)
+        centred = wide - _along(dbeta / count, x) - xn * _along(dgamma / count, x)
+        factor, dx = _along(inverse_std * gamma, x), self.xp.empty_like(dout)
+        return self.xp.multiply(factor, centred, out=dx, casting="same_kind"), dgamma, dbeta
+
     # ---- element by element -------------------------------------------------------------
 
     def sum(self, x: Array, axis: int | tuple[int, ...] | None = None, dtype: Any = None) -> Array:
@@ -558,6 +597,16 @@ class Backend:
         correction1 = 1 - beta1**iteration
         correction2 = (1 - beta2**iteration) ** 0.5
         p -= (rate / correction1) * m / (self.xp.sqrt(v) / correction2 + epsilon)
+
+
+def _others(x: Array) -> tuple[int, ...]:
+    """Return all axes but that of the features."""
+    return (0, *range(2, x.ndim))
+
+
+def _along(features: Array, x: Array) -> Array:
+    """Shape `features` (C,) so that it lies along axis 1 of x."""
+    return features.reshape(-1, *(1,) * (x.ndim - 2))
 
 
 def host_array(a: Any) -> Array:

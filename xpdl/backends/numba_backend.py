@@ -1,4 +1,4 @@
-"""NumPy's arrays, with convolution, pooling, ReLU and Adam compiled by Numba.
+"""NumPy's arrays, with convolution, pooling, normalisation, ReLU and Adam compiled by Numba.
 
 For float32. What is given in another type, or not in one piece of memory, takes the way of the
 backend ``numpy``, as do the primitives that are not overridden here.
@@ -14,7 +14,7 @@ import numpy as np
 
 from xpdl.backends.base import Array, Number, Pair, Shape, output_size, skippable
 from xpdl.backends.memory import pool
-from xpdl.backends.numpy_backend import NumpyBackend
+from xpdl.backends.numpy_backend import NumpyBackend, by_feature, lies_in_pixels, pixel_lines
 from xpdl.backends.threads import thread_count, workers
 from xpdl.errors import BackendUnavailableError
 
@@ -39,6 +39,9 @@ SUMS_BYTES = 32 * 1024 * 1024
 
 ENOUGH = 1_000_000
 """A part is worth a thread's waking if it multiplies so often, or reads so many bytes."""
+
+FEW_BYTES = 128 * 1024
+"""Of so little, NumPy is done before the lines are laid out that normalisation wants."""
 
 _PANEL = 2 * LANES
 
@@ -175,6 +178,65 @@ class NumbaBackend(NumpyBackend):
         _share(_bounds(n, 4 * h * w * c), work)
         return dx.transpose(0, 3, 1, 2)
 
+    def moments(self, x: Array) -> tuple[Array, Array]:
+        if not _in_lines(x):
+            return super().moments(x)
+        (flat, width), c = _flat_lines(x), x.shape[1]
+        pivot = np.tile(flat[:c].astype(np.float64), width // c)
+        bounds = _bounds(len(flat) // width, 8 * width)  # as many bytes as it makes of them
+        sums, squares = np.empty((2, len(bounds) - 1, width))
+
+        def work(shares: Shares) -> None:
+            kernels.sum_moments(flat, pivot, sums, squares, shares, 0)
+
+        _share(bounds, work)
+        mean, square = (by_feature(a, c) / (len(flat) // c) for a in (sums, squares))
+        variance = np.maximum(square - mean * mean, 0)
+        return (pivot[:c] + mean).astype(np.float32), variance.astype(np.float32)
+
+    def normalize(self, x: Array, mean: Array, factor: Array, shift: Array) -> Array:
+        if not (_in_lines(x) and _all_single(mean, factor, shift)):
+            return super().normalize(x, mean, factor, shift)
+        y = pool.empty_like(x)
+        (flat, width), (flat_y, _) = _flat_lines(x), _flat_lines(y)
+        mean, factor, shift = (np.tile(a, width // len(a)) for a in (mean, factor, shift))
+
+        def work(shares: Shares) -> None:
+            kernels.normalize(flat, mean, factor, shift, flat_y, shares, 0)
+
+        _share(_bounds(len(flat) // width, 2 * 4 * width), work)
+        return y
+
+    def normalize_backward(
+        self, dout: Array, x: Array, mean: Array, inverse_std: Array, gamma: Array
+    ) -> tuple[Array, Array, Array]:
+        if not (_in_lines(x, dout) and _all_single(mean, inverse_std, gamma)):
+            return super().normalize_backward(dout, x, mean, inverse_std, gamma)
+        (flat, width), (gradient, _), c = _flat_lines(x), _flat_lines(dout), len(mean)
+        means, factors = (np.tile(a, width // c) for a in (mean, inverse_std * gamma))
+        bounds = _bounds(len(flat) // width, 2 * 4 * width)
+        sums, products = np.empty((2, len(bounds) - 1, width))
+
+        def work(shares: Shares) -> None:
+            kernels.sum_gradients(gradient, flat, means, sums, products, shares, 0)
+
+        _share(bounds, work)
+        dbeta, dgamma = by_feature(sums, c), by_feature(products, c) * inverse_std
+        level, slope = (
+            np.tile((a / (len(flat) // c)).astype(np.float32), width // c)
+            for a in (dbeta, dgamma * inverse_std)
+        )
+        dx = pool.empty_like(dout)
+        flat_dx, _ = _flat_lines(dx)
+
+        def finish(shares: Shares) -> None:
+            kernels.normalize_backward(
+                *(gradient, flat, means, factors, level, slope, flat_dx, shares, 0)
+            )
+
+        _share(bounds, finish)
+        return dx, dgamma.astype(np.float32), dbeta.astype(np.float32)
+
     def relu(self, x: Array) -> Array:
         y = pool.empty_like(x)
         return y if _each_element(kernels.relu, x, y) else super().relu(x)
@@ -227,6 +289,18 @@ def _flat_images(x: Array) -> Array:
     last = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
     # A read-only array is another type to Numba, and would be compiled for once more.
     return (last if last.flags.writeable else last.copy()).reshape(-1)
+
+
+def _in_lines(*arrays: Array) -> bool:
+    """Tell whether arrays are to be normalised here: alike, single, large, and pixel by pixel."""
+    alike = len({a.shape for a in arrays}) == 1 and _all_single(*arrays)
+    return alike and arrays[0].nbytes >= FEW_BYTES and lies_in_pixels(*arrays)
+
+
+def _flat_lines(x: Array) -> tuple[Array, int]:
+    """Return x as `pixel_lines` does, but in one row, and how long a line is."""
+    lines = pixel_lines(x)
+    return (lines if lines.flags.writeable else lines.copy()).reshape(-1), lines.shape[1]
 
 
 def _each_element(

@@ -1,4 +1,4 @@
-"""Compiled loops for the backend ``numba``: convolution, pooling, ReLU and Adam, in float32.
+"""Compiled loops for the backend ``numba``: convolution, pooling, normalisation and more.
 
 The heart is one small product, `multiply_tile`. It reads a matrix that is never laid out,
 A[t, k] = x[rows[t] + columns[k]]: with rows the places of windows in an image and columns the
@@ -274,6 +274,98 @@ def panels(filters, packed):
                     for j in range(width):
                         packed[at + j] = filters[i, f + j, u, v] if f + j < fn else np.float32(0)
                     at += width
+
+
+# A line is a row of whole pixels (C,), as many as `factor` and its like repeat the numbers of the
+# features: loops over a line are long enough for vector instructions, however few features there
+# are.
+
+
+@compiled
+def sum_moments(x, pivot, sums, squares, shares, which):
+    """sums[part, j] = sum over the part's lines of x[j] - pivot[j]; squares the same, squared.
+
+    In float64, about a pivot that is a number of the feature itself: so one pass is enough. What
+    cancels in squares - sums^2 / count is at most count times the result.
+    """
+    _begin(shares)
+    width = len(pivot)
+    part, begin, end = _next(shares, which)
+    while part >= 0:
+        sums[part, :], squares[part, :] = 0, 0
+        for line in range(begin, end):
+            at = line * width
+            _add_moments(x[at : at + width], pivot, sums[part], squares[part])
+        part, begin, end = _next(shares, which)
+
+
+@compiled
+def _add_moments(x, pivot, sums, squares):
+    for j in range(len(x)):
+        centred = np.float64(x[j]) - pivot[j]
+        sums[j] += centred
+        squares[j] += centred * centred
+
+
+@compiled
+def normalize(x, mean, factor, shift, y, shares, which):
+    """Compute y = factor (x - mean) + shift, line by line."""
+    _begin(shares)
+    width = len(mean)
+    part, begin, end = _next(shares, which)
+    while part >= 0:
+        for line in range(begin, end):
+            at = line * width
+            _normalize(x[at : at + width], mean, factor, shift, y[at : at + width])
+        part, begin, end = _next(shares, which)
+
+
+@compiled
+def _normalize(x, mean, factor, shift, y):
+    for j in range(len(x)):
+        y[j] = factor[j] * (x[j] - mean[j]) + shift[j]
+
+
+@compiled
+def sum_gradients(gradient, x, mean, sums, products, shares, which):
+    """sums[part, j] = sum over the part's lines of gradient[j]; products of it times x - mean."""
+    _begin(shares)
+    width = len(mean)
+    part, begin, end = _next(shares, which)
+    while part >= 0:
+        sums[part, :], products[part, :] = 0, 0
+        for line in range(begin, end):
+            at = line * width
+            _add_gradients(
+                gradient[at : at + width], x[at : at + width], mean, sums[part], products[part]
+            )
+        part, begin, end = _next(shares, which)
+
+
+@compiled
+def _add_gradients(gradient, x, mean, sums, products):
+    for j in range(len(x)):
+        sums[j] += gradient[j]
+        products[j] += gradient[j] * (x[j] - mean[j])
+
+
+@compiled
+def normalize_backward(gradient, x, mean, factor, level, slope, dx, shares, which):
+    """Compute dx = factor (gradient - level - slope (x - mean)), line by line."""
+    _begin(shares)
+    width = len(mean)
+    part, begin, end = _next(shares, which)
+    while part >= 0:
+        for line in range(begin, end):
+            here = slice(line * width, (line + 1) * width)
+            _normalize_backward(gradient[here], x[here], mean, factor, level, slope, dx[here])
+        part, begin, end = _next(shares, which)
+
+
+@compiled
+def _normalize_backward(gradient, x, mean, factor, level, slope, dx):
+    for j in range(len(x)):
+        dx[j] = factor[j] * (gradient[j] - level[j] - slope[j] * (x[j] - mean[j]))
 
 
 @compiled

@@ -8,6 +8,7 @@ What is large enough to be worth it is cut into parts that the threads share.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,10 @@ from xpdl.backends.threads import single_threaded_blas, workers
 
 # Element by element, threads take parts of this size: small enough for a core's own cache.
 PART_BYTES = 512 * 1024
+
+# Pixels are taken together to lines of no more numbers: long enough for NumPy's loops to be worth
+# their beginning, and what is used for each line again stays in a core's first cache.
+LINE = 1024
 
 # Products of fewer multiplications than this are not worth sharing.
 SMALL = 250_000
@@ -159,6 +164,81 @@ class NumpyBackend(Backend):
         workers.each(_parts(n, dx.nbytes), work)
         return dx.transpose(0, 3, 1, 2)
 
+    def moments(self, x: Array) -> tuple[Array, Array]:
+        if x.nbytes < PART_BYTES or not lies_in_pixels(x):
+            return super().moments(x)
+        lines, c, wide = pixel_lines(x), x.shape[1], accumulation_dtype(x.dtype)
+
+        def work(part: slice) -> tuple[Array, Array]:
+            block = lines[part].astype(wide, copy=False)
+            mean = block.mean(axis=0)
+            block = block - mean
+            rest = block.mean(axis=0, dtype=np.float64)  # what rounding left out of the mean
+            block *= block
+            return mean + rest, block.mean(axis=0) - rest * rest
+
+        parts = _parts(len(lines), x.nbytes)
+        means, variances = (
+            np.stack(a).reshape(len(parts), -1, c)
+            for a in zip(*workers.each(parts, work), strict=True)
+        )
+        # The variance of all is the mean of the parts' variances and of what their means differ.
+        shares = np.array([part.stop - part.start for part in parts]) / len(lines)
+        mean = shares @ means.mean(axis=1)
+        variance = shares @ (variances + (means - mean) ** 2).mean(axis=1)
+        return mean.astype(wide), variance.astype(wide)
+
+    def normalize(self, x: Array, mean: Array, factor: Array, shift: Array) -> Array:
+        if x.nbytes < PART_BYTES or not lies_in_pixels(x):
+            return super().normalize(x, mean, factor, shift)
+        y = pool.empty_like(x)
+        lines, results = pixel_lines(x), pixel_lines(y)
+        mean, factor, shift = (np.tile(a, lines.shape[1] // len(a)) for a in (mean, factor, shift))
+
+        def work(part: slice) -> None:
+            scaled = lines[part] - mean
+            scaled *= factor
+            np.add(scaled, shift, out=results[part], casting="same_kind")
+
+        workers.each(_parts(len(lines), x.nbytes), work)
+        return y
+
+    def normalize_backward(
+        self, dout: Array, x: Array, mean: Array, inverse_std: Array, gamma: Array
+    ) -> tuple[Array, Array, Array]:
+        if x.nbytes < PART_BYTES or dout.shape != x.shape or not lies_in_pixels(x, dout):
+            return super().normalize_backward(dout, x, mean, inverse_std, gamma)
+        lines, gradient = pixel_lines(x), pixel_lines(dout)
+        c, count = len(mean), x.size // len(mean)
+        parts = _parts(len(lines), x.nbytes)
+        means, factor = (np.tile(a, lines.shape[1] // c) for a in (mean, inverse_std * gamma))
+
+        def work(part: slice) -> tuple[Array, Array]:
+            products = lines[part] - means
+            products *= gradient[part]
+            return gradient[part].sum(axis=0, dtype=products.dtype), products.sum(axis=0)
+
+        dbeta, dgamma = (
+            by_feature(np.stack(a), c) for a in zip(*workers.each(parts, work), strict=True)
+        )
+        dgamma *= inverse_std
+        level, slope = (
+            np.tile((a / count).astype(mean.dtype), lines.shape[1] // c)
+            for a in (dbeta, dgamma * inverse_std)
+        )
+        dx = pool.empty_like(dout)
+        results = pixel_lines(dx)
+
+        def finish(part: slice) -> None:
+            centred = lines[part] - means
+            centred *= slope
+            centred += level
+            np.subtract(gradient[part], centred, out=centred)
+            np.multiply(factor, centred, out=results[part], casting="same_kind")
+
+        workers.each(parts, finish)
+        return dx, dgamma.astype(mean.dtype), dbeta.astype(mean.dtype)
+
     def relu(self, x: Array) -> Array:
         if x.nbytes < PART_BYTES:
             return super().relu(x)
@@ -187,6 +267,32 @@ class NumpyBackend(Backend):
 def _channels_last(x: Array) -> Array:
     """Return a view (N, H, W, C) of x (N, C, H, W)."""
     return x.transpose(0, 2, 3, 1)
+
+
+def lies_in_pixels(*arrays: Array) -> bool:
+    """Tell whether arrays, (N, C) or (N, C, H, W), lie in memory pixel (C,) by pixel."""
+    return all(_pixels_last(a).flags.c_contiguous for a in arrays)
+
+
+def pixel_lines(x: Array) -> Array:
+    """Return a view of x that `lies_in_pixels`, as lines of whole pixels (C,), of one length."""
+    return _pixels_last(x).reshape(-1, _line(x.size, x.shape[1]))
+
+
+def _pixels_last(x: Array) -> Array:
+    return _channels_last(x) if x.ndim == 4 else x
+
+
+@lru_cache(maxsize=512)
+def _line(size: int, c: int) -> int:
+    """Return of how many numbers a line is: the most that divide `size`, but one pixel at least."""
+    pixels = size // c
+    return c * max(k for k in range(1, max(1, LINE // c) + 1) if pixels % k == 0)
+
+
+def by_feature(sums: Array, c: int) -> Array:
+    """Add up what lines of pixels (C,) were summed to, in float64."""
+    return sums.reshape(-1, c).sum(axis=0, dtype=np.float64)
 
 
 def _parts(count: int, size: int) -> list[slice]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from xpdl.arguments import number
-from xpdl.backends import Array, Shape, accumulation_dtype, array_module, backend_of
+from xpdl.backends import Array, Shape, array_module, backend_of
 from xpdl.errors import ShapeError
 from xpdl.initializers import Constant
 from xpdl.layers.base import Kept, Layer, expect_floats
@@ -34,7 +34,8 @@ class BatchNormalization(Layer):
 
     kind = "norm"
     options = ("momentum", "epsilon")
-    xn: Any = Kept()
+    x: Any = Kept()
+    mean: Any = Kept()
     inverse_std: Any = Kept()
 
     def __init__(self, momentum: float = 0.9, epsilon: float = 1e-6) -> None:
@@ -60,53 +61,35 @@ class BatchNormalization(Layer):
                 f"BatchNormalization wants (N, {len(gamma)}) or (N, {len(gamma)}, H, W), "
                 f"got x of shape {x.shape}."
             )
-        backend_of(x, gamma)
-        wide = x.astype(accumulation_dtype(x.dtype), copy=False)
+        backend = backend_of(x, gamma)
         batch_counts = train and not self.frozen
         if batch_counts:
-            axes = _others(x)
-            mean = wide.mean(axis=axes)
-            centred = wide - _along(mean, x)
-            variance = (centred * centred).mean(axis=axes)
+            mean, variance = backend.moments(x)
             self._remember(mean, variance)
         else:
             mean, variance = self.state["running_mean"], self.state["running_var"]
-            centred = wide - _along(mean, x)
-        inverse_std = 1 / array_module(x).sqrt(variance + self.epsilon)
-        xn = centred * _along(inverse_std, x)
+        inverse_std = 1 / backend.xp.sqrt(variance + self.epsilon)
         if train:
             self.inverse_std = inverse_std
         if batch_counts:
-            self.xn = xn
-        xp = array_module(x)  # `out` keeps the memory order of x
-        scaled, shift = _along(gamma, x) * xn, _along(beta, x)
-        return xp.add(scaled, shift, out=xp.empty_like(x), casting="same_kind")
+            self.x, self.mean = x, mean
+        return backend.normalize(x, mean, inverse_std * gamma, beta)
 
     def backward(self, dout: Array) -> Array:
-        xp, factor = array_module(dout), _along(self.inverse_std * self.params["gamma"], dout)
+        gamma = self.params["gamma"]
         if self.frozen:
+            xp, factor = array_module(dout), self.inverse_std * gamma
+            factor = factor.reshape(-1, *(1,) * (dout.ndim - 2))
             return xp.multiply(factor, dout, out=xp.empty_like(dout), casting="same_kind")
-        axes, xn = _others(dout), self.xn
-        wide = dout.astype(xn.dtype, copy=False)
-        dgamma, dbeta = (wide * xn).sum(axis=axes), wide.sum(axis=axes)
+        dx, dgamma, dbeta = backend_of(dout).normalize_backward(
+            dout, self.x, self.mean, self.inverse_std, gamma
+        )
         self.set_gradient("gamma", dgamma)
         self.set_gradient("beta", dbeta)
-        count = dout.size // dout.shape[1]
-        centred = wide - _along(dbeta / count, dout) - xn * _along(dgamma / count, dout)
-        return xp.multiply(factor, centred, out=xp.empty_like(dout), casting="same_kind")
+        return dx
 
     def _remember(self, mean: Array, variance: Array) -> None:
         for name, batch in (("running_mean", mean), ("running_var", variance)):
             running = self.state[name]
             running *= self.momentum
             running += (1 - self.momentum) * batch
-
-
-def _others(x: Array) -> tuple[int, ...]:
-    """Return all axes but that of the features."""
-    return (0, *range(2, x.ndim))
-
-
-def _along(features: Array, x: Array) -> Array:
-    """Shape `features` (C,) so that it lies along axis 1 of x."""
-    return features.reshape(-1, *(1,) * (x.ndim - 2))
