@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 import xpdl
-from bench import charts, gpu, memory, scaling
+from bench import accuracy, charts, gpu, memory, scaling
 from bench.choose import CANDIDATES, choose
 from bench.measure import Run, compare, in_turns, record, show
 from bench.networks import NETWORKS
@@ -76,6 +76,10 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     text = "all that wants a GPU, in one run: tests, gradients, steps, layers, training, memory"
     gpu.add_options(commands.add_parser("gpu", help=text, description=text), _count, RESULTS)
     _add_choose(commands)
+    text = "whole trainings by a recipe: accuracy and wall clock, seed by seed"
+    accuracy.add_options(
+        commands.add_parser("time-to-accuracy", help=text, description=text), RESULTS
+    )
     options = parser.parse_args(arguments)
     if options.command == "choose":
         return options

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import statistics
+from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,39 @@ def curves(path: Path, results: Mapping[str, Mapping[str, Any]], title: str) -> 
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
     figure.suptitle(title, fontsize="medium")
+    save(figure, path)
+
+
+def accuracy_over_time(
+    path: Path,
+    points: Mapping[str, Sequence[tuple[float, float]]],
+    title: str,
+    book: float | None = None,
+) -> None:
+    """Draw a dot (seconds, accuracy) a training, and the mean of each program; ours in colour.
+
+    `book` is an accuracy to be drawn as a line.
+    """
+    figure = Figure(figsize=(7, 3.8), layout="constrained")
+    axes = figure.subplots()
+    for (name, pairs), marker in zip(points.items(), cycle("osD^v"), strict=False):
+        seconds, percent = [s for s, _ in pairs], [100 * a for _, a in pairs]
+        color = "C0" if name.startswith("xpdl") else "0.5"
+        mean = statistics.mean(seconds), statistics.mean(percent)
+        axes.scatter(seconds, percent, s=26, c=color, alpha=0.5, marker=marker, linewidths=0)
+        label = f"{name}: mean of {len(pairs)}, {mean[1]:.2f}% in {mean[0]:.0f} s"
+        axes.scatter(
+            *mean, s=110, c=color, marker=marker, edgecolors="black", zorder=3, label=label
+        )
+    if book is not None:
+        label = f"the book's {book:.2%}"
+        axes.axhline(100 * book, color="C3", linewidth=1, linestyle="--", label=label)
+    axes.ticklabel_format(useOffset=False)
+    axes.margins(0.12)
+    axes.set(xlabel="seconds, the whole process", ylabel="test accuracy (%)")
+    axes.set_title(title, fontsize="medium")
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside lower center", fontsize="small", ncols=2)
     save(figure, path)
 
 

@@ -35,19 +35,58 @@ _FAST: dict[str, Any] = {
     "schedule": "one-cycle",
 }
 
+_SMALL = _FAST | {"batch_size": 32, "learning_rate": 0.0025}
+
+# A third of the filters and of the epochs that `best` has, to compare what it is made with.
+_BEST: dict[str, Any] = {
+    "model": "NormalizedConvNet",
+    "model_options": {"widths": [16, 32, 64]},
+    "epochs": 8,
+    "batch_size": 100,
+    "optimizer": "adam",
+    "learning_rate": 0.004,
+    "schedule": "one-cycle",
+    "augment": {"rotate": 10, "zoom": 0.1, "shear": 10, "shift": 2},
+}
+
 CANDIDATES: dict[str, dict[str, dict[str, Any]]] = {
     "fast": {
         "3 epochs": _FAST,
         "2 epochs": _FAST | {"epochs": 2},
         "4 epochs": _FAST | {"epochs": 4},
         "batch 50": _FAST | {"batch_size": 50, "learning_rate": 0.003},
-        "batch 32": _FAST | {"batch_size": 32, "learning_rate": 0.0025},
+        "batch 32": _SMALL,
         "peak 0.003": _FAST | {"learning_rate": 0.003},
         "peak 0.006": _FAST | {"learning_rate": 0.006},
         "dropout 0.25": _FAST | {"model_options": {"drop_scores": False, "dropout_ratio": 0.25}},
         "smoothing 0.05": _FAST | {"label_smoothing": 0.05},
         "shift 1": _FAST | {"augment": {"shift": 1}},
         "average 0.99": _FAST | {"average": 0.99},
+        "2 epochs, batch 32": _SMALL | {"epochs": 2},
+        "2 epochs, batch 16": _SMALL | {"epochs": 2, "batch_size": 16, "learning_rate": 0.0015},
+        "batch 32, peak 0.0015": _SMALL | {"learning_rate": 0.0015},
+        "batch 32, peak 0.004": _SMALL | {"learning_rate": 0.004},
+        "batch 20": _SMALL | {"batch_size": 20, "learning_rate": 0.002},
+        "batch 32, dropout 0.25": _SMALL
+        | {"model_options": {"drop_scores": False, "dropout_ratio": 0.25}},
+        "batch 32, no dropout": _SMALL
+        | {"model_options": {"drop_scores": False, "dropout_ratio": 0.0}},
+        "batch 32, smoothing 0.05": _SMALL | {"label_smoothing": 0.05},
+        "batch 32, shift 1": _SMALL | {"augment": {"shift": 1}},
+        "batch 32, average 0.995": _SMALL | {"average": 0.995},
+    },
+    "best": {
+        "all four": _BEST,
+        "none": _BEST | {"augment": {}},
+        "shift 2": _BEST | {"augment": {"shift": 2}},
+        "rotate 10, shift 2": _BEST | {"augment": {"rotate": 10, "shift": 2}},
+        "and erase": _BEST
+        | {"augment": _BEST["augment"] | {"erase": {"size": 7, "probability": 0.5}}},
+        "smoothing 0.1": _BEST | {"label_smoothing": 0.1},
+        "average 0.998": _BEST | {"average": 0.998},
+        "dropout 0.3": _BEST | {"model_options": {"widths": [16, 32, 64], "dropout_ratio": 0.3}},
+        "peak 0.01": _BEST | {"learning_rate": 0.01},
+        "adamw 0.05": _BEST | {"optimizer": "adamw", "weight_decay": 0.05},
     },
 }
 

@@ -128,14 +128,14 @@ def _device(backend: Backend) -> dict[str, Any]:
     runtime = backend.xp.cuda.runtime
     properties = runtime.getDeviceProperties(backend.xp.cuda.Device().id)
     return backend.describe() | {
-        "driver": _said_by("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),
+        "driver": said_by("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),
         "driver's CUDA": str(runtime.driverGetVersion()),
         "compute capability": f"{properties['major']}.{properties['minor']}",
         "multiprocessors": properties["multiProcessorCount"],
     }
 
 
-def _said_by(*command: str) -> str | None:
+def said_by(*command: str) -> str | None:
     """Return the first line of what a program prints; None without it."""
     if shutil.which(command[0]) is None:
         return None
@@ -151,7 +151,7 @@ def _about(session: Session, device: dict[str, Any]) -> dict[str, Any]:
     return {
         "command": " ".join(["python -m bench", *sys.argv[1:]]),
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
-        "source": _said_by("git", "describe", "--always", "--dirty", "--abbrev=40"),
+        "source": said_by("git", "describe", "--always", "--dirty", "--abbrev=40"),
         "device": device,
         "pytorch": session.about_torch,
         "sizes": asdict(session.sizes),

@@ -23,28 +23,29 @@ from xpdl.datasets.augmentation import BY_NAME as KINDS
 from xpdl.datasets.batches import batch_sizes
 from xpdl.errors import BackendUnavailableError, XpdlError
 from xpdl.files import replacing
-from xpdl.functions import softmax
 from xpdl.models import MODELS, make_model
+from xpdl.network import Network
 from xpdl.optimizers import BY_NAME as OPTIMIZERS
 from xpdl.optimizers import Adam, get_optimizer
 from xpdl.precision import get_precision
 from xpdl.schedules import BY_NAME as SCHEDULES
-from xpdl.storage import load_with_notes
+from xpdl.training.ensemble import Ensemble
+from xpdl.training.ensemble_run import resume_run, start_run
+from xpdl.training.evaluation import evaluate, load_trained
 from xpdl.training.learning_rate import RateSweep, find_learning_rate
 from xpdl.training.profile import profile_step
 from xpdl.training.recipes import RECIPES, TrainingOptions
 from xpdl.training.run import (
     LOADERS,
     Result,
-    Run,
     RunOptions,
-    evaluate,
     expect_digits,
     load_data,
     make_augmentation_for,
     make_network,
     make_options,
 )
+from xpdl.training.shifts import answering
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -139,6 +140,13 @@ def _add_train(commands: Any) -> None:
         help=f"change the pictures: shift=2 rotate=10; without any, leave them. {', '.join(KINDS)}",
     )
     add("--average", type=float, metavar="DECAY", help="average the parameters: 0.999; 0 does not")
+    add(
+        "--shifts",
+        type=int,
+        metavar="PIXELS",
+        help="answer by the average over pictures moved so far, nine looks at each; 0 is one look",
+    )
+    add("--members", type=count, metavar="N", help="train N networks, which answer together")
     add("--seed", type=seed, metavar="N", help="for weights, order and dropout (default: 0)")
     add("--out", metavar="DIR", help="the run's folder (default: runs/<model>-<time>)")
     add("--resume", metavar="RUN", help="go on with an interrupted run")
@@ -189,9 +197,9 @@ def _train(options: argparse.Namespace) -> int:
         ]
         if given:
             return _complain(options, f"--resume takes the run's own options; omit {given[0]}.")
-        run = Run.resume(options.resume)
+        run = resume_run(options.resume)
     else:
-        run = Run(
+        run = start_run(
             make_options(
                 options.recipe or "fast",
                 data=options.data or "mnist",
@@ -210,8 +218,9 @@ def _train(options: argparse.Namespace) -> int:
     )
     more = {
         name: getattr(o, name)
-        for name in ("warm_up", "weight_decay", "label_smoothing", "average", "augment")
+        for name in ("warm_up", "weight_decay", "label_smoothing", "average", "augment", "shifts")
     }
+    more["members"] = o.members if o.members > 1 else 0
     if any(more.values()):
         told = (f"{name.replace('_', ' ')} {value}" for name, value in more.items() if value)
         print(f"with {', '.join(told)}", flush=True)
@@ -220,16 +229,14 @@ def _train(options: argparse.Namespace) -> int:
     try:
         result = run.fit()
     except KeyboardInterrupt:
-        done = len(run.trainer.history.epochs)
         print(
-            f"xpdl train: interrupted after {done} of {o.epochs} epochs; the network as it is now "
-            f"is in {run.folder}. Go on from the last whole epoch with: "
+            f"xpdl train: interrupted {run.standing()}. Go on from the last whole epoch with: "
             f"xpdl train --resume {run.folder}",
             file=sys.stderr,
         )
         return 130
     print(f"{_score(result)}, trained in {result.seconds:.1f} s")
-    epochs = run.trainer.history.epochs
+    epochs = run.epochs()
     if epochs[-1].loss_scale is not None:
         skipped = sum(epoch.skipped_steps for epoch in epochs)
         print(f"loss scale {epochs[-1].loss_scale:g} at the end, {skipped} steps skipped")
@@ -250,7 +257,10 @@ def _complain(options: argparse.Namespace, message: str) -> int:
 
 
 def _score(result: Result) -> str:
-    return f"test accuracy {result.accuracy:.2%} ({result.wrong} of {result.images:,} wrong)"
+    told = f"test accuracy {result.accuracy:.2%} ({result.wrong} of {result.images:,} wrong)"
+    if result.single_look_accuracy is not None:
+        told += f" over shifts; {result.single_look_accuracy:.2%} at one look"
+    return told
 
 
 # ---- evaluate and predict -----------------------------------------------------------------------
@@ -269,15 +279,23 @@ def _add_evaluate(commands: Any) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    network, about = load_with_notes(options.network, dtype=options.dtype)
-    data = options.data or about.get("data", "mnist")
-    result, loss = evaluate(network, data, Path(options.network))
-    smoothing = getattr(network.loss_layer, "label_smoothing", 0.0)
+    model, about = load_trained(options.network, dtype=options.dtype)
+    data, shifts = options.data or about.get("data", "mnist"), about.get("shifts", 0)
+    result, loss = evaluate(model, data, Path(options.network), shifts)
+    smoothing = 0.0
+    if isinstance(model, Network) and not shifts:
+        smoothing = getattr(model.loss_layer, "label_smoothing", 0.0)
     told = f" (with label smoothing {smoothing:g})" if smoothing else ""
     print(
-        f"{network.name} on {data}: {_score(result)}, loss {loss:.4f}{told}, {result.seconds:.1f} s"
+        f"{_name(model)} on {data}: {_score(result)}, loss {loss:.4f}{told}, {result.seconds:.1f} s"
     )
     return 0
+
+
+def _name(model: Network | Ensemble) -> str:
+    if isinstance(model, Network):
+        return model.name
+    return f"{len(model)} x {model.members[0].name}"
 
 
 def _add_predict(commands: Any) -> None:
@@ -293,11 +311,13 @@ def _add_predict(commands: Any) -> None:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    network, about = load_with_notes(options.network, dtype=options.dtype)
+    model, about = load_trained(options.network, dtype=options.dtype)
+    network = model if isinstance(model, Network) else model.members[0]
     data = about.get("data", "mnist")
     if data != "mnist":
-        print(f"{network.name} was trained on {data}.", file=sys.stderr)
+        print(f"{_name(model)} was trained on {data}.", file=sys.stderr)
     expect_digits(network)
+    together = answering(model, about.get("shifts", 0))
     classes = network.output_shape[0]
     names = about.get("class_names") or []
     if len(names) != classes:
@@ -310,7 +330,7 @@ def _predict(options: argparse.Namespace) -> int:
             code = _complain(options, str(error))
             continue
         x = network.backend.asarray(digit.reshape(1, *network.input_shape))
-        probabilities = network.backend.to_numpy(softmax(network.predict(x)))[0]
+        probabilities = network.backend.to_numpy(together.predict(x))[0]
         best = probabilities.argsort()[::-1][:3]
         answers = ", ".join(f"{names[i]} ({probabilities[i]:.1%})" for i in best)
         print(f"{path}: {answers}")

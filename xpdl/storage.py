@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from xpdl import files, pickles
+from xpdl.arguments import whole_number
 from xpdl.errors import ArgumentError, FileAccessError, ModelFileError
 from xpdl.layers import Sequential, layer_from_config
 from xpdl.network import FILE_FORMAT, Network, network_from_config
@@ -55,7 +56,7 @@ def load_with_notes(
         if not os.path.exists(inside):
             raise FileAccessError(
                 f"the folder {str(path)!r} holds no model.safetensors; give the folder of a run, "
-                "or a file."
+                "or a file. An ensemble is read by xpdl.training.load_ensemble."
             )
         path = inside
     arrays, description = files.read_tensors(path)
@@ -179,6 +180,7 @@ def _expect_notes(about: dict[str, Any]) -> None:
         raise ModelFileError(f"its class_names must be a list of str, got {names!r}.")
     if not isinstance(about.get("data", ""), str):
         raise ModelFileError(f"its data must be the name of a data set, got {about['data']!r}.")
+    whole_number("shifts", about.get("shifts", 0), least=0)
 
 
 def _expect_size(config: Any, stored: int) -> None:

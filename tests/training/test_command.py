@@ -245,7 +245,9 @@ def test_a_run_from_before_the_new_options_goes_on(
         patch.setattr(run_module, "Trainer", _interrupted_after(run_module.Trainer, epochs=2))
         assert main([*arguments, "--out", "cut"]) == 130
     record = json.loads(Path("cut/history.json").read_text())
-    for name in ("warm_up", "weight_decay", "label_smoothing", "augment", "average"):
+    for name in (
+        "warm_up", "weight_decay", "label_smoothing", "augment", "average", "shifts", "members",
+    ):  # fmt: skip
         del record["options"][name]
     tensors, about = files.read_tensors("cut/checkpoint.safetensors")
     for epoch in (*record["epochs"], *about["notes"]["history"]["epochs"]):
@@ -309,6 +311,9 @@ RECORDS: dict[str, Any] = {
     "a batch size for no epoch": {"batch_size": {"last": 100}},
     "no batch size to begin with": {"batch_size": {"2": 100}},
     "a warm-up of all": {"warm_up": 1.0},
+    "shifts of no picture": {"shifts": 1},
+    "members that the record does not tell of": {"members": 2},
+    "a text for shifts": {"shifts": "1"},
     "a loss": {"model_options": {"loss": "softmax"}},
 }
 
@@ -393,6 +398,20 @@ BAD_COMMANDS: dict[str, tuple[list[str], list[str]]] = {
     "a size of 0": (["train", "--batch-size", "0:5,1:0"], ["batch_size", "epoch 1", "got 0"]),
     "resume with an average": (["train", "--resume", "x", "--average", "0"], ["--average"]),
     "resume with no change": (["train", "--resume", "x", "--augment"], ["--augment"]),
+    "shifts": (["train", "--shifts", "-1"], ["shifts", "-1"]),
+    "half a shift": (["train", "--shifts", "0.5"], ["--shifts", "'0.5'"]),
+    "a shift of all": (["train", "--shifts", "28"], ["shift", "28 x 28"]),
+    "shifts of no picture": (
+        ["train", "--model", "TwoLayerNet", "--shifts", "1"],
+        ["shifts must be 0, got 1", "TwoLayerNet", "(784,)", "(1, 28, 28)"],
+    ),
+    "shifts of no picture, of members": (
+        ["train", "--model", "TwoLayerNet", "--shifts", "1", "--members", "2"],
+        ["shifts", "(784,)"],
+    ),
+    "no members": (["train", "--members", "0"], ["--members", "'0'"]),
+    "resume with members": (["train", "--resume", "x", "--members", "1"], ["--members"]),
+    "resume with shifts": (["train", "--resume", "x", "--shifts", "0"], ["--shifts"]),
     "a recipe": (["train", "--recipe", "slow"], ["slow", "fast", "book"]),
     "data": (["train", "--data", "cifar"], ["cifar", "fashion-mnist"]),
     "a backend": (["train", "--backend", "nonsense"], ["nonsense", "numpy", "cupy", "strict"]),

@@ -22,7 +22,9 @@ from xpdl.errors import (
 )
 from xpdl.layers import Affine, BatchNormalization, Dropout, IdentityWithLoss, ReLU
 from xpdl.optimizers import SGD
+from xpdl.storage import load_with_notes
 from xpdl.training import Ensemble, load_ensemble, train_ensemble
+from xpdl.training.ensemble import load_ensemble_with_notes, member_seed
 
 
 def blobs(n: int = 60, seed: int = 0) -> tuple[Any, Any]:
@@ -170,6 +172,10 @@ class Stop(Exception):
     pass
 
 
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
 def test_resumed_is_uninterrupted(backend: Backend, tmp_path: Path) -> None:
     whole = train(3)
     fitted: list[int] = []
@@ -187,10 +193,11 @@ def test_resumed_is_uninterrupted(backend: Backend, tmp_path: Path) -> None:
     folder = tmp_path / "a" / "folder"
     with pytest.raises(Stop):
         train(3, failing, folder=folder)
-    assert sorted(path.name for path in folder.iterdir()) == ["member-0.safetensors"]
+    assert names(folder) == ["checkpoint-1.safetensors", "member-0.safetensors"]
     with pytest.raises(FileAccessError, match=r"ensemble\.json"):
         load_ensemble(folder)
     assert_same(train(3, failing, folder=folder), whole)
+    assert names(folder) == ["ensemble.json", *(f"member-{i}.safetensors" for i in range(3))]
     assert len(fitted) == 4
     assert len(set(fitted)) == 4
     assert_same(train(3, failing, folder=folder), whole)
@@ -202,6 +209,51 @@ def test_resumed_is_uninterrupted(backend: Backend, tmp_path: Path) -> None:
     assert len(load_ensemble(folder)) == 4
     # From the folder, members are where `make` puts them.
     assert all(m.backend is backend for m in train(4, failing, folder=folder).members)
+
+
+def test_a_member_goes_on_from_its_last_whole_epoch(tmp_path: Path) -> None:
+    whole, epochs = train(2, lambda seed: make(seed, epochs=4)), []
+
+    def stopping(seed: int) -> Trainer:
+        def note(trainer: Trainer, epoch: Any) -> None:
+            epochs.append(epoch.number)
+            if len(epochs) == 6:
+                raise Stop
+
+        return make(seed, epochs=4, callbacks=[note])
+
+    with pytest.raises(Stop):
+        train(2, stopping, folder=tmp_path)
+    (tmp_path / "checkpoint-0.safetensors").write_bytes(b"left by a kill -9")
+    assert_same(train(2, stopping, folder=tmp_path), whole)
+    assert epochs == [0, 1, 2, 3, 0, 1, 2, 3]
+    assert names(tmp_path) == ["ensemble.json", "member-0.safetensors", "member-1.safetensors"]
+
+
+def test_a_trainers_own_checkpoint_is_its_own(tmp_path: Path) -> None:
+    own = tmp_path / "own.safetensors"
+    folder = tmp_path / "members"
+    train(1, lambda seed: make(seed, checkpoint=own), folder=folder)
+    assert own.exists()
+    assert names(folder) == ["ensemble.json", "member-0.safetensors"]
+
+
+def test_notes_are_kept_and_each_trained_member_is_told_once(tmp_path: Path) -> None:
+    told: list[Any] = []
+
+    def tell(i: int, trainer: Trainer) -> None:
+        there = (tmp_path / f"member-{i}.safetensors").exists()
+        told.append((i, trainer.seed, len(trainer.history.epochs), there))
+
+    options: dict[str, Any] = {"folder": tmp_path, "about": {"data": "corners"}, "callback": tell}
+    train(1, **options)
+    train(3, **options)
+    assert told == [(i, member_seed(0, i), 2, False) for i in range(3)]
+    for i in range(3):
+        about = load_with_notes(tmp_path / f"member-{i}.safetensors")[1]
+        assert about["data"] == "corners"
+        assert about["training"]["seed"] == member_seed(0, i)
+    assert load_ensemble_with_notes(tmp_path)[1]["data"] == "corners"
 
 
 @pytest.mark.parametrize(
@@ -290,15 +342,15 @@ def test_bad_numbers() -> None:
         train(1, seed=-1)
 
 
-def test_a_line_a_member(capsys: Any, tmp_path: Path) -> None:
+def test_lines_before_and_after_a_member(capsys: Any, tmp_path: Path) -> None:
     train(1, folder=tmp_path)
     assert capsys.readouterr() == ("", "")
     ensemble = train(2, folder=tmp_path, progress=True)
-    first, second = capsys.readouterr().out.splitlines()
+    first, second, third = capsys.readouterr().out.splitlines()
     assert first == f"member 1/2  from {tmp_path / 'member-0.safetensors'}"
-    assert second.startswith("member 2/2  seed ")
+    assert second == f"member 2/2  seed {member_seed(0, 1)}"
     x, t = (xpdl.asarray(a) for a in blobs(30, 1))
-    assert second.endswith(f"test accuracy {ensemble.members[1].accuracy(x, t):.2%}")
+    assert third == f"member 2/2  test accuracy {ensemble.members[1].accuracy(x, t):.2%}"
 
 
 # ---- files

@@ -32,6 +32,8 @@ FULL: dict[str, Any] = {
     "label_smoothing": 0.1,
     "augment": {"shift": 2, "rotate": [-5, 10], "erase": {"size": 6, "probability": 0.5}},
     "average": 0.99,
+    "shifts": 1,
+    "members": 3,
 }
 
 
@@ -59,6 +61,7 @@ def test_the_book_is_the_books_own() -> None:
     assert not book.model_options
     for name in ("augment", "average", "label_smoothing", "weight_decay", "warm_up"):
         assert not getattr(book, name)
+    assert (book.shifts, book.members) == (0, 1)
 
 
 def test_a_run_keeps_all_and_reads_it_again(monkeypatch: Any) -> None:
@@ -80,6 +83,7 @@ def test_options_of_before_have_none_of_the_new_parts() -> None:
     assert {name: getattr(options, name) for name in old} == old
     assert (options.augment, options.average, options.label_smoothing) == ({}, 0, 0)
     assert (options.warm_up, options.weight_decay) == (0, None)
+    assert (options.shifts, options.members) == (0, 1)
     for name in ("batch_size", "optimizer", "epochs"):
         with pytest.raises((KeyError, TypeError), match=name):
             RunOptions.from_record({key: old[key] for key in old if key != name})
@@ -114,6 +118,11 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "sizes": ({"batch_size": {2: 4}}, ArgumentError, "batch_size.*epoch 0"),
     "the loss": ({"model_options": {"loss": 1}}, ArgumentError, "model_options.*loss"),
     "a text": ({"schedule": 3}, ArgumentError, "schedule must be a str, got 3"),
+    "shifts": ({"shifts": -1}, ArgumentError, "shifts must be an int of at least 0, got -1"),
+    "half a shift": ({"shifts": 0.5}, ArgumentError, "shifts.*0.5"),
+    "a shift or none": ({"shifts": True}, ArgumentError, "shifts.*True"),
+    "no members": ({"members": 0}, ArgumentError, "members must be an int of at least 1, got 0"),
+    "members": ({"members": "3"}, ArgumentError, "members.*'3'"),
     "epochs": ({"epochs": "4"}, ArgumentError, "epochs.*'4'"),
 }
 

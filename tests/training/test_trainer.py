@@ -162,6 +162,33 @@ def test_test_accuracy_is_the_networks(backend: Backend) -> None:
     assert history.epochs[-1].test_accuracy == expected
 
 
+@pytest.mark.parametrize("average", [None, 0.9])
+@pytest.mark.parametrize("one_hot", [False, True])
+def test_what_was_answered_last_is_kept(
+    backend: Backend, average: float | None, one_hot: bool
+) -> None:
+    x, labels = spirals(30, 1)
+    given = np.eye(3, dtype="f4")[labels] if one_hot else labels
+    options: dict[str, Any] = {"epochs": 2, "batch_size": 20, "average": average}
+    t = Trainer(net(), spirals(), (x, given), progress=False, **options)
+    assert t.answers is None
+    history = t.fit()
+    expected = backend.to_numpy(t.network.predict(backend.asarray(x))).argmax(axis=1)
+    assert backend.owns(t.answers)
+    np.testing.assert_array_equal(backend.to_numpy(t.answers), expected)
+    assert history.epochs[-1].test_accuracy == (expected == labels).mean()
+
+
+def test_answers_of_another_training_are_not_kept(tmp_path: Path) -> None:
+    trainer(checkpoint=tmp_path / "checkpoint").fit()
+    again = trainer(epochs=3)
+    again.fit()
+    assert again.answers is not None
+    again.checkpoint = tmp_path / "checkpoint"
+    again.fit()  # as the checkpoint says, all is done
+    assert again.answers is None
+
+
 def test_an_epoch_reads_the_device_a_few_times_only() -> None:
     with xpdl.use_backend("strict"):
         strict = get_backend()

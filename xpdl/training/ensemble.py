@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +117,7 @@ class Ensemble:
         if (place / INDEX).exists() or any(place.glob("member-*.safetensors")):
             raise ArgumentError(f"the folder {str(folder)!r} holds an ensemble; choose another.")
         for i, member in enumerate(self.members):
-            member.save(_member(place, i))
+            member.save(member_path(place, i))
         _write_index(place, len(self.members))
 
     def __len__(self) -> int:
@@ -161,6 +161,13 @@ def load_ensemble(folder: str | os.PathLike[str], *, dtype: Any = None) -> Ensem
     ModelFileError
         If one is foreign or damaged.
     """
+    return load_ensemble_with_notes(folder, dtype=dtype)[0]
+
+
+def load_ensemble_with_notes(
+    folder: str | os.PathLike[str], *, dtype: Any = None
+) -> tuple[Ensemble, dict[str, Any]]:
+    """Read an ensemble as `load_ensemble` does, and what its first member's file keeps about it."""
     index = files.read_json(Path(folder) / INDEX)
     count = index.get("members") if isinstance(index, dict) else None
     if count is None or index.get("format") != FILE_FORMAT:
@@ -169,7 +176,9 @@ def load_ensemble(folder: str | os.PathLike[str], *, dtype: Any = None) -> Ensem
         whole_number("members", count)
     except ArgumentError as error:
         raise ModelFileError(f"{str(Path(folder) / INDEX)!r} is damaged: {error}") from error
-    return Ensemble(load(_member(Path(folder), i), dtype=dtype) for i in range(count))
+    first, about = load_with_notes(member_path(folder, 0), dtype=dtype)
+    others = (load(member_path(folder, i), dtype=dtype) for i in range(1, count))
+    return Ensemble([first, *others]), about
 
 
 def train_ensemble(
@@ -179,6 +188,8 @@ def train_ensemble(
     seed: int = 0,
     folder: str | os.PathLike[str] | None = None,
     progress: bool = True,
+    about: Mapping[str, Any] | None = None,
+    callback: Callable[[int, Trainer], object] | None = None,
 ) -> Ensemble:
     """Train n networks, each from its own seed, and return their ensemble.
 
@@ -186,17 +197,24 @@ def train_ensemble(
     ----------
     make : callable
         ``make(seed)`` returns a new `Trainer` of a new network; both should use the seed, which
-        is all in which the members differ.
+        is all in which the members differ. It is called for one member after another, for those
+        too that are in the folder.
     n : int
         How many.
     seed : int
         From which the members' seeds are drawn; that of member i does not depend on n.
     folder : str or path, optional
-        Where each member is saved when it is trained, as member-<i>.safetensors. A later call
-        trains those that are missing (and more, if n has grown), and ends as it would have without
-        the interruption.
+        Where each member is saved when it is trained, as member-<i>.safetensors; until then, a
+        Trainer that has no checkpoint of its own has one there. A later call goes on from that,
+        trains the members that are missing (and more, if n has grown), and ends as it would have
+        without the interruption.
     progress : bool
-        Whether to print a line a member; a Trainer has its own.
+        Whether to print a line before and after each member; a Trainer has its own.
+    about : mapping, optional
+        More to keep in each member's file, as of `Network.save`.
+    callback : callable, optional
+        Called as ``callback(i, trainer)`` when member i is trained, before its file is written; not
+        for one from the folder.
 
     Raises
     ------
@@ -208,14 +226,14 @@ def train_ensemble(
     """
     n, seed = whole_number("n", n), whole_number("seed", seed, least=0)
     place = None if folder is None else files.make_folder(folder)
-    if place is not None and _member(place, n).exists():
+    if place is not None and member_path(place, n).exists():
         raise ArgumentError(
             f"{str(place)!r} holds more than n={n} members; ask for all, or choose another folder."
         )
     members: list[Network] = []
     for i in range(n):
-        member_seed = int(np.random.default_rng([ENSEMBLE_STREAM, seed, i]).integers(2**31))
-        trainer = make(member_seed)
+        own_seed = member_seed(seed, i)
+        trainer = make(own_seed)
         if not isinstance(trainer, Trainer):
             raise ArgumentError(f"make must return a Trainer, got {trainer!r}.")
         network = trainer.network
@@ -225,28 +243,45 @@ def train_ensemble(
                 "trained, or is to stop."
             )
         Ensemble([*members, network])  # now, rather than after a training, it shows if it cannot
-        path = None if place is None else _member(place, i)
+        title = f"member {i + 1:>{len(str(n))}}/{n}"
         settings: dict[str, Any] = {}
-        if path is not None:
+        path = checkpoint = None
+        if place is not None:
+            path, checkpoint = member_path(place, i), place / f"checkpoint-{i}.safetensors"
             data = digest(trainer.batches.x, trainer.batches.t)
-            settings = {"member_seed": member_seed, **training_settings(trainer), "sha256": data}
+            settings = {"member_seed": own_seed, **training_settings(trainer), "sha256": data}
         if path is not None and path.exists():
             network = _load_member(path, settings).to(network.backend)
             told = f"from {path}"
         else:
+            trainer.checkpoint = trainer.checkpoint or checkpoint
+            if progress:
+                print(f"{title}  seed {own_seed}", flush=True)
             history = trainer.fit()
-            accuracy = history.epochs[-1].test_accuracy
-            told = f"seed {member_seed}"
-            if accuracy is not None:
-                told += f"  test accuracy {accuracy:.2%}"
+            if callback is not None:
+                callback(i, trainer)
             if path is not None:
-                network.save(path, {"training": settings})
+                network.save(path, {**(about or {}), "training": settings})
+            accuracy = history.epochs[-1].test_accuracy
+            told = "trained" if accuracy is None else f"test accuracy {accuracy:.2%}"
+        if checkpoint is not None:
+            checkpoint.unlink(missing_ok=True)
         members.append(network)
         if progress:
-            print(f"member {i + 1:>{len(str(n))}}/{n}  {told}", flush=True)
+            print(f"{title}  {told}", flush=True)
     if place is not None:
         _write_index(place, n)
     return Ensemble(members)
+
+
+def member_seed(seed: int, number: int) -> int:
+    """Return the seed of member `number`, from 0, of an ensemble that is trained from `seed`."""
+    return int(np.random.default_rng([ENSEMBLE_STREAM, seed, number]).integers(2**31))
+
+
+def member_path(folder: str | os.PathLike[str], number: int) -> Path:
+    """Return the file of member `number`, from 0, in an ensemble's folder."""
+    return Path(folder) / f"member-{number}.safetensors"
 
 
 def _load_member(path: Path, settings: dict[str, Any]) -> Network:
@@ -262,10 +297,6 @@ def _load_member(path: Path, settings: dict[str, Any]) -> Network:
             "Go on with the same, or start anew elsewhere."
         )
     return network
-
-
-def _member(folder: Path, number: int) -> Path:
-    return folder / f"member-{number}.safetensors"
 
 
 def _write_index(folder: Path, members: int) -> None:

@@ -42,6 +42,12 @@ class TrainingOptions:
         What changes the pictures of a batch, see `make_augmentation`: ``{"shift": 2}``.
     average : float
         The decay of a `MovingAverage` of the parameters, below 1; 0 is for none.
+    shifts : int
+        How far pictures are moved when the finished network answers, by its `ShiftAverage`; 0 is
+        for one look at each as it is. Only for a model that takes pictures (1, 28, 28).
+    members : int
+        How many networks are trained one after another, each from its own seed, to answer together
+        as an `Ensemble`.
 
     Raises
     ------
@@ -62,6 +68,8 @@ class TrainingOptions:
     label_smoothing: float = 0.0
     augment: Mapping[str, Any] = field(default_factory=dict)
     average: float = 0.0
+    shifts: int = 0
+    members: int = 1
 
     def __post_init__(self) -> None:
         self._expect_text("model", "optimizer", "schedule")
@@ -72,6 +80,8 @@ class TrainingOptions:
             number(name, getattr(self, name), below=1)
         if self.weight_decay is not None:
             number("weight_decay", self.weight_decay)
+        whole_number("shifts", self.shifts, least=0)
+        whole_number("members", self.members)
         for name in ("model_options", "augment"):
             if not isinstance(getattr(self, name), Mapping):
                 raise ArgumentError(f"{name} must be a dict, got {getattr(self, name)!r}.")

@@ -7,36 +7,43 @@ The folder ends with ``model.safetensors``, ``history.json`` (options, losses, a
 
 from __future__ import annotations
 
-import platform
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
-from xpdl import files, plots
+from xpdl import plots
 from xpdl.arguments import whole_number
 from xpdl.backends import Array, get_backend
 from xpdl.datasets import CLASS_NAMES, load_fashion_mnist, load_mnist
 from xpdl.datasets.augmentation import Augmentation, OfRows, make_augmentation
-from xpdl.errors import (
-    ArgumentError,
-    DivergenceError,
-    FileAccessError,
-    ModelFileError,
-    UnknownNameError,
-)
+from xpdl.errors import ArgumentError, DivergenceError, ModelFileError, UnknownNameError
 from xpdl.layers import SoftmaxWithLoss
 from xpdl.models import MODELS, make_model
-from xpdl.network import Network, count_hits
+from xpdl.network import Network
 from xpdl.optimizers import get_optimizer
 from xpdl.precision import get_precision
 from xpdl.schedules import get_schedule, with_warm_up
+from xpdl.training.answers import classes_seen
+from xpdl.training.ensemble import Ensemble
+from xpdl.training.history import Epoch
 from xpdl.training.recipes import RECIPES, TrainingOptions
+from xpdl.training.run_folder import (
+    CHECKPOINT,
+    CURVES,
+    HISTORY,
+    MODEL,
+    draw_mistakes,
+    new_folder,
+    read_record,
+    save_figures,
+    write_record,
+)
+from xpdl.training.shifts import answering
 from xpdl.training.trainer import Data, Trainer
 
-MODEL, HISTORY, CHECKPOINT = "model.safetensors", "history.json", "checkpoint.safetensors"
-CURVES, MISCLASSIFIED, CONFUSION = "curves.png", "misclassified.png", "confusion.png"
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 LOADERS = {"mnist": load_mnist, "fashion-mnist": load_fashion_mnist}
 
@@ -66,13 +73,18 @@ class RunOptions(TrainingOptions):
 
 @dataclass(frozen=True)
 class Result:
-    """What a run, or an evaluation, came to."""
+    """What a run, or an evaluation, came to.
+
+    With `shifts` in the options, `accuracy` and `wrong` are of the average over shifts, and
+    `single_look_accuracy` is without; else that is None.
+    """
 
     folder: Path
     accuracy: float
     wrong: int
     images: int
     seconds: float
+    single_look_accuracy: float | None = None
 
 
 def make_options(recipe: str, *, data: str, seed: int, dtype: Any, **overrides: Any) -> RunOptions:
@@ -107,7 +119,7 @@ def make_options(recipe: str, *, data: str, seed: int, dtype: Any, **overrides: 
 
 
 class Run:
-    """A run in its folder.
+    """A run of one network in its folder.
 
     Parameters
     ----------
@@ -121,13 +133,15 @@ class Run:
         If an option, the data or the folder does not serve; nothing is trained then.
     """
 
+    of_members = False
+
     def __init__(self, options: RunOptions, folder: str | Path | None = None) -> None:
         self._prepare(options)
-        self.folder = _new_folder(options.model, folder)
-        self._write_history(finished=False)
+        self.folder = new_folder(options.model, folder)
+        self._write(finished=False)
 
     @classmethod
-    def resume(cls, folder: str | Path) -> Run:
+    def resume(cls, folder: str | Path) -> Self:
         """Return the unfinished run in `folder`, to go on from its last whole epoch.
 
         Raises
@@ -138,117 +152,167 @@ class Run:
             If the run is finished, or is of another backend than the active one.
         """
         folder = Path(folder)
-        record = _read_history(folder)
-        try:
-            options, finished = RunOptions.from_record(record["options"]), record["finished"]
-        except (TypeError, KeyError, ValueError) as error:
-            raise ModelFileError(f"{str(folder / HISTORY)!r} is damaged: {error!r}.") from error
-        if finished:
-            raise ArgumentError(f"the run in {str(folder)!r} is finished; there is no more to do.")
-        if options.backend != get_backend().name:
-            raise ArgumentError(
-                f"the run in {str(folder)!r} was on the backend {options.backend!r}, the active "
-                f"one is {get_backend().name!r}; give --backend {options.backend}."
-            )
+        record = read_record(folder)
+        options = unfinished_options(folder, record)
         run = cls.__new__(cls)
         run._prepare(options)
         run.folder = folder
+        run._take_up(record)
         return run
 
     def _prepare(self, options: RunOptions) -> None:
+        if (options.members > 1) is not self.of_members:
+            raise ArgumentError(
+                f"a {type(self).__name__} is not for members={options.members}; "
+                "use start_run or resume_run of xpdl.training.ensemble_run."
+            )
         self.options = options
         self.network = make_network(options)
-        train, self.test = load_data(options.data, self.network, normalize=False)
-        self.trainer = make_trainer(options, self.network, train, self.test)
+        self.train, self.test = load_data(options.data, self.network, normalize=False)
+        answering(self.network, options.shifts)  # now it shows if it cannot, not when it is trained
+        self.trainer = make_trainer(options, self.network, self.train, self.test)
+
+    def _take_up(self, record: Mapping[str, Any]) -> None:
+        """Take from the record of the interrupted run what its other files do not say.
+
+        Raises
+        ------
+        ModelFileError
+            If it is of another kind of run.
+        """
+        if "members" in record:
+            raise ModelFileError(
+                f"{str(self.folder / HISTORY)!r} is damaged: it tells of members, and its options "
+                "are those of one network."
+            )
 
     def fit(self) -> Result:
         """Train to the end and fill the folder; say what it came to.
 
-        Ctrl-C leaves the network as it is, averaged if the run averages, in ``model.safetensors``
-        and goes on as KeyboardInterrupt.
+        Ctrl-C leaves what is trained in the folder, and goes on as KeyboardInterrupt.
         """
-        self.trainer.checkpoint = self.folder / CHECKPOINT
         try:
-            self.trainer.fit()
+            self._train()
         except KeyboardInterrupt:
-            self._save_model()
-            self._write_history(finished=False)
+            self._leave()
+            self._write(finished=False)
             raise
         except DivergenceError as error:
-            self._write_history(finished=False, error=str(error))
+            self._write(finished=False, error=str(error))
             raise
-        self._save_model()
-        result = self._draw()
-        self._write_history(finished=True, test_accuracy=result.accuracy)
+        result = self._measure()
+        told = {"test_accuracy": result.accuracy}
+        if result.single_look_accuracy is not None:
+            told["single_look_accuracy"] = result.single_look_accuracy
+        self._write(finished=True, **told)
         (self.folder / CHECKPOINT).unlink(missing_ok=True)
         return result
 
-    def _save_model(self) -> None:
-        about = {
-            "data": self.options.data,
-            "class_names": list(CLASS_NAMES[self.options.data]),
-            "epochs": len(self.trainer.history.epochs),
-        }
-        self.network.save(self.folder / MODEL, about)
+    def _train(self) -> None:
+        self.trainer.checkpoint = self.folder / CHECKPOINT
+        self.trainer.fit()
+        self._leave()
+
+    def _leave(self) -> None:
+        """Write the network as it is, averaged if the run averages."""
+        epochs = len(self.trainer.history.epochs)
+        self.network.save(self.folder / MODEL, make_notes(self.options) | {"epochs": epochs})
+
+    def epochs(self) -> list[Epoch]:
+        """Return what happened in each epoch so far."""
+        return self.trainer.history.epochs
+
+    def standing(self) -> str:
+        """Say how far it came, and where what it came to is."""
+        return (
+            f"after {len(self.epochs())} of {self.options.epochs} epochs; the network as it is now "
+            f"is in {self.folder}"
+        )
 
     def _seconds(self) -> float:
         """Return how long the training took, in all its sittings."""
-        return sum(epoch.seconds for epoch in self.trainer.history.epochs)
+        return sum(epoch.seconds for epoch in self.epochs())
 
-    def _write_history(self, **more: Any) -> None:
-        backend = self.network.backend
-        record = {
-            "options": asdict(self.options),
-            "machine": {
-                "python": platform.python_version(),
-                "system": platform.platform(),
-                **backend.describe(),
-            },
-            "seconds": self._seconds(),
-            **more,
-            **self.trainer.history.as_dict(),
-        }
-        files.write_json(self.folder / HISTORY, record)
+    def _write(self, **told: Any) -> None:
+        """Write ``history.json``."""
+        told = {"seconds": self._seconds(), **told, **self._happened()}
+        write_record(self.folder, asdict(self.options), self.network.backend, told)
 
-    def _answers(self) -> Array:
-        """Return the class that the network sees in each test image, on the host."""
-        network, test = self.network, self.trainer.test
+    def _happened(self) -> dict[str, Any]:
+        """Return what the record says of the training itself."""
+        return self.trainer.history.as_dict()
+
+    def _trained(self) -> Network | Ensemble:
+        """Return what the training came to."""
+        return self.network
+
+    def _single_look(self) -> Array:
+        """Return the class (N,) that is seen in each test image as it is, on the device."""
+        answers = self.trainer.answers
+        assert self.trainer.test is not None
+        return classes_seen(self.network, self.trainer.test) if answers is None else answers
+
+    def _measure(self) -> Result:
+        """Return how it does on the test images, and draw it."""
+        options, test, to_numpy = self.options, self.trainer.test, self.network.backend.to_numpy
         assert test is not None
-        parts = [network.predict(x).argmax(axis=1) for x, _ in test.in_order()]
-        return network.backend.to_numpy(network.backend.xp.concatenate(parts))
-
-    def _draw(self) -> Result:
-        history, options = self.trainer.history, self.options
+        answers = to_numpy(self._single_look())
         x, t = self.test
-        answers = self._answers()
-        labels = self.network.backend.to_numpy(t)
+        labels = to_numpy(t)
+        single_look_accuracy = None
+        if options.shifts:
+            single_look_accuracy = float((answers == labels).mean())
+            answers = to_numpy(classes_seen(answering(self._trained(), options.shifts), test))
         wrong = (answers != labels).nonzero()[0]
         accuracy = 1 - len(wrong) / len(labels)
-        curves = plots.learning_curves(
+        result = Result(
+            self.folder, accuracy, len(wrong), len(labels), self._seconds(), single_look_accuracy
+        )
+        missed = to_numpy(x[self.network.backend.asarray(wrong)]).reshape(-1, 28, 28) / 255
+        names = None if options.data == "mnist" else CLASS_NAMES[options.data]
+        figures = draw_mistakes(missed, labels, answers, names)
+        save_figures(self.folder, {CURVES: self._draw_curves(result), **figures})
+        return result
+
+    def _draw_curves(self, result: Result) -> Figure:
+        history, options = self.trainer.history, self.options
+        return plots.learning_curves(
             history.losses,
             [epoch.train_accuracy for epoch in history.epochs],
             [epoch.test_accuracy for epoch in history.epochs],
-            f"{options.model} on {options.data}: {accuracy:.2%} on the test set",
+            f"{options.model} on {options.data}: {result.accuracy:.2%} on the test set"
+            + (" over shifts" if options.shifts else ""),
         )
-        names = None if options.data == "mnist" else CLASS_NAMES[options.data]
-        pictures = plots.misclassified(
-            self.network.backend.to_numpy(x[self.network.backend.asarray(wrong)]).reshape(
-                -1, 28, 28
-            )
-            / 255,
-            labels[wrong].tolist(),
-            answers[wrong].tolist(),
-            names,
-            f"{len(wrong)} of {len(labels):,} misclassified: ",
+
+
+def unfinished_options(folder: Path, record: Mapping[str, Any]) -> RunOptions:
+    """Return the options of a run that is to go on, of what its ``history.json`` holds.
+
+    Raises
+    ------
+    ModelFileError
+        If the record is damaged.
+    ArgumentError
+        If the run is finished, or is of another backend than the active one.
+    """
+    try:
+        options, finished = RunOptions.from_record(record["options"]), record["finished"]
+    except (TypeError, KeyError, ValueError) as error:
+        raise ModelFileError(f"{str(folder / HISTORY)!r} is damaged: {error!r}.") from error
+    if finished:
+        raise ArgumentError(f"the run in {str(folder)!r} is finished; there is no more to do.")
+    if options.backend != get_backend().name:
+        raise ArgumentError(
+            f"the run in {str(folder)!r} was on the backend {options.backend!r}, the active "
+            f"one is {get_backend().name!r}; give --backend {options.backend}."
         )
-        confusion = plots.confusion_matrix(
-            labels, answers, names, f"{len(wrong)} of {len(labels):,} misclassified"
-        )
-        drawn = {CURVES: curves, MISCLASSIFIED: pictures, CONFUSION: confusion}
-        for name, figure in drawn.items():
-            with files.replacing(self.folder / name) as stream:
-                figure.savefig(stream, format="png", dpi=110)
-        return Result(self.folder, accuracy, len(wrong), len(labels), self._seconds())
+    return options
+
+
+def make_notes(options: RunOptions) -> dict[str, Any]:
+    """Return what the file of a run's network keeps about it."""
+    notes = {"data": options.data, "class_names": list(CLASS_NAMES[options.data])}
+    return notes | ({"shifts": options.shifts} if options.shifts else {})
 
 
 def make_network(options: RunOptions) -> Network:
@@ -337,42 +401,3 @@ def expect_digits(network: Network) -> None:
         )
     if not network.loss_layer.classifies:
         raise ArgumentError(f"{network.name} does not tell classes apart: it is a regression.")
-
-
-def evaluate(network: Network, data: str, folder: Path) -> tuple[Result, float]:
-    """Return how the network does on the test set of `data`, and its mean loss."""
-    _, (x, t) = load_data(data, network)
-    start = time.perf_counter()
-    scores = network.predict(x)
-    wrong = len(t) - int(network.backend.item(count_hits(scores, t)))
-    seconds = time.perf_counter() - start
-    loss = network.backend.item(network.loss_layer.forward(scores, t))
-    return Result(folder, 1 - wrong / len(t), wrong, len(t), seconds), loss
-
-
-def _new_folder(model: str, folder: str | Path | None) -> Path:
-    if folder is None:
-        stem = Path("runs") / f"{model}-{time.strftime('%Y%m%d-%H%M%S')}"
-        folder, number = stem, 2
-        while folder.exists():
-            folder, number = stem.with_name(f"{stem.name}-{number}"), number + 1
-    if not str(folder):
-        raise ArgumentError("--out is empty; name a folder, or leave it out.")
-    path = files.make_folder(folder)
-    try:
-        occupied = any(path.iterdir())
-    except OSError as error:
-        raise FileAccessError(f"cannot look into the folder {str(path)!r}: {error}.") from error
-    if occupied:
-        raise ArgumentError(
-            f"the folder {str(path)!r} is not empty; choose another, "
-            f"or go on with the run in it: xpdl train --resume {path}"
-        )
-    return path
-
-
-def _read_history(folder: Path) -> dict[str, Any]:
-    record = files.read_json(folder / HISTORY)
-    if not isinstance(record, dict):
-        raise ModelFileError(f"{str(folder / HISTORY)!r} is not the record of a run.")
-    return record

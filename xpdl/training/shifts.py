@@ -106,3 +106,23 @@ class ShiftAverage:
 
     def __repr__(self) -> str:
         return f"ShiftAverage({self.model!r}, shift={self.shift}, fill={self.fill:g})"
+
+
+def answering(model: Network | Ensemble, shifts: int) -> Ensemble | ShiftAverage:
+    """Return what gives the probabilities by which a model answers that was trained with `shifts`.
+
+    Raises
+    ------
+    ArgumentError
+        If pictures are to be shifted, and the model takes none.
+    """
+    ensemble = model if isinstance(model, Ensemble) else Ensemble([model])
+    if not shifts:
+        return ensemble
+    first = ensemble.members[0]
+    if len(first.input_shape) != 3:
+        raise ArgumentError(
+            f"shifts must be 0, got {shifts}: {first.name} takes inputs of shape "
+            f"{first.input_shape}, and only pictures (1, 28, 28) can be shifted."
+        )
+    return ShiftAverage(ensemble, shifts)

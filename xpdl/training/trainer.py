@@ -21,6 +21,7 @@ from xpdl.network import Network, count_hits
 from xpdl.optimizers import Optimizer, get_optimizer
 from xpdl.precision import LossScale
 from xpdl.schedules import Schedule, get_schedule
+from xpdl.training.answers import classes_seen
 from xpdl.training.averaging import MovingAverage
 from xpdl.training.checkpoint import load_checkpoint, save_checkpoint
 from xpdl.training.history import Epoch, History
@@ -93,6 +94,9 @@ class Trainer:
         What happened so far.
     stop : bool
         Set to end the training after the current epoch.
+    answers : array of int, (N,), or None
+        The class seen in each test example when they were last tested, on the device; None before
+        that, and where a training was resumed and there is no epoch left.
 
     Raises
     ------
@@ -131,6 +135,7 @@ class Trainer:
         self.seed = whole_number("seed", seed, least=0)
         self.history = History()
         self.stop = False
+        self.answers: Array | None = None
         self.capture = capture
         self.augment = self._augmentation(augment)
         self.batches = self._batches(train, batch_size, divisor)
@@ -322,10 +327,12 @@ class Trainer:
     def _test_accuracy(self) -> float | None:
         if self.test is None or not self.network.loss_layer.classifies:
             return None
-        network = self.network
+        backend = self.network.backend
         with self._as_tested():
-            parts = [count_hits(network.predict(x), t) for x, t in self.test.in_order()]
-        return network.backend.item(sum(parts[1:], start=parts[0])) / len(self.test.x)
+            self.answers = classes_seen(self.network, self.test)
+        t = backend.asarray(self.test.t)
+        classes = t if t.ndim == 1 else t.argmax(axis=1)
+        return backend.item((self.answers == classes).sum()) / len(self.test.x)
 
     def _batches(
         self, data: Data, batch_size: int | Mapping[int, int], divisor: float | None
@@ -400,5 +407,6 @@ class Trainer:
             self.average,
         )
         self.history = notes["history"]
+        self.answers = None
         if self.loss_scale is not None:
             self.loss_scale.restore(notes["loss_scale"])

@@ -1,0 +1,104 @@
+"""The folder of a run: its record, and pictures of what its network sees."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from xpdl import files, plots
+from xpdl.backends import Backend
+from xpdl.errors import ArgumentError, FileAccessError, ModelFileError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MODEL, HISTORY, CHECKPOINT = "model.safetensors", "history.json", "checkpoint.safetensors"
+CURVES, MISCLASSIFIED, CONFUSION = "curves.png", "misclassified.png", "confusion.png"
+
+HostArray = np.ndarray[Any, np.dtype[Any]]
+
+
+def new_folder(model: str, folder: str | Path | None) -> Path:
+    """Return a new folder, or one that is there and empty; ``runs/<model>-<time>`` by default.
+
+    Raises
+    ------
+    ArgumentError
+        If there is something in it.
+    FileAccessError
+        If it cannot be made, or not be looked into.
+    """
+    if folder is None:
+        stem = Path("runs") / f"{model}-{time.strftime('%Y%m%d-%H%M%S')}"
+        folder, number = stem, 2
+        while folder.exists():
+            folder, number = stem.with_name(f"{stem.name}-{number}"), number + 1
+    if not str(folder):
+        raise ArgumentError("--out is empty; name a folder, or leave it out.")
+    path = files.make_folder(folder)
+    try:
+        occupied = any(path.iterdir())
+    except OSError as error:
+        raise FileAccessError(f"cannot look into the folder {str(path)!r}: {error}.") from error
+    if occupied:
+        raise ArgumentError(
+            f"the folder {str(path)!r} is not empty; choose another, "
+            f"or go on with the run in it: xpdl train --resume {path}"
+        )
+    return path
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Return what ``history.json`` says."""
+    record = files.read_json(folder / HISTORY)
+    if not isinstance(record, dict):
+        raise ModelFileError(f"{str(folder / HISTORY)!r} is not the record of a run.")
+    return record
+
+
+def write_record(
+    folder: Path, options: Mapping[str, Any], backend: Backend, told: Mapping[str, Any]
+) -> None:
+    """Write ``history.json``: the options, the machine, and what else is told."""
+    machine = {
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        **backend.describe(),
+    }
+    files.write_json(folder / HISTORY, {"options": options, "machine": machine, **told})
+
+
+def draw_mistakes(
+    images: HostArray, labels: HostArray, answers: HostArray, names: tuple[str, ...] | None
+) -> dict[str, Figure]:
+    """Return the pictures that were misclassified and the confusion of classes, by file.
+
+    Parameters
+    ----------
+    images : array (M, 28, 28)
+        Those that were misclassified, in [0, 1].
+    labels, answers : array of int, (N,)
+        Of the whole test set; M of them differ.
+    names : tuple of str, optional
+        Of the classes; their numbers by default.
+    """
+    wrong = (answers != labels).nonzero()[0]
+    told = f"{len(wrong)} of {len(labels):,} misclassified"
+    return {
+        MISCLASSIFIED: plots.misclassified(
+            images, labels[wrong].tolist(), answers[wrong].tolist(), names, f"{told}: "
+        ),
+        CONFUSION: plots.confusion_matrix(labels, answers, names, told),
+    }
+
+
+def save_figures(folder: Path, figures: Mapping[str, Figure]) -> None:
+    """Write each figure to the file of its name, as PNG."""
+    for name, figure in figures.items():
+        with files.replacing(folder / name) as stream:
+            figure.savefig(stream, format="png", dpi=110)
