@@ -36,6 +36,7 @@ _FAST: dict[str, Any] = {
 }
 
 _LESS = _FAST | {"model_options": {"drop_scores": False, "dropout_ratio": 0.25}}
+_TWO = _LESS | {"epochs": 2, "average": 0.99, "batch_size": 32, "learning_rate": 0.003}
 _SMALL = _FAST | {"batch_size": 32, "learning_rate": 0.0025}
 
 # A third of the filters and of the epochs that `best` has, to compare what it is made with.
@@ -73,8 +74,29 @@ CANDIDATES: dict[str, dict[str, dict[str, Any]]] = {
         "dropout 0.25, average 0.99, peak 0.006": _LESS | {"average": 0.99, "learning_rate": 0.006},
         "dropout 0.25, average 0.99, batch 64": _LESS
         | {"average": 0.99, "batch_size": 64, "learning_rate": 0.0035},
-        "2 epochs, dropout 0.25, average 0.99, batch 32": _LESS
-        | {"epochs": 2, "average": 0.99, "batch_size": 32, "learning_rate": 0.003},
+        "2 epochs, dropout 0.25, average 0.99, batch 32": _TWO,
+        "2 epochs, dropout 0.1, average 0.99, batch 32": _TWO
+        | {"model_options": {"drop_scores": False, "dropout_ratio": 0.1}},
+        "2 epochs, no dropout, average 0.99, batch 32": _TWO
+        | {"model_options": {"drop_scores": False, "dropout_ratio": 0.0}},
+        "2 epochs, dropout 0.25, average 0.99, batch 50": _TWO
+        | {"batch_size": 50, "learning_rate": 0.004},
+        "2 epochs, dropout 0.1, average 0.99, batch 50": _TWO
+        | {
+            "batch_size": 50,
+            "learning_rate": 0.004,
+            "model_options": {"drop_scores": False, "dropout_ratio": 0.1},
+        },
+        "2 epochs, dropout 0.25, average 0.995, batch 32": _TWO | {"average": 0.995},
+        "2 epochs, dropout 0.25, average 0.99, batch 32, warm-up 0.15": _TWO | {"warm_up": 0.15},
+        "2 epochs, dropout 0.25, average 0.99, batch 32, smoothing 0.05": _TWO
+        | {"label_smoothing": 0.05},
+        "2 epochs, dropout 0.25, average 0.99, batch 32, smoothing 0.1": _TWO
+        | {"label_smoothing": 0.1},
+        "2 epochs, dropout 0.25, average 0.99, batch 50, smoothing 0.05": _TWO
+        | {"batch_size": 50, "learning_rate": 0.004, "label_smoothing": 0.05},
+        "2 epochs, dropout 0.25, average 0.99, batch 50, smoothing 0.1": _TWO
+        | {"batch_size": 50, "learning_rate": 0.004, "label_smoothing": 0.1},
         "2 epochs, batch 32": _SMALL | {"epochs": 2},
         "2 epochs, batch 16": _SMALL | {"epochs": 2, "batch_size": 16, "learning_rate": 0.0015},
         "batch 32, peak 0.0015": _SMALL | {"learning_rate": 0.0015},

@@ -32,7 +32,15 @@ from xpdl.layers import (
     Sequential,
     Sigmoid,
 )
-from xpdl.models import MODELS, DeepConvNet, MultiLayerNet, SimpleConvNet, TwoLayerNet, make_model
+from xpdl.models import (
+    MODELS,
+    DeepConvNet,
+    MultiLayerNet,
+    NormalizedConvNet,
+    SimpleConvNet,
+    TwoLayerNet,
+    make_model,
+)
 from xpdl.optimizers import SGD, Adam
 
 Array = np.ndarray[Any, Any]
@@ -356,6 +364,26 @@ def test_the_books_networks_have_the_books_shapes() -> None:
     assert simple == [(30, 1, 5, 5), (30,), (4320, 100), (100,), (100, 10), (10,)]
     assert [a.shape for a in TwoLayerNet().params.values()] == [(784, 50), (50,), (50, 10), (10,)]
     assert abs(xpdl.to_numpy(TwoLayerNet().params["affine1.W"]).std() - 0.01) < 2e-4
+
+
+def test_the_normalized_network_is_the_deep_one_wider() -> None:
+    wide = NormalizedConvNet(widths=(8, 12, 20), dropout_ratio=0.3, output_size=4)
+    weights = [a.shape for name, a in wide.params.items() if name.endswith("W")]
+    assert weights == [
+        (8, 1, 3, 3), (8, 8, 3, 3), (12, 8, 3, 3), (12, 12, 3, 3), (20, 12, 3, 3), (20, 20, 3, 3),
+        (320, 4),
+    ]  # fmt: skip
+    kinds = [layer.kind for layer in wide.body.layers.values()]
+    assert kinds == 3 * [*(2 * ["conv", "norm", "relu"]), "pool"] + ["dropout", "affine"]
+    deep = [layer.pad for layer in DeepConvNet().body.layers.values() if layer.kind == "conv"]
+    assert [layer.pad for layer in wide.body.layers.values() if layer.kind == "conv"] == deep
+    assert "dropout1" not in NormalizedConvNet(widths=[8, 12, 20]).body.layers
+
+
+@pytest.mark.parametrize("widths", [(8, 12), "abc", 8, (8, 0, 8)])
+def test_widths_that_do_not_serve(widths: Any) -> None:
+    with pytest.raises(ArgumentError, match=r"widths|filters"):
+        NormalizedConvNet(widths=widths)
 
 
 def test_options_of_multi_layer_net() -> None:
