@@ -13,7 +13,8 @@ README = (Path(__file__).parents[1] / "README.md").read_text()
 
 
 def test_it_has_the_two_commands_and_the_pictures() -> None:
-    assert "python3 -m venv .venv && .venv/bin/pip install . && .venv/bin/xpdl train" in README
+    command = ".venv/bin/pip install '.[numba]' && .venv/bin/xpdl train --backend numba"
+    assert f"python3 -m venv .venv && {command}" in README
     assert (
         "python3 -m venv .venv && .venv/bin/pip install -e '.[test]' && .venv/bin/pytest" in README
     )
