@@ -239,7 +239,8 @@ def test_a_run_from_before_the_new_options_goes_on(
     small_mnist: Path, capsys: Any, monkeypatch: Any
 ) -> None:
     """A folder as it was when recipes said less: options, epochs and checkpoint of that time."""
-    arguments = ["train", "--model", "TwoLayerNet", "--epochs", "3"]
+    arguments = ["train", "--model", "TwoLayerNet", "--epochs", "3", "--batch-size", "100"]
+    arguments += ["--average", "0", "--label-smoothing", "0"]
     assert main([*arguments, "--out", "whole"]) == 0
     with monkeypatch.context() as patch:
         patch.setattr(run_module, "Trainer", _interrupted_after(run_module.Trainer, epochs=2))

@@ -76,13 +76,13 @@ class BatchNormalization(Layer):
         return backend.normalize(x, mean, inverse_std * gamma, beta)
 
     def backward(self, dout: Array) -> Array:
-        gamma = self.params["gamma"]
+        inverse_std, gamma = self.inverse_std, self.params["gamma"]
         if self.frozen:
-            xp, factor = array_module(dout), self.inverse_std * gamma
+            xp, factor = array_module(dout), inverse_std * gamma
             factor = factor.reshape(-1, *(1,) * (dout.ndim - 2))
             return xp.multiply(factor, dout, out=xp.empty_like(dout), casting="same_kind")
         dx, dgamma, dbeta = backend_of(dout).normalize_backward(
-            dout, self.x, self.mean, self.inverse_std, gamma
+            dout, self.x, self.mean, inverse_std, gamma
         )
         self.set_gradient("gamma", dgamma)
         self.set_gradient("beta", dbeta)
