@@ -129,7 +129,7 @@ def test_our_own_training(small_mnist, capsys):
     assert row["accuracy"] == pytest.approx(expected[-1], abs=1e-6)
     assert record["options"]["learning_rate"] == options.learning_rate
     assert record["machine"]["processor"]
-    assert record["command"].startswith("python -m bench ")
+    assert record["command"].startswith("python -m bench")
     assert f"   3  {row['accuracy']:8.2%} {row['wall']:7.1f} s" in out
     assert "xpdl numpy, 1 seed\n" in out
     picture = small_mnist / "results" / "time-to-accuracy-mnist-fast-numpy.png"

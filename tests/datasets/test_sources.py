@@ -754,7 +754,8 @@ def test_ctrl_c_while_writing_leaves_nothing(register, mirror, folder, monkeypat
 # ---- other processes
 
 FETCH = """
-import json, sys
+import json, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 from xpdl.datasets import DATA_SETS
 from xpdl.datasets.catalogue import DataSet, RawFile
 from xpdl.datasets.compression import unpack
