@@ -130,7 +130,7 @@ def test_a_schedule_goes_by_the_position_in_the_epochs(backend: Backend) -> None
 def test_a_step_is_the_mean_over_its_batch() -> None:
     """One step over all examples is gradient descent on the mean loss, whatever came before."""
     x, _ = data()
-    t = x @ np.array([[2.0], [-1.0]], "float32")
+    t = (x @ np.array([[2.0], [-1.0]], "float32")).astype("float64")
     network = Network([Affine(1)], (2,), loss=IdentityWithLoss(), dtype="float64")
     seen: list[Any] = []
 
