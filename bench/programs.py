@@ -7,7 +7,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +63,7 @@ def trainer_step(
     step: Callable[..., Any] = trainer._step
     if captured:
         step = backend.compile_step(step, network.forget)
-    on_device = backend.compiles or trainer.loss_scale is not None  # as in Trainer.fit
-    clock = trainer.optimizer.time_kept_on(backend, network.precision.parameters)
-    with clock if on_device else nullcontext():
+    with trainer.clock():
         yield lambda: step(part)
 
 

@@ -22,11 +22,10 @@ from xpdl.datasets import DATA_SETS, data_folder, folder_status, prepare_digit
 from xpdl.datasets.augmentation import BY_NAME as KINDS
 from xpdl.datasets.batches import batch_sizes
 from xpdl.errors import BackendUnavailableError, XpdlError
-from xpdl.files import replacing
 from xpdl.models import MODELS, make_model
 from xpdl.network import Network
 from xpdl.optimizers import BY_NAME as OPTIMIZERS
-from xpdl.optimizers import Adam, get_optimizer
+from xpdl.optimizers import Adam
 from xpdl.precision import get_precision
 from xpdl.schedules import BY_NAME as SCHEDULES
 from xpdl.training.ensemble import Ensemble
@@ -43,8 +42,10 @@ from xpdl.training.run import (
     load_data,
     make_augmentation_for,
     make_network,
+    make_optimizer,
     make_options,
 )
+from xpdl.training.run_folder import save_figures
 from xpdl.training.shifts import answering
 
 
@@ -371,9 +372,7 @@ def _find_lr(options: argparse.Namespace) -> int:
     if sweep.diverged:
         print(f"the loss diverged at {sweep.rates[-1]:.2g}")
     if options.chart is not None:
-        figure = sweep.chart()
-        with replacing(Path(options.chart)) as beside:
-            figure.savefig(beside, format="png", dpi=110)
+        save_figures(Path(), {options.chart: sweep.chart()})
         print(options.chart)
     if sweep.suggestion is None:
         return _complain(
@@ -393,8 +392,6 @@ def _find_lr(options: argparse.Namespace) -> int:
 def _sweep(o: RunOptions, options: argparse.Namespace) -> RateSweep:
     """Say what is trained, and train it while its rate rises."""
     network = make_network(o)
-    decay = {} if o.weight_decay is None else {"weight_decay": o.weight_decay}
-    optimizer = get_optimizer(o.optimizer, **decay)
     batch_size = batch_sizes(o.batch_size)[0]
     train, _ = load_data(o.data, network, normalize=False)
     print(
@@ -405,7 +402,7 @@ def _sweep(o: RunOptions, options: argparse.Namespace) -> RateSweep:
     return find_learning_rate(
         network,
         train,
-        optimizer=optimizer,
+        optimizer=make_optimizer(o),
         batch_size=batch_size,
         low=options.low,
         high=options.high,
@@ -449,9 +446,7 @@ def _profile(options: argparse.Namespace) -> int:
     used = {providers[name] for name in ("convolution", "matmul", "max_pooling", "relu", "adam")}
     print(f"computed by: {', '.join(sorted(used))} (see xpdl info --backend {backend.name})")
     if options.chart is not None:
-        figure = profile.chart()
-        with replacing(Path(options.chart)) as beside:
-            figure.savefig(beside, format="png", dpi=110)
+        save_figures(Path(), {options.chart: profile.chart()})
         print(options.chart)
     return 0
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from statistics import fmean, median
 from typing import TYPE_CHECKING
@@ -13,7 +12,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from xpdl.arguments import number, whole_number
-from xpdl.backends import Array, Number
 from xpdl.errors import ArgumentError, DivergenceError
 from xpdl.network import Network
 from xpdl.optimizers import Optimizer, get_optimizer
@@ -195,35 +193,21 @@ def _copy(optimizer: Optimizer) -> Optimizer:
 
 def _losses(trainer: Trainer, rates: Sequence[float]) -> Iterator[list[float]]:
     """Train a step at each rate, and yield the losses, some at a time."""
-    network, rule, scale = trainer.network, trainer.optimizer, trainer.loss_scale
+    network, rule = trainer.network, trainer.optimizer
     backend, batches, augment = network.backend, trainer.batches, trainer.augment
     generator = backend.generator([AUGMENTATION_STREAM, trainer.seed, 0])
 
-    def learn(x: Array, t: Array) -> Array:
-        factor: Number = 1.0 if scale is None else scale.value
-        loss, _ = network.forward_backward(x, t, factor, refresh=False)
-        if scale is None:
-            rule.update(network.params, network.grads)
-        else:
-            go = scale.unscale(network.grads.buffer)
-            rule.update(network.params, network.grads, go=go)
-            scale.update(go)
-        return loss
-
     network.reseed([trainer.seed, 0])
     network.parameters.refresh()
-    step = backend.compile_step(learn, network.forget)
-    clock: AbstractContextManager[object] = nullcontext()
-    if scale is not None or backend.compiles:
-        clock = rule.time_kept_on(backend, network.precision.parameters)
+    step = backend.compile_step(trainer.learn, network.forget)
     losses = backend.xp.zeros(len(rates), dtype=network.precision.accumulate)
     read = 0
-    with clock, np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+    with trainer.clock(), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         for i, (x, t) in enumerate(batches.steps(len(rates))):
             rule.learning_rate = rates[i]
             if augment is not None:
                 x = backend.xp.ascontiguousarray(augment(x, generator))
-            losses[i] = step(x, t)
+            losses[i], _ = step(x, t)
             if i + 1 - read == READ_EVERY or i + 1 == len(rates):
                 yield backend.to_numpy(losses[read : i + 1]).tolist()
                 read = i + 1

@@ -21,7 +21,7 @@ from xpdl.errors import ArgumentError, DivergenceError, ModelFileError, UnknownN
 from xpdl.layers import SoftmaxWithLoss
 from xpdl.models import MODELS, make_model
 from xpdl.network import Network
-from xpdl.optimizers import get_optimizer
+from xpdl.optimizers import Optimizer, get_optimizer
 from xpdl.precision import get_precision
 from xpdl.schedules import get_schedule, with_warm_up
 from xpdl.training.answers import classes_seen
@@ -335,6 +335,14 @@ def make_augmentation_for(network: Network, options: RunOptions) -> Augmentation
     return OfRows(augmentation, (1, 28, 28)) if flat else augmentation
 
 
+def make_optimizer(options: RunOptions) -> Optimizer:
+    """Return the new optimizer of a run."""
+    given = {"learning_rate": options.learning_rate}
+    if options.weight_decay is not None:
+        given["weight_decay"] = options.weight_decay
+    return get_optimizer(options.optimizer, **given)
+
+
 def make_trainer(
     options: RunOptions, network: Network, train: Data, test: Data | None = None, **more: Any
 ) -> Trainer:
@@ -350,10 +358,6 @@ def make_trainer(
     **more
         Of `Trainer`: callbacks, progress ...
     """
-    optimizer_options = {"learning_rate": options.learning_rate}
-    if options.weight_decay is not None:
-        optimizer_options["weight_decay"] = options.weight_decay
-    optimizer = get_optimizer(options.optimizer, **optimizer_options)
     schedule = get_schedule(options.schedule)
     if options.warm_up:
         schedule = with_warm_up(schedule, options.warm_up, options.epochs)
@@ -361,7 +365,7 @@ def make_trainer(
         network,
         train,
         test,
-        optimizer=optimizer,
+        optimizer=make_optimizer(options),
         epochs=options.epochs,
         batch_size=options.batch_size,
         schedule=schedule,

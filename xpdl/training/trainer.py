@@ -147,7 +147,7 @@ class Trainer:
         if average is not None:
             decay = number("average", average, below=1)
             self.average = MovingAverage(network, decay, average_warm_up)
-        self._learning_rate = self.optimizer.host_learning_rate()
+        self.learning_rate = self.optimizer.host_learning_rate()
         if isinstance(progress, Progress):
             self.progress = progress
         else:
@@ -168,17 +168,20 @@ class Trainer:
             average.hide()
             if not self.history.epochs:
                 average.start()
-        network, optimizer = self.network, self.optimizer
-        clock: AbstractContextManager[object] = nullcontext()
-        if self.loss_scale is not None or network.backend.compiles:
-            clock = optimizer.time_kept_on(network.backend, network.precision.parameters)
         try:
-            with clock:
+            with self.clock():
                 return self._fit()
         finally:
-            optimizer.learning_rate = self._learning_rate  # not as the device rounds it
+            self.optimizer.learning_rate = self.learning_rate  # not as the device rounds it
             if average is not None:
                 average.show()
+
+    def clock(self) -> AbstractContextManager[object]:
+        """Let the optimizer keep its rate and its count on the device, where a step needs it so."""
+        network = self.network
+        if self.loss_scale is None and not network.backend.compiles:
+            return nullcontext()
+        return self.optimizer.time_kept_on(network.backend, network.precision.parameters)
 
     def _fit(self) -> History:
         while len(self.history.epochs) < self.epochs and not self.stop:
@@ -188,7 +191,7 @@ class Trainer:
                 with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
                     epoch = self._train_epoch(len(self.history.epochs))
             finally:
-                self.optimizer.learning_rate = self._learning_rate
+                self.optimizer.learning_rate = self.learning_rate
             if self.checkpoint is not None:
                 save_checkpoint(
                     self.checkpoint,
@@ -232,7 +235,7 @@ class Trainer:
     def _rate_at(self, position: float) -> float:
         """Return the learning rate at a position in the training, in epochs."""
         factor = number("the schedule's factor", self.schedule(position, self.epochs))
-        return self._learning_rate * factor
+        return self.learning_rate * factor
 
     def _show(self, tally: Tally, step: int) -> None:
         """Read from the device what the bar shows, and see that the training has not collapsed."""
@@ -283,7 +286,7 @@ class Trainer:
         """
         network, augment = self.network, self.augment
         backend, capture = network.backend, self.capture and self.batches.resident
-        step: Callable[..., tuple[Array, Array]] = self._step if augment is None else self._learn
+        step: Callable[..., tuple[Array, Array]] = self._step if augment is None else self.learn
         if capture:
             step = backend.compile_step(step, network.forget)
         if augment is None:
@@ -302,9 +305,9 @@ class Trainer:
 
         Reads nothing from the device, and keeps nothing on the host, so that it can be captured.
         """
-        return self._learn(*self.batches.take(part))
+        return self.learn(*self.batches.take(part))
 
-    def _learn(self, x: Array, t: Array) -> tuple[Array, Array]:
+    def learn(self, x: Array, t: Array) -> tuple[Array, Array]:
         """Train on a batch (x, t), and return what `_step` does."""
         network, scale = self.network, self.loss_scale
         factor: Number = 1.0 if scale is None else scale.value
@@ -380,7 +383,7 @@ class Trainer:
             "examples": len(self.batches.x),
             "seed": self.seed,
             "optimizer": self.optimizer.settings(),
-            "base_learning_rate": self._learning_rate,
+            "base_learning_rate": self.learning_rate,
             "schedule": known_as(self.schedule),
         }
         # A checkpoint of a training without them says nothing of them.
