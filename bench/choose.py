@@ -133,6 +133,8 @@ CANDIDATES: dict[str, dict[str, dict[str, Any]]] = {
         "peak 0.01": _HALF | {"learning_rate": 0.01},
         "adamw 0.05": _HALF | {"optimizer": "adamw", "weight_decay": 0.05},
         "no pictures changed": _HALF | {"augment": {}},
+        "all four, 24 epochs": _HALF | {"epochs": 24},
+        "all four, all filters": _HALF | {"model_options": {"widths": [32, 64, 128]}},
     },
 }
 
