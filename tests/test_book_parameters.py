@@ -208,6 +208,9 @@ MISFITS = {
     "whole numbers": ({**GOOD, "b2": np.arange(2)}, ["b2 is of int64, wanted floats"]),
     "bools": ({**GOOD, "b2": np.array([True, False])}, ["b2 is of bool, wanted floats"]),
     "NaN": ({**GOOD, "W2": np.full((3, 2), np.nan)}, ["W2 holds NaN, infinity or numbers beyond"]),
+    "NaN that signals": (
+        {**GOOD, "W2": np.full((3, 2), 0x7FF0000000000001, "u8").view("f8")}, ["W2 holds NaN"],
+    ),
     "infinity": ({**GOOD, "W2": np.full((3, 2), -np.inf)}, ["W2 holds NaN, infinity or"]),
     "beyond float32": ({**GOOD, "b2": np.array([1e39, 0])}, ["b2 holds", "beyond float32"]),
     "two at once": (

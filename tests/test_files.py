@@ -262,6 +262,54 @@ def test_what_cannot_be_read_is_named(path, read):
     refused(path.parent, lambda: read(path.parent), "cannot read", "directory")
 
 
+READERS = [files.read_bytes, files.read_json, files.read_tensors]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    code = (  # in a process that can be stopped, should it wait
+        "import sys; from xpdl import files; from xpdl.errors import FileAccessError\n"
+        "for read in (files.read_bytes, files.read_json, files.read_tensors):\n"
+        "    try: read(sys.argv[1])\n"
+        "    except FileAccessError as error: print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(pipe)],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    told = f"cannot read {str(pipe)!r}: it is not a file, but a device or a pipe.\n"
+    assert done.stdout == 3 * told
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/zero"), reason="needs /dev/zero")
+@pytest.mark.parametrize("read", READERS)
+def test_a_device_without_end_is_refused(tmp_path, read):
+    link = tmp_path / "link"
+    for device in ("/dev/null", "/dev/zero"):
+        link.symlink_to(device)
+        refused(link, lambda: read(link), "cannot read", "device")
+        link.unlink()
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_a_file_that_is_too_large_is_not_read(tmp_path, read):
+    path = tmp_path / "large"
+    with open(path, "wb") as file:
+        file.truncate(10**11)  # a hole, which takes no room on the disk
+    refused(path, lambda: read(path), "cannot read", "larger than", "MB")
+
+
+def test_the_largest_file(path):
+    assert files.read_bytes(path, len(OLD)) == OLD
+    with pytest.raises(FileAccessError, match="larger than 0 MB"):
+        files.read_bytes(path, len(OLD) - 1)
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(),
@@ -303,6 +351,42 @@ def test_what_is_no_json_is_named(path, content):
     with pytest.raises(ModelFileError, match="is not a JSON file") as caught:
         files.read_json(path)
     assert repr(str(path)) in str(caught.value)
+
+
+def deep(levels):
+    return b"[" * levels + b"1" + b"]" * levels
+
+
+COSTLY = {
+    "many containers": b"[" + b"[]," * files.MOST_CONTAINERS + b"0]",
+    "many values": b"[" + b"0," * files.MOST_VALUES + b"0,0]",
+    "long": b" " * (files.LONGEST_TEXT + 1) + b"0",
+    "deep": deep(files.DEEPEST + 2),
+    "deeper than Python goes": deep(900),
+    "NaN": b'{"loss": NaN}',
+    "infinity": b"[Infinity, -Infinity]",
+    "infinity in digits": b"[1e999]",
+    "infinity in many digits": b"[-" + b"9" * 400 + b".0]",
+}
+
+
+@pytest.mark.parametrize("content", COSTLY.values(), ids=COSTLY.keys())
+def test_json_that_would_cost_much_or_has_no_value_is_named(path, content):
+    path.write_bytes(content)
+    with pytest.raises(ModelFileError, match="is not a JSON file") as caught:
+        files.read_json(path)
+    assert len(str(caught.value)) < 500
+
+
+def test_json_up_to_the_bounds_is_read(path):
+    for content in (
+        deep(files.DEEPEST),
+        b"[" + b"[]," * (files.MOST_CONTAINERS - 1) + b"0]",
+        b"[" + b"0," * files.MOST_VALUES + b"0]",
+        b" " * (files.LONGEST_TEXT - 1) + b"0",
+    ):
+        path.write_bytes(content)
+        files.read_json(path)
 
 
 # ---- tensors --------------------------------------------------------------------------------
@@ -428,6 +512,58 @@ def test_a_file_cut_anywhere_is_refused(path):
         path.write_bytes(whole[:length])
         with pytest.raises(ModelFileError):
             files.read_tensors(path)
+
+
+def many_arrays(count):
+    none = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+    return _safetensors({"__metadata__": {"xpdl": "{}"}} | {f"{i:06}": none for i in range(count)})
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (lambda: _safetensors({"__metadata__": {"xpdl": "a" * 50 * 2**20}}), "more than 48 MB"),
+        (lambda: many_arrays(files.MOST_TENSORS + 1), "20,001 arrays"),
+        (lambda: many_arrays(files.MOST_CONTAINERS), "too many arrays"),
+    ],
+)
+def test_a_header_that_would_cost_much_is_refused(path, content, words):
+    path.write_bytes(content())
+    with pytest.raises(ModelFileError, match=words):
+        files.read_tensors(path)
+
+
+def test_as_many_arrays_as_can_be(path):
+    path.write_bytes(many_arrays(files.MOST_TENSORS))
+    assert len(files.read_tensors(path)[0]) == files.MOST_TENSORS
+
+
+def test_a_text_that_would_cost_much_is_refused(path):
+    from safetensors.numpy import save_file
+
+    for text in (COSTLY["many containers"], COSTLY["deeper than Python goes"], COSTLY["NaN"]):
+        save_file({}, path, metadata={"xpdl": f'{{"about": {text.decode()}}}'})
+        with pytest.raises(ModelFileError, match="is damaged"):
+            files.read_tensors(path)
+
+
+def test_what_a_file_holds_is_looked_at_before_its_arrays_are_read(path):
+    head = _safetensors(
+        {"__metadata__": {"xpdl": '{"a": 1}'}, "x": {
+            "dtype": "F32", "shape": [2**34 // 8], "data_offsets": [0, 2**33]}}
+    )  # fmt: skip
+    with open(path, "wb") as file:
+        file.write(head)
+        file.truncate(len(head) + 2**33)  # 8 GB of noughts, which take no room on the disk
+    asked = []
+
+    def check(shapes, about):
+        asked.append((shapes, about))
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        files.read_tensors(path, check)
+    assert asked == [({"x": (2**31,)}, {"a": 1})]
 
 
 @given(noise=st.binary(max_size=60))

@@ -135,13 +135,33 @@ DAMAGED: dict[str, tuple[dict[str, Any], str]] = {
     "NaN": ({"arrays": {"affine1.b": np.full(3, np.nan, "f4")}}, "affine1.b.*NaN"),
     "an enormous layer": (
         {"architecture": {"body": {"type": "Sequential", "layers": {
-            "a": {"type": "Affine", "units": 10**12, "bias": True}}}}}, "5,000,000,000,000",
+            "a": {"type": "Affine", "units": 10**9, "bias": True}}}}}, "5,000,000,000 parameters",
+    ),
+    "a layer beyond all": (
+        {"architecture": {"body": {"type": "Sequential", "layers": {
+            "a": {"type": "Affine", "units": 10**12, "bias": True}}}}}, "000,000,000",
     ),
     "an enormous input": ({"architecture": {"input_shape": [10**15]}}, "parameters"),
     "a negative input": ({"architecture": {"input_shape": [-4]}}, "input_shape|parameters"),
     "unknown loss": ({"architecture": {"loss": {"type": "Evil"}}}, "Evil"),
     "unknown dtype": ({"architecture": {"dtype": "int8"}}, "int8"),
     "strange decay": ({"architecture": {"weight_decay": "x"}}, "does not describe"),
+    "numbers beyond the type": ({"arrays": {"affine1.b": np.full(3, 1e300)}}, "affine1.b.*beyond"),
+    "an infinite input": (
+        {"architecture": {"input_shape": [float("inf")], "body": {"type": "Sequential", "layers": {
+            "a": {"type": "Flatten"}}}}}, "Infinity|input_shape",
+    ),
+    "an input of 10^400 and no parameters": (
+        {"architecture": {"input_shape": [10**400], "weight_decay": 10**400,
+                          "body": {"type": "Sequential", "layers": {"a": {"type": "ReLU"}}}},
+         "arrays": {"affine1.W": None, "affine1.b": None}}, "does not describe",
+    ),
+    "an input of parts": ({"architecture": {"input_shape": [4.5]}}, "input_shape"),
+    "notes that are a list": ({"description": {"about": [["data", "mnist"]]}}, "notes"),
+    "a decay of 10^400": ({"architecture": {"weight_decay": 10**400}}, "does not describe"),
+    "an array by another name": (
+        {"arrays": {"affine1.b": None, "b": np.zeros(3, "f4")}}, "affine1.b.*missing.*'b'",
+    ),
     "deep nesting": ({"text": "[" * 100000}, "is damaged"),
 }  # fmt: skip
 
@@ -153,6 +173,31 @@ def test_foreign_and_damaged_files(case: str, tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match=words) as caught:
         xpdl.load(tmp_path / "m.safetensors")
     assert "m.safetensors" in str(caught.value)
+
+
+def test_numbers_are_not_read_if_they_are_of_no_use(tmp_path: Path) -> None:
+    path = tmp_path / "m"
+    altered(path, arrays={"more": np.zeros(1, "f4")})
+    content = path.read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    start, end = header["more"]["data_offsets"]
+    assert 8 + size + end == len(content)  # it is the last
+    header["more"] |= {"shape": [2**31], "data_offsets": [start, start + 2**33]}
+    text = json.dumps(header).encode()
+    with open(path, "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + start + 2**33)  # 8 GB of noughts, which take no room
+    with pytest.raises(ModelFileError, match="'more' is not wanted"):
+        xpdl.load(path)
+
+
+def test_a_message_is_short_whatever_the_file_says(tmp_path: Path) -> None:
+    body = {"type": "Sequential", "layers": {"a": {"type": "a" * 100_000}}}
+    altered(tmp_path / "m", architecture={"body": body})
+    with pytest.raises(ModelFileError) as caught:
+        xpdl.load(tmp_path / "m")
+    assert len(str(caught.value)) < 1000
 
 
 def test_no_file(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from xpdl import datasets, errors, functions, initializers, layers, models, optimizers, schedules
+from xpdl.arguments import real_dtype
 from xpdl.backends import (
     Array,
     array_module,
@@ -55,7 +56,7 @@ def asarray(a: Any, dtype: Any = None) -> Array:
     An array keeps its type if `dtype` is None; Python floats become the float type of
     ``XPDL_DTYPE``, float32 by default.
     """
-    array = get_backend().asarray(a, dtype)
+    array = get_backend().asarray(a, None if dtype is None else real_dtype("dtype", dtype))
     if dtype is None and not hasattr(a, "dtype") and array.dtype.kind == "f":
         return array.astype(get_precision().compute)
     return array

@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Sequence
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 
-from xpdl.errors import ArgumentError, NonFiniteError
+from xpdl.errors import ArgumentError, DTypeError, NonFiniteError, ShapeError, shown
+
+LARGEST = 10**9
+"""No layer has more units, and no sample more numbers along an axis."""
+
+MOST_AXES = 32
 
 
-def whole_number(argument: str, value: object, least: int = 1) -> int:
+def whole_number(argument: str, value: object, least: int = 1, most: int | None = None) -> int:
     """Return `value` as an int of at least `least`; NumPy's integers will do.
 
     Raises
     ------
     ArgumentError
-        If it is none.
+        If it is none, or above `most`.
     """
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-        raise ArgumentError(f"{argument} must be an int of at least {least}, got {value!r}.")
-    return int(value)
+    if isinstance(value, Integral) and not isinstance(value, bool):
+        found = int(value)
+        if found >= least and (most is None or found <= most):
+            return found
+    wanted = f"of at least {least}" if most is None else f"from {least} to {most:,}"
+    raise ArgumentError(f"{argument} must be an int {wanted}, got {shown(value)}.")
 
 
 def number(
@@ -38,14 +49,160 @@ def number(
     ArgumentError
         If it is no number, or not in that range.
     """
-    wanted = f"of at least {least:g}" if above is None else f"above {above:g}"
-    if below < math.inf:
-        wanted += f" and below {below:g}"
     if isinstance(value, Real) and not isinstance(value, bool):
-        found = float(value)
+        try:
+            found = float(value)
+        except OverflowError:  # an int that no float is as large as
+            found = math.nan
         if (found >= least if above is None else found > above) and found < below:
             return found
-    raise ArgumentError(f"{argument} must be a number {wanted}, got {value!r}.")
+    lower = f"of at least {least:g}" if above is None else f"above {above:g}"
+    bounds = [bound for bound in (lower,) if not bound.endswith("-inf")]
+    bounds += [f"below {below:g}"] if below < math.inf else []
+    wanted = f"a number {' and '.join(bounds)}" if bounds else "a finite number"
+    raise ArgumentError(f"{argument} must be {wanted}, got {shown(value)}.")
+
+
+def one_number(argument: str, value: Any) -> Any:
+    """Return `value`, if it is a finite number, or an array () of some backend.
+
+    Raises
+    ------
+    ArgumentError
+        If it is neither.
+    """
+    if not hasattr(value, "dtype") or isinstance(value, np.generic):
+        return number(argument, value, above=-math.inf)
+    if real_array(argument, value, "iuf").shape:
+        raise ShapeError(f"{argument} must be a number or an array (), got shape {value.shape}.")
+    return value
+
+
+def flag(argument: str, value: object) -> bool:
+    """Return `value` as a bool, if it is True or False, or the 1 or 0 that stands for it.
+
+    Raises
+    ------
+    ArgumentError
+        If it is none; so that the text "False" is not taken for true.
+    """
+    if isinstance(value, bool | np.bool_ | Integral) and value in (0, 1):
+        return bool(value)
+    raise ArgumentError(f"{argument} must be True or False, got {shown(value)}.")
+
+
+def one_of(argument: str, value: object, choices: Sequence[str]) -> str:
+    """Return `value`, if it is one of the texts `choices`.
+
+    Raises
+    ------
+    ArgumentError
+        If it is none of them.
+    """
+    if isinstance(value, str) and value in choices:
+        return choices[choices.index(value)]
+    wanted = " or ".join(map(repr, choices))
+    raise ArgumentError(f"{argument} must be {wanted}, got {shown(value)}.")
+
+
+def sizes(argument: str, value: object, axes: int = 1) -> tuple[int, ...]:
+    """Return a shape, an int or several, `axes` of them at least, as a tuple of ints.
+
+    Raises
+    ------
+    ArgumentError
+        If it is none, or has more axes, or longer ones, than an array can have.
+    """
+    if isinstance(value, Integral):
+        value = (value,)
+    listed = isinstance(value, Sequence) or (isinstance(value, np.ndarray) and value.ndim)
+    given: tuple[Any, ...] = tuple(value) if listed else ()  # type: ignore[arg-type]
+    whole = all(isinstance(n, Integral) and not isinstance(n, bool) for n in given)
+    if not listed or not whole or len(given) < axes or isinstance(value, str | bytes):
+        raise ArgumentError(f"{argument} must be ints such as (1, 28, 28), got {shown(value)}.")
+    if not all(1 <= n <= LARGEST for n in given) or len(given) > MOST_AXES:
+        raise ArgumentError(
+            f"{argument} must be at most {MOST_AXES} sizes from 1 to {LARGEST:,}, "
+            f"got {shown(value)}."
+        )
+    return tuple(int(n) for n in given)
+
+
+def real_array(argument: str, a: Any, kinds: str = "biuf") -> Any:
+    """Return `a`, if it is an array of real numbers, of any backend.
+
+    Parameters
+    ----------
+    kinds : str
+        The kinds of element types that will do, as NumPy names them: "f" for floats alone.
+
+    Raises
+    ------
+    DTypeError
+        If it is not.
+    """
+    dtype = getattr(a, "dtype", None)
+    if dtype is None or not hasattr(a, "shape"):
+        raise DTypeError(
+            f"{argument} must be an array, got {shown(a)}; make one with xpdl.asarray(...)."
+        )
+    if dtype.kind not in kinds:
+        wanted = "floats" if kinds == "f" else "real numbers"
+        raise DTypeError(f"{argument} must hold {wanted}, got dtype {dtype}.")
+    return a
+
+
+def real_dtype(argument: str, dtype: Any) -> np.dtype[Any]:
+    """Return a type of real numbers, given as NumPy takes it.
+
+    Raises
+    ------
+    DTypeError
+        If it is none.
+    """
+    try:
+        found = None if dtype is None else np.dtype(dtype)
+    except (TypeError, ValueError, SyntaxError):
+        found = None
+    if found is None or found.kind not in "biuf":
+        raise DTypeError(f"{argument} must be a type such as 'float32', got {shown(dtype)}.")
+    return found
+
+
+def random_numbers(argument: str, rng: object) -> np.random.Generator:
+    """Return `rng`, if it is a generator of random numbers on the host.
+
+    Raises
+    ------
+    ArgumentError
+        If it is none.
+    """
+    if isinstance(rng, np.random.Generator):
+        return rng
+    raise ArgumentError(f"{argument} must be a numpy.random.Generator, got {shown(rng)}.")
+
+
+def check_writable(argument: str, a: Any) -> None:
+    """See that the array `a` can be changed; those of a device always can.
+
+    Raises
+    ------
+    ArgumentError
+        If it is read-only.
+    """
+    if isinstance(a, np.ndarray) and not a.flags.writeable:
+        raise ArgumentError(f"{argument} is read-only and would be changed; give a copy of it.")
+
+
+def plainly(error: Exception) -> str:
+    """Return what Python says of a call that does not fit a class, without its own words for it."""
+    if isinstance(error, KeyError):
+        return f"it lacks {error}"
+    text = re.sub(r"^[\w.]+\(\) |\.?__init__\(\) ?", "", str(error))
+    text = re.sub("^takes", "it takes", text).replace(
+        "got an unexpected keyword argument", "there is no option"
+    )
+    return re.sub(r"missing \d+ required \S+ arguments?:", "it lacks", text)
 
 
 def check_finite(argument: str, a: object) -> None:
@@ -59,6 +216,7 @@ def check_finite(argument: str, a: object) -> None:
     if not isinstance(a, np.ndarray) or a.dtype.kind != "f":
         return
     # In parts, so that the check needs no second copy of the data.
+    a = np.atleast_1d(a)
     for start in range(0, len(a), 1000):
         part = a[start : start + 1000]
         bad = np.flatnonzero(~np.isfinite(part).reshape(len(part), -1).all(axis=1))

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields
@@ -28,6 +29,7 @@ from xpdl.optimizers import BY_NAME as OPTIMIZERS
 from xpdl.optimizers import Adam
 from xpdl.precision import get_precision
 from xpdl.schedules import BY_NAME as SCHEDULES
+from xpdl.training.divergence import ON_DIVERGENCE
 from xpdl.training.ensemble import Ensemble
 from xpdl.training.ensemble_run import resume_run, start_run
 from xpdl.training.evaluation import evaluate, load_trained
@@ -50,7 +52,7 @@ from xpdl.training.shifts import answering
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0, 2 for bad input, 130 for Ctrl-C."""
+    """Run the command line and return its exit code: 0, 2 for bad input, 130 for Ctrl-C, 143."""
     escape_output()
     options, surplus = _parser().parse_known_args(arguments)
     command = f"xpdl {options.command}"
@@ -151,6 +153,18 @@ def _add_train(commands: Any) -> None:
     add("--seed", type=seed, metavar="N", help="for weights, order and dropout (default: 0)")
     add("--out", metavar="DIR", help="the run's folder (default: runs/<model>-<time>)")
     add("--resume", metavar="RUN", help="go on with an interrupted run")
+    add(
+        "--checkpoint-every",
+        type=rate,
+        metavar="SECONDS",
+        help="how often to keep what is needed to go on, beside each epoch's end (default: 180)",
+    )
+    add(
+        "--on-divergence",
+        metavar="WAY",
+        help="what to do when a step comes to NaN or infinity: "
+        f"{', '.join(ON_DIVERGENCE)} (default: stop)",
+    )
 
 
 def _setting(text: str) -> tuple[str, Any]:
@@ -182,6 +196,7 @@ def _train(options: argparse.Namespace) -> int:
         print(json.dumps(listed, indent=2))
         return 0
     names = [field.name for field in fields(TrainingOptions)]
+    names += ["checkpoint_every", "on_divergence"]
     overrides = {name: getattr(options, name) for name in names}
     for name in ("model_options", "augment"):
         given = overrides[name]
@@ -191,14 +206,12 @@ def _train(options: argparse.Namespace) -> int:
                 flag = "--" + name.replace("_", "-")
                 return _complain(options, f"{flag} has a name twice: {given}.")
     if options.resume is not None:
-        given = [
-            "--" + name.replace("_", "-")
-            for name in (*names, "recipe", "data", "seed", "dtype", "out")
-            if getattr(options, name) is not None
-        ]
-        if given:
-            return _complain(options, f"--resume takes the run's own options; omit {given[0]}.")
-        run = resume_run(options.resume)
+        lone = [f"--{name}" for name in ("recipe", "out") if getattr(options, name) is not None]
+        if lone:
+            return _complain(options, f"--resume goes on where the run is; omit {lone[0]}.")
+        changes = overrides | {name: getattr(options, name) for name in ("data", "seed", "dtype")}
+        changes = {name: value for name, value in changes.items() if value is not None}
+        run = resume_run(options.resume, changes)
     else:
         run = start_run(
             make_options(
@@ -210,6 +223,9 @@ def _train(options: argparse.Namespace) -> int:
             ),
             options.out,
         )
+    if run.changes:
+        told = (f"{name} {now!r} (was {was!r})" for name, (was, now) in run.changes.items())
+        print(f"with other options than it began: {', '.join(told)}", flush=True)
     o = run.options
     print(
         f"{o.model} on {o.data}: {o.epochs} {'epoch' if o.epochs == 1 else 'epochs'}, {o.optimizer}"
@@ -229,13 +245,13 @@ def _train(options: argparse.Namespace) -> int:
         print("float16 is emulated on a CPU: products are computed in float32, and it is slow.")
     try:
         result = run.fit()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print(
-            f"xpdl train: interrupted {run.standing()}. Go on from the last whole epoch with: "
-            f"xpdl train --resume {run.folder}",
+            f"xpdl train: interrupted {run.standing()}. "
+            f"Go on with: xpdl train --resume {run.folder}",
             file=sys.stderr,
         )
-        return 130
+        return 128 + getattr(error, "number", signal.SIGINT)
     print(f"{_score(result)}, trained in {result.seconds:.1f} s")
     epochs = run.epochs()
     if epochs[-1].loss_scale is not None:

@@ -7,8 +7,39 @@ An error names the argument, what it got, what it wants and what to do. All deri
 
 from __future__ import annotations
 
+import re
+import reprlib
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any
+
+import numpy as np
+
+LONGEST_SHOWN = 80  # of a value, in characters
+# Of what holds millions of values, a few are looked at.
+_SHORT = reprlib.Repr()
+_SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = _SHORT.maxset = 12
+_SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = LONGEST_SHOWN
+
+
+def shown(value: Any) -> str:
+    """Return how a message shows a value that was given: in a few words, on one line."""
+    kind = type(value)
+    if isinstance(value, np.generic):
+        value = value.item()
+    if hasattr(value, "dtype") and hasattr(value, "shape"):
+        return f"an array of shape {_SHORT.repr(value.shape)} and dtype {value.dtype}"
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    try:
+        text = " ".join(_SHORT.repr(value).split())
+    except Exception:  # a repr may do anything; an int of thousands of digits has none
+        return f"an object of type {kind.__name__}"
+    if re.fullmatch(r"<.* at 0x[0-9a-f]+>", text):
+        return f"an object of type {kind.__name__}"
+    text = re.sub(r" at 0x[0-9a-f]+", "", text)
+    text = re.sub(r"\bnp\.\w+\(([^()]*)\)", r"\1", text)  # NumPy's numbers as Python's
+    return text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN - 20]} ... {text[-10:]}"
 
 
 class XpdlError(Exception):
@@ -24,9 +55,14 @@ class UnknownNameError(ArgumentError):
 
     def __init__(self, kind: str, got: object, choices: Iterable[str]) -> None:
         names = list(choices)
-        close = get_close_matches(str(got).lower(), [name.lower() for name in names], n=1)
+        if not isinstance(got, str):
+            super().__init__(f"unknown {kind} ({shown(got)}); the choices are {', '.join(names)}.")
+            return
+        close = get_close_matches(
+            got[:LONGEST_SHOWN].lower(), [name.lower() for name in names], n=1
+        )
         hint = next((f" Did you mean {name!r}?" for name in names if [name.lower()] == close), "")
-        super().__init__(f"unknown {kind} {got!r}; the choices are {', '.join(names)}.{hint}")
+        super().__init__(f"unknown {kind} {shown(got)}; the choices are {', '.join(names)}.{hint}")
 
 
 class UnknownParameterError(UnknownNameError, KeyError):

@@ -2,14 +2,20 @@
 
 A reader sees the old file or the new one, never half of one, whenever the writer is stopped.
 Tensors are kept in the safetensors format, which holds numbers and text and no code.
+
+What is read may come from a stranger. How large a file is, and how much it would become in memory,
+is looked at before it is read, and only what lies on a disk is opened: a pipe may never end.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
-from collections.abc import Iterator, Mapping
+import re
+import stat
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,6 +24,24 @@ import numpy as np
 from xpdl.errors import FileAccessError, ModelFileError
 
 HostArray = np.ndarray[Any, np.dtype[Any]]
+
+LARGEST_FILE = 2**27  # bytes, of a file that is read as a whole
+LARGEST_TENSORS = 2**34  # bytes, of a safetensors file
+MOST_TENSORS = 20_000
+# Of JSON. A training's losses are most of what there is: 1.5 million steps fit.
+LONGEST_TEXT = 48 * 2**20  # bytes
+MOST_VALUES = 1_500_000
+MOST_CONTAINERS = 100_000
+DEEPEST = 100  # containers in containers
+
+# What NumPy has types for; the format also knows narrower floats.
+TENSOR_TYPES = {
+    "BOOL",
+    "F16",
+    "F32",
+    "F64",
+    *(f"{sign}{n}" for sign in "IU" for n in (8, 16, 32, 64)),
+}
 
 
 def _reason(error: Exception) -> str:
@@ -59,6 +83,16 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
             os.unlink(beside)
 
 
+def remove_unfinished(folder: str | os.PathLike[str]) -> None:
+    """Remove what `replacing` left in a folder when its process was killed.
+
+    For a folder in which no other process is writing.
+    """
+    for path in Path(folder).iterdir():
+        if re.fullmatch(r"\.[0-9a-f]{12}\.part", path.name):
+            path.unlink()
+
+
 def make_folder(path: str | os.PathLike[str]) -> Path:
     """Create the folder `path` and its parents; say in one sentence why not, if not."""
     path = Path(path)
@@ -82,26 +116,96 @@ def write_json(path: str | os.PathLike[str], value: object) -> None:
     write_bytes(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
 
 
-def read_bytes(path: str | os.PathLike[str]) -> bytes:
+@contextlib.contextmanager
+def reading(path: str | os.PathLike[str], largest: int = LARGEST_FILE) -> Iterator[IO[bytes]]:
+    """Open the file `path` for reading, if it is one on a disk and has at most `largest` bytes.
+
+    Raises
+    ------
+    FileAccessError
+        If it is missing, not readable, too large, or no such file but a folder, a device, a pipe.
+    """
+    try:
+        stream = open(path, "rb", opener=_without_waiting)  # noqa: SIM115
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
+    with stream:
+        try:
+            about = os.fstat(stream.fileno())
+            if not stat.S_ISREG(about.st_mode):
+                raise OSError(None, "it is not a file, but a device or a pipe")
+            if about.st_size > largest:
+                raise OSError(None, f"it is larger than {largest >> 20:,} MB")
+            yield stream
+        except FileAccessError:
+            raise
+        except OSError as error:
+            raise _unreadable(path, error) from error
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Open a file as `open` does, but a pipe that nobody writes to at once."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _unreadable(path: str | os.PathLike[str], error: Exception) -> FileAccessError:
+    return FileAccessError(f"cannot read {str(path)!r}: {_reason(error)}.")
+
+
+def read_bytes(path: str | os.PathLike[str], largest: int = LARGEST_FILE) -> bytes:
     """Return the content of `path`.
 
     Raises
     ------
     FileAccessError
-        If it is missing, a folder, or not readable.
+        If it is missing, no file on a disk, not readable, or has more than `largest` bytes.
     """
-    try:
-        return Path(path).read_bytes()
-    except (OSError, ValueError) as error:
-        raise FileAccessError(f"cannot read {str(path)!r}: {_reason(error)}.") from error
+    with reading(path, largest) as stream:
+        return stream.read(os.fstat(stream.fileno()).st_size)
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
-    """Read a JSON file; `ModelFileError` if it is none."""
+    """Read a JSON file; `ModelFileError` if it is none, or would fill the memory."""
     try:
-        return json.loads(read_bytes(path))
+        return _parse(read_bytes(path))
     except (ValueError, RecursionError) as error:
         raise ModelFileError(f"{str(path)!r} is not a JSON file: {error}.") from error
+
+
+def _parse(text: bytes | str) -> Any:
+    """Return the value of a JSON text; `ValueError` if it is none, or an unreasonable one."""
+    if len(text) > LONGEST_TEXT:
+        raise ValueError(f"it is a text of more than {LONGEST_TEXT >> 20} MB")
+    # Each value takes up to 30 times its room in the text. Those in quotes are counted along.
+    braces, brackets, commas = (
+        text.count(mark) if isinstance(text, str) else text.count(mark.encode()) for mark in "{[,"
+    )
+    if braces + brackets > MOST_CONTAINERS or commas > MOST_VALUES:
+        raise ValueError("it holds too many values")
+    value = json.loads(text, parse_float=_finite, parse_constant=_refuse)
+    level = [value]
+    for _ in range(DEEPEST + 1):
+        level = [
+            inner
+            for outer in level
+            if type(outer) in (dict, list)
+            for inner in (outer if type(outer) is list else outer.values())
+            if type(inner) in (dict, list)
+        ]
+        if not level:
+            return value
+    raise ValueError(f"its values are nested more than {DEEPEST} deep")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        _refuse(text[:40])
+    return value
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
 
 
 def write_tensors(
@@ -119,8 +223,17 @@ def write_tensors(
     write_bytes(path, save(contiguous, metadata={"xpdl": text}))
 
 
-def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, HostArray], dict[str, Any]]:
+def read_tensors(
+    path: str | os.PathLike[str],
+    check: Callable[[dict[str, tuple[int, ...]], dict[str, Any]], object] | None = None,
+) -> tuple[dict[str, HostArray], dict[str, Any]]:
     """Read a safetensors file: its arrays, and what `write_tensors` was told about them.
+
+    Parameters
+    ----------
+    check : callable, optional
+        Called as ``check(shapes, about)``, with the shapes by name, before any array is read; what
+        it raises is raised.
 
     Raises
     ------
@@ -129,32 +242,80 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, HostArray], di
     ModelFileError
         If it is not a safetensors file, a damaged one, or not one of xpdl.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
+
+    with _telling_damage(path):
+        _check_header(path)
+        opened = safe_open(os.fspath(path), framework="numpy")
+    with opened as file:
+        with _telling_damage(path):
+            text = (file.metadata() or {}).get("xpdl")
+            shapes = _shapes(file)
+        about = _parse_about(path, text)
+        if check is not None:
+            check(shapes, about)
+        with _telling_damage(path):
+            arrays = {name: file.get_tensor(name) for name in shapes}
+    return arrays, about
+
+
+@contextlib.contextmanager
+def _telling_damage(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Let what goes wrong in a block, where safetensors reads `path`, be an error of ours."""
+    from safetensors import SafetensorError
 
     try:
-        with open(path, "rb") as stream:
-            if len(stream.read(8)) < 8:
-                raise ModelFileError(f"{str(path)!r} is not a safetensors file: it is too short.")
-        with safe_open(os.fspath(path), framework="numpy") as file:
-            text = (file.metadata() or {}).get("xpdl")
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except OSError as error:
-        raise FileAccessError(f"cannot read {str(path)!r}: {_reason(error)}.") from error
-    except ModelFileError:
+        yield
+    except FileAccessError:
         raise
-    except (SafetensorError, TypeError, ValueError, AttributeError) as error:
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    except MemoryError as error:
+        raise ModelFileError(f"{str(path)!r} does not fit into the memory.") from error
+    except (SafetensorError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ModelFileError(
             f"{str(path)!r} is not a safetensors file, or a damaged one: {error}."
         ) from error
+
+
+def _check_header(path: str | os.PathLike[str]) -> None:
+    """See, before safetensors reads it, that the header would not fill the memory."""
+    with reading(path, LARGEST_TENSORS) as stream:
+        length = stream.read(8)
+        if len(length) < 8:
+            raise ValueError("it is too short")
+        if int.from_bytes(length, "little") > LONGEST_TEXT:
+            raise ValueError(f"it begins with a text of more than {LONGEST_TEXT >> 20} MB")
+        size = min(int.from_bytes(length, "little"), os.fstat(stream.fileno()).st_size - 8)
+        if stream.read(size).count(b"{") > MOST_CONTAINERS:
+            raise ValueError("it describes too many arrays")
+
+
+def _shapes(file: Any) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each array in an open safetensors file."""
+    names = file.keys()
+    if len(names) > MOST_TENSORS:
+        raise ValueError(f"it holds {len(names):,} arrays, more than {MOST_TENSORS:,}")
+    shapes = {}
+    for name in names:
+        tensor = file.get_slice(name)
+        if tensor.get_dtype() not in TENSOR_TYPES:
+            raise ValueError(f"it holds numbers of type {tensor.get_dtype()}")
+        shapes[name] = tuple(tensor.get_shape())
+    return shapes
+
+
+def _parse_about(path: str | os.PathLike[str], text: str | None) -> dict[str, Any]:
+    """Return what a safetensors file says of itself under 'xpdl'."""
     if text is None:
         raise ModelFileError(
             f"{str(path)!r} is a safetensors file, but of another program: "
             "it does not say what it holds under 'xpdl'."
         )
     try:
-        about = json.loads(text)
+        about = _parse(text)
     except (ValueError, RecursionError) as error:
         raise ModelFileError(f"{str(path)!r} is damaged: {error}.") from error
     if not isinstance(about, dict):
-        raise ModelFileError(f"{str(path)!r} is damaged: it says {about!r} of itself.")
-    return arrays, about
+        raise ModelFileError(f"{str(path)!r} is damaged: it says {str(about)[:80]!r} of itself.")
+    return about

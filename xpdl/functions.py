@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from xpdl.arguments import LARGEST, real_array, real_dtype, sizes, whole_number
 from xpdl.backends import Array, Pair, accumulation_dtype, array_module, backend_of
 from xpdl.errors import ArgumentError, DTypeError, ShapeError
 
@@ -15,26 +16,29 @@ def identity_function(x: Array) -> Array:
 
 def step_function(x: Array) -> Array:
     """Return 1 where x > 0 and 0 elsewhere, in the type of x. Book, equation 3.3."""
-    return (x > 0).astype(x.dtype)
+    return (real_array("x", x) > 0).astype(x.dtype)
 
 
 def sigmoid(x: Array) -> Array:
     """Return 1 / (1 + exp(-x)), without overflow at either end. Book, equation 3.6.
 
-    For negative x it is computed as exp(x) / (1 + exp(x)), the same number.
+    For negative x it is computed as exp(x) / (1 + exp(x)), the same number. Integers give float32.
     """
+    x = _floats(x)
     xp = array_module(x)
     e = xp.exp(-xp.abs(x))  # never above 1
     return xp.where(x >= 0, 1 / (1 + e), e / (1 + e))
 
 
 def tanh(x: Array) -> Array:
-    """Return the hyperbolic tangent of x."""
+    """Return the hyperbolic tangent of x. Integers give float32."""
+    x = _floats(x)
     return array_module(x).tanh(x)
 
 
 def relu(x: Array) -> Array:
-    """Return max(x, 0). Book, equation 3.7."""
+    """Return max(x, 0), of floats or integers, in the type of x. Book, equation 3.7."""
+    x = real_array("x", x, "iuf")
     return backend_of(x).relu(x)
 
 
@@ -43,6 +47,9 @@ def log_softmax(x: Array) -> Array:
 
     log y_k = x_k - m - log sum_i exp(x_i - m), m = max x, which cannot overflow.
     """
+    x = real_array("x", x)
+    if not x.ndim or not x.shape[-1]:
+        raise ShapeError(f"x must be scores (..., K), K of them at least 1, got shape {x.shape}.")
     return backend_of(x).log_softmax(x)
 
 
@@ -52,8 +59,8 @@ def softmax(x: Array) -> Array:
     Integers give float32. Computed in float32 at least, with the maximum taken off first so that
     nothing overflows.
     """
-    xp = array_module(x)
-    y = xp.exp(log_softmax(x))
+    log_y = log_softmax(x)
+    y = array_module(x).exp(log_y)
     return y.astype(x.dtype, copy=False) if x.dtype.kind == "f" else y
 
 
@@ -70,8 +77,11 @@ def sum_squared_error(y: Array, t: Array) -> Array:
     array, ()
         In float32 at least.
     """
+    real_array("y", y), real_array("t", t)
+    _expect_samples(y)
     if y.shape != t.shape:
         raise ShapeError(f"t must have the shape of y, {y.shape}; got {t.shape}.")
+    backend_of(y, t)
     wide = accumulation_dtype(y.dtype)
     difference = y.astype(wide, copy=False) - t.astype(wide, copy=False)
     samples = 1 if y.ndim == 1 else len(y)
@@ -86,23 +96,41 @@ def cross_entropy_error(y: Array, t: Array) -> Array:
     y : array, (K,) or (N, K)
         Probabilities of one sample or of N.
     t : array
-        One-hot targets in the shape of y, or integer class numbers, () or (N,).
+        One-hot targets in the shape of y, or integer class numbers, () or (N,); one that does not
+        exist makes the loss NaN.
 
     Returns
     -------
     array, ()
         In float32 at least.
     """
+    real_array("y", y), real_array("t", t)
+    _expect_samples(y)
+    one_hot = t.shape == y.shape
     y = y.astype(accumulation_dtype(y.dtype), copy=False).reshape(-1, y.shape[-1])
-    t = t.reshape(y.shape) if t.size == y.size else t.reshape(-1)
+    in_columns = t.ndim == 2 and t.shape[1] == 1
+    t = t.reshape(y.shape) if one_hot else t.reshape(-1) if t.ndim < 2 or in_columns else t
     check_targets(t, y.shape)
     backend = backend_of(y, t)
     return backend.mean_cross_entropy(backend.xp.log(y + 1e-7), t)
 
 
 def one_hot(t: Array, classes: int, dtype: Any = "float32") -> Array:
-    """Return (N, classes): 1 in the column of the class number t (N,), 0 in the others."""
-    return backend_of(t).distribution(t, classes, dtype)
+    """Return (N, classes): 1 in the column of the class number t (N,), 0 in the others.
+
+    The row of a number that is no class is 0 everywhere.
+
+    Raises
+    ------
+    DTypeError, ShapeError, ArgumentError
+        If t does not hold integers (N,), or `classes` is no number of classes.
+    """
+    real_array("t", t, "iu")
+    if t.ndim != 1:
+        raise ShapeError(f"t must be class numbers (N,), got shape {t.shape}.")
+    whole_number("classes", classes, most=LARGEST)
+    wanted = real_dtype("dtype", dtype)
+    return backend_of(t).distribution(t, classes, wanted)
 
 
 def check_targets(t: Array, scores_shape: tuple[int, ...]) -> None:
@@ -153,9 +181,10 @@ def im2col(x: Array, filter_h: int, filter_w: int, stride: int = 1, pad: int = 0
     ShapeError
         If x is not 4-D, or the windows do not fit it evenly.
     """
+    real_array("x", x)
     if x.ndim != 4:
         raise ShapeError(f"x must be (N, C, H, W), got shape {x.shape}.")
-    size, strides, pads = (filter_h, filter_w), (stride, stride), (pad, pad)
+    size, strides, pads = _window(filter_h, filter_w, stride, pad)
     window_counts(x.shape[2:], size, strides, pads)
     return backend_of(x).im2col(x, size, strides, pads)
 
@@ -169,15 +198,40 @@ def col2im(
     pad: int = 0,
 ) -> Array:
     """Add the rows that `im2col` made back into an image of `input_shape` (N, C, H, W)."""
-    size, strides, pads = (filter_h, filter_w), (stride, stride), (pad, pad)
-    n, c, *image = input_shape
+    real_array("col", col)
+    size, strides, pads = _window(filter_h, filter_w, stride, pad)
+    shape = sizes("input_shape", input_shape)
+    if len(shape) != 4:
+        raise ShapeError(f"input_shape must be (N, C, H, W), got {shape}.")
+    n, c, *image = shape
     oh, ow = window_counts(tuple(image), size, strides, pads)
     if col.shape != (n * oh * ow, c * filter_h * filter_w):
         raise ShapeError(
             f"col must be ({n * oh * ow}, {c * filter_h * filter_w}) for an image of shape "
-            f"{tuple(input_shape)}, got {col.shape}."
+            f"{shape}, got {col.shape}."
         )
-    return backend_of(col).col2im(col, input_shape, size, strides, pads)
+    return backend_of(col).col2im(col, shape, size, strides, pads)
+
+
+def _floats(x: Array) -> Array:
+    """Return x, or integers as float32."""
+    return x if real_array("x", x).dtype.kind == "f" else x.astype(accumulation_dtype(x.dtype))
+
+
+def _expect_samples(y: Array) -> None:
+    if y.ndim not in (1, 2) or not y.size:
+        raise ShapeError(f"y must be (K,) or (N, K), and not empty; got shape {y.shape}.")
+
+
+def _window(filter_h: int, filter_w: int, stride: int, pad: int) -> tuple[Pair, Pair, Pair]:
+    """Return a window's size, and its strides and paddings, each down and across."""
+    size = (
+        whole_number("filter_h", filter_h, most=LARGEST),
+        whole_number("filter_w", filter_w, most=LARGEST),
+    )
+    stride = whole_number("stride", stride, most=LARGEST)
+    pad = whole_number("pad", pad, least=0, most=LARGEST)
+    return size, (stride, stride), (pad, pad)
 
 
 def window_counts(
@@ -206,6 +260,8 @@ def window_counts(
     for axis, length, window, step, edge in zip(
         ("height", "width"), image, size, stride, pad, strict=True
     ):
+        if length < 1:
+            raise ShapeError(f"images must have pixels, got an image of {axis} {length}.")
         room = length + 2 * edge - window
         if room < 0:
             raise ShapeError(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
+from numbers import Real
 from typing import Any
 
+from xpdl.arguments import check_writable, number, real_array, whole_number
 from xpdl.backends import Array, array_module, backend_of
-from xpdl.errors import ArgumentError, DTypeError
+from xpdl.errors import ArgumentError, DTypeError, shown
 
 
 def numerical_gradient(f: Callable[[Array], Any], x: Array, h: float = 1e-4) -> Array:
@@ -32,23 +33,33 @@ def numerical_gradient(f: Callable[[Array], Any], x: Array, h: float = 1e-4) -> 
         If x is not float64: in float32 the difference would be lost in rounding, and an integer
         cannot be moved by h.
     """
-    if x.dtype != "float64":
+    if not callable(f):
+        raise ArgumentError(f"f must be a function of x, got {shown(f)}.")
+    if real_array("x", x).dtype != "float64":
         raise DTypeError(f"x must be float64 for a numerical gradient, got {x.dtype}.")
-    if not (h > 0 and math.isfinite(h)):
-        raise ArgumentError(f"h must be a number above 0, got {h!r}.")
+    check_writable("x", x)
+    h = number("h", h, above=0)
     xp = array_module(x)
     gradient = xp.zeros(x.shape, dtype=x.dtype)
     for index in _indices(x.shape):
         value = x[index].copy()
         try:
             x[index] = value + h
-            above = f(x)
+            above = _one_number(f(x))
             x[index] = value - h
-            below = f(x)
+            below = _one_number(f(x))
         finally:
             x[index] = value
         gradient[index] = (above - below) / (2 * h)
     return gradient
+
+
+def _one_number(value: Any) -> Any:
+    """Return what f returned, if it is one real number, of the host or a device."""
+    of_device = hasattr(value, "dtype") and value.dtype.kind in "biuf" and value.shape == ()
+    if not of_device and not isinstance(value, Real):
+        raise ArgumentError(f"f must return one number, and returned {shown(value)}.")
+    return value
 
 
 def _indices(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
@@ -80,6 +91,9 @@ def gradient_check(
     dict of str to float
         The mean absolute difference by name; 1e-7 or less is a pass (book, section 5.7.4).
     """
+    if not hasattr(network, "forward_backward") or isinstance(network, type):
+        raise ArgumentError(f"network must be a Network, got {shown(network)}.")
+    h, seed = number("h", h, above=0), whole_number("seed", seed, least=0)
     for name, parameter in network.params.items():
         if parameter.dtype != "float64":
             raise DTypeError(

@@ -13,7 +13,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from xpdl.errors import ArgumentError, UnknownNameError
+from xpdl.arguments import flag, number, random_numbers, sizes, whole_number
+from xpdl.errors import ArgumentError, UnknownNameError, shown
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,9 @@ class Initializer:
     """A distribution of weights: normal, or uniform with the same standard deviation."""
 
     uniform: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "uniform", flag("uniform", self.uniform))
 
     def std(self, fan_in: int, fan_out: int) -> float:
         """Return the standard deviation for a layer of `fan_in` inputs and `fan_out` outputs."""
@@ -36,6 +40,7 @@ class Initializer:
         fan_in, fan_out : int
             How many inputs one output sees, and how many outputs one input feeds.
         """
+        shape, rng = _drawn(shape, rng)
         std = self.std(fan_in, fan_out)
         if self.uniform:
             limit = math.sqrt(3) * std  # of a uniform distribution with this deviation
@@ -49,7 +54,12 @@ class Normal(Initializer):
 
     deviation: float = 0.01
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "deviation", number("deviation", self.deviation))
+
     def std(self, fan_in: int, fan_out: int) -> float:
+        _fans(fan_in, fan_out)
         return self.deviation
 
 
@@ -62,7 +72,12 @@ class Xavier(Initializer):
 
     average: bool = False
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "average", flag("average", self.average))
+
     def std(self, fan_in: int, fan_out: int) -> float:
+        _fans(fan_in, fan_out)
         return math.sqrt(2 / (fan_in + fan_out) if self.average else 1 / fan_in)
 
 
@@ -71,6 +86,7 @@ class He(Initializer):
     """sqrt(2 / fan_in), for ReLU. He et al. 2015."""
 
     def std(self, fan_in: int, fan_out: int) -> float:
+        _fans(fan_in, fan_out)
         return math.sqrt(2 / fan_in)
 
 
@@ -80,10 +96,27 @@ class Constant(Initializer):
 
     value: float = 0.0
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "value", number("value", self.value, above=-math.inf))
+
     def draw(
         self, shape: tuple[int, ...], fan_in: int, fan_out: int, rng: np.random.Generator
     ) -> np.ndarray[Any, np.dtype[np.float64]]:
-        return np.full(shape, self.value)
+        _fans(fan_in, fan_out)
+        shape, _ = _drawn(shape, rng)
+        return np.full(shape, self.value, np.float64)
+
+
+def _fans(fan_in: int, fan_out: int) -> None:
+    whole_number("fan_in", fan_in), whole_number("fan_out", fan_out)
+
+
+def _drawn(
+    shape: tuple[int, ...], rng: np.random.Generator
+) -> tuple[tuple[int, ...], np.random.Generator]:
+    """Return the shape of what is drawn, and what draws it, once they are seen to be such."""
+    return sizes("shape", shape), random_numbers("rng", rng)
 
 
 WeightInit: TypeAlias = str | float | Initializer
@@ -119,8 +152,12 @@ def get_initializer(choice: WeightInit) -> Initializer:
         return BY_NAME[choice.lower()]
     if isinstance(choice, bool) or not isinstance(choice, Real):
         raise ArgumentError(
-            f"weight_init must be a name, a standard deviation or an Initializer, got {choice!r}."
+            "weight_init must be a name, a standard deviation or an Initializer, "
+            f"got {shown(choice)}."
         )
-    if not (math.isfinite(choice) and choice >= 0):
-        raise ArgumentError(f"weight_init must be a standard deviation >= 0, got {choice!r}.")
-    return Normal(deviation=float(choice))
+    try:
+        return Normal(deviation=number("weight_init", choice))
+    except ArgumentError as error:
+        raise ArgumentError(
+            f"weight_init must be a standard deviation >= 0, got {shown(choice)}."
+        ) from error

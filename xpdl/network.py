@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
@@ -13,7 +14,16 @@ from typing import Any
 import numpy as np
 
 from xpdl import files, functions
-from xpdl.arguments import check_finite, number, whole_number
+from xpdl.arguments import (
+    LARGEST,
+    check_finite,
+    flag,
+    number,
+    one_number,
+    real_array,
+    sizes,
+    whole_number,
+)
 from xpdl.backends import Array, Backend, Number, Shape, backend_of, get_backend
 from xpdl.errors import (
     ArgumentError,
@@ -22,6 +32,7 @@ from xpdl.errors import (
     DTypeError,
     ShapeError,
     UnknownNameError,
+    shown,
 )
 from xpdl.layers import (
     Convolution,
@@ -82,14 +93,17 @@ class Network:
         name: str | None = None,
         initialize: bool = True,
     ) -> None:
-        self.name = name or type(self).__name__
-        self.input_shape = _shape(input_shape)
-        self.loss_layer = loss or SoftmaxWithLoss()
+        self.name = type(self).__name__ if name is None or name == "" else name
+        self.input_shape = sizes("input_shape", input_shape)
+        self.loss_layer = SoftmaxWithLoss() if loss is None else loss
         if not isinstance(self.loss_layer, Loss):
-            raise ArgumentError(f"loss must be a Loss such as SoftmaxWithLoss(), got {loss!r}.")
+            raise ArgumentError(
+                f"loss must be a Loss such as SoftmaxWithLoss(), got {shown(loss)}."
+            )
         if not isinstance(self.name, str):
-            raise ArgumentError(f"name must be a str, got {name!r}.")
-        seed = whole_number("seed", seed, least=0)
+            raise ArgumentError(f"name must be a str, got {shown(name)}.")
+        seed, initialize = whole_number("seed", seed, least=0), flag("initialize", initialize)
+        precision = get_precision(dtype)
         self.weight_decay = number("weight_decay", weight_decay)
         self.body = layers if isinstance(layers, Sequential) else Sequential(layers)
         self.output_shape = self.body.plan(self.input_shape)
@@ -104,7 +118,7 @@ class Network:
             for name, leaf in self._leaves.items()
             for key, array in leaf.params.items()
         }
-        self._place(get_backend(), get_precision(dtype))
+        self._place(get_backend(), precision)
         self.reseed(seed)
         if initialize:
             self._draw(np.random.default_rng([WEIGHT_STREAM, seed]), given)
@@ -122,7 +136,13 @@ class Network:
             {name: spec.shape for name, spec in specs.items()},
             frozenset(name for name, spec in specs.items() if spec.decay),
         )
-        parameters = Parameters(layout, backend, precision)  # may be too large for the device
+        try:
+            parameters = Parameters(layout, backend, precision)
+        except MemoryError as error:
+            raise DeviceMemoryError(
+                f"{self.name} has {layout.size:,} parameters, which {backend.name} has no memory "
+                "for; use a smaller input_shape or fewer units."
+            ) from error
         self.backend, self.precision, self.parameters = backend, precision, parameters
         self.state: dict[str, Array] = {}
         for name, leaf in self._leaves.items():
@@ -164,9 +184,28 @@ class Network:
 
     def reseed(self, seed: int | Sequence[int]) -> None:
         """Start the random numbers of all layers (dropout masks) from `seed`."""
-        seeds = [seed] if isinstance(seed, int) else list(seed)
+        given = seed if isinstance(seed, Sequence) and seed else (seed,)
+        seeds = [whole_number("seed", number, least=0) for number in given]
         for i, leaf in enumerate(self._leaves.values()):
             leaf.reseed([MASK_STREAM, *seeds, i])
+
+    def random_state(self) -> dict[str, Any]:
+        """Return where the random numbers of each layer that has some are, as JSON can hold it."""
+        states = {name: leaf.random_state(self.backend) for name, leaf in self._leaves.items()}
+        return {name: state for name, state in states.items() if state is not None}
+
+    def set_random_state(self, states: Mapping[str, Any]) -> None:
+        """Go on, with the seed of then, where `random_state` found the random numbers to be.
+
+        Raises
+        ------
+        ArgumentError
+            If the states are not those of the network's layers.
+        """
+        if not isinstance(states, Mapping) or states.keys() != self.random_state().keys():
+            raise ArgumentError(f"the random states are not those of {self.name}: {shown(states)}.")
+        for name, state in states.items():
+            self._leaves[name].set_random_state(self.backend, state)
 
     # ---- the book's five verbs ----------------------------------------------------------------
 
@@ -219,7 +258,9 @@ class Network:
             Whether the copy of the parameters in the compute type may be out of date. An
             optimizer's update keeps it; a caller who has changed `params` by hand must leave this.
         """
-        x, t = self._input(x), self._target(t, len(x))
+        x = self._input(x)
+        t, scale = self._target(t, len(x)), one_number("scale", scale)
+        backend_of(scale, self.params.buffer)
         self.forget()  # the step before need not be in memory beside this one
         with self.explaining_memory(len(x), train=True):
             scores = self._forward(x, train=True, refresh=refresh)
@@ -293,8 +334,8 @@ class Network:
         where nothing before them learns either. Batch normalisation keeps its running statistics
         and computes with them. Dropout, which learns nothing, goes on.
 
-        What is frozen belongs to the training and not to a file: a network that is loaded, or goes
-        on from a checkpoint, has nothing frozen but what you freeze in it; a copy has what it had.
+        What is frozen belongs to the training: a network that is loaded has nothing frozen, one
+        that goes on from a checkpoint has what was, and so has a copy.
         Freeze between steps, or between epochs in a callback of the `Trainer`.
 
         Parameters
@@ -332,9 +373,11 @@ class Network:
         """Return the layers meant by `names`; see `freeze`."""
         chosen = []
         for name in names:
+            if not isinstance(name, str):
+                raise UnknownNameError("layer", name, self._leaves)
             found = [leaf for leaf in self._leaves if f"{leaf}.".startswith(f"{name}.")]
             if not found and name:
-                found = [leaf for leaf in self._leaves if leaf.startswith(str(name))]
+                found = [leaf for leaf in self._leaves if leaf.startswith(name)]
             if not found:
                 raise UnknownNameError("layer", name, self._leaves)
             chosen += found
@@ -416,7 +459,13 @@ class Network:
     def _here(self, argument: str, a: Any) -> Array:
         """Return `a` as an array of the network's backend; an array of another is refused."""
         if not hasattr(a, "dtype"):
-            return self.backend.asarray(a)
+            try:
+                return self.backend.asarray(a)
+            except ArgumentError as error:
+                raise type(error)(
+                    f"{argument} must be an array, or a rectangular list of numbers, "
+                    f"got {shown(a)}."
+                ) from error
         try:
             backend_of(a, self.params.buffer)
         except (BackendMismatchError, DTypeError) as error:
@@ -429,6 +478,8 @@ class Network:
 
     def to(self, backend: str | Backend) -> Network:
         """Move the network to another backend, and return it."""
+        if not isinstance(backend, str | Backend):
+            raise ArgumentError(f"backend must be a name or a Backend, got {shown(backend)}.")
         target = backend if isinstance(backend, Backend) else get_backend(backend)
         arrays = self._host_arrays()
         self._place(target, self.precision)
@@ -463,19 +514,34 @@ class Network:
         ArgumentError, ShapeError, DTypeError
             If names, shapes or types are not the network's. Nothing is changed then.
         """
+        self.check_arrays(arrays)
+        for name, array in self.arrays().items():
+            array[...] = self.backend.asarray(arrays[name], dtype=array.dtype)
+
+    def check_arrays(self, arrays: Mapping[str, Array]) -> None:
+        """See that `load_arrays` would take `arrays`.
+
+        Raises
+        ------
+        ArgumentError, ShapeError, DTypeError
+            As `load_arrays`.
+        """
+        if not isinstance(arrays, Mapping):
+            raise ArgumentError(f"arrays must be a dictionary of arrays, got {shown(arrays)}.")
         mine = self.arrays()
         if mine.keys() != arrays.keys():
-            lone = ", ".join(sorted(mine.keys() ^ arrays.keys()))
+            lone = ", ".join(sorted(map(str, mine.keys() ^ arrays.keys())))
             raise ArgumentError(f"the arrays are not those of {self.name}: {lone} differ.")
         for name, array in mine.items():
+            real_array(name, arrays[name], "f")
+            if not isinstance(arrays[name], np.ndarray) and not self.backend.owns(arrays[name]):
+                raise BackendMismatchError(
+                    f"{name} lives on another device; bring it to the host with xpdl.to_numpy(a)."
+                )
             if array.shape != arrays[name].shape:
                 raise ShapeError(
                     f"{name} of {self.name} has the shape {array.shape}, got {arrays[name].shape}."
                 )
-            if arrays[name].dtype.kind != "f":
-                raise DTypeError(f"{name} must hold floats, got dtype {arrays[name].dtype}.")
-        for name, array in mine.items():
-            array[...] = self.backend.asarray(arrays[name], dtype=array.dtype)
 
     def config(self) -> dict[str, Any]:
         """Return the architecture, as JSON can hold it; see `network_from_config`."""
@@ -502,12 +568,23 @@ class Network:
         FileAccessError
             If the place is missing, read-only or full.
         """
+        if not isinstance(path, str | os.PathLike) or "\0" in str(path):
+            raise ArgumentError(f"path must be a str or a path, got {shown(path)}.")
+        about = {} if about is None else about
+        if not isinstance(about, Mapping):
+            raise ArgumentError(f"about must be a dictionary, got {shown(about)}.")
         arrays = self._host_arrays()
         description = {
             "format": FILE_FORMAT,
             "architecture": self.config(),
-            "about": dict(about or {}),
+            "about": dict(about),
         }
+        try:
+            json.dumps(description["about"], allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ArgumentError(
+                f"about must hold what JSON can, texts, numbers and lists; got {shown(about)}."
+            ) from error
         files.write_tensors(path, arrays, description)
 
     # ---- looking at it -------------------------------------------------------------------------
@@ -517,6 +594,7 @@ class Network:
 
         Layers that are frozen are said to be.
         """
+        batch_size = whole_number("batch_size", batch_size, most=LARGEST)
         rows = [("input", "", _show(self.input_shape), "")]
         total = 0
         activations = math.prod(self.input_shape)
@@ -558,13 +636,20 @@ def count_hits(scores: Array, t: Array) -> Array:
 
 def network_from_config(config: Mapping[str, Any], *, dtype: Any = None) -> Network:
     """Make a network, with parameters of zero, from what `Network.config` returned."""
+    lacking = {"name", "input_shape", "body", "loss", "weight_decay", "dtype"}
+    lacking -= config.keys() if isinstance(config, Mapping) else set()
+    if lacking:
+        raise ArgumentError(
+            f"config must be what Network.config returned, got {shown(config)}; "
+            f"it lacks {', '.join(sorted(lacking))}."
+        )
     body = layer_from_config(config["body"])
     loss = loss_from_config(config["loss"])
     return Network(
         body if isinstance(body, Sequential) else Sequential([body]),
         config["input_shape"],
         loss=loss,
-        dtype=dtype or config["dtype"],
+        dtype=config["dtype"] if dtype is None else dtype,
         weight_decay=config["weight_decay"],
         name=config["name"],
         initialize=False,
@@ -590,20 +675,6 @@ def _walk(body: Sequential, prefix: str = "") -> Iterator[tuple[str, Layer, Shap
             yield from _walk(layer, f"{prefix}{name}.")
         else:
             yield prefix + name, layer, body.shapes[name]
-
-
-def _shape(shape: int | Sequence[int]) -> Shape:
-    if isinstance(shape, int):
-        shape = (shape,)
-    try:
-        numbers = tuple(int(n) for n in shape)
-    except (TypeError, ValueError) as error:
-        raise ArgumentError(
-            f"input_shape must be ints such as (1, 28, 28), got {shape!r}."
-        ) from error
-    if not numbers or min(numbers) < 1:
-        raise ArgumentError(f"input_shape must be sizes of at least 1, got {shape!r}.")
-    return numbers
 
 
 def _what_fits(free: int | None, per_sample: int, batch_size: int) -> str:

@@ -11,9 +11,16 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar, TypeAlias
 
-from xpdl.arguments import number
+from xpdl.arguments import check_writable, flag, number, plainly, real_array
 from xpdl.backends import Array, Backend, Number, accumulation_dtype, backend_of
-from xpdl.errors import ArgumentError, ModelFileError, ShapeError, UnknownNameError
+from xpdl.errors import (
+    ArgumentError,
+    DTypeError,
+    ModelFileError,
+    ShapeError,
+    UnknownNameError,
+    shown,
+)
 
 Arrays: TypeAlias = Mapping[str, Array]
 
@@ -98,9 +105,9 @@ class Optimizer:
         decay_all: bool = False,
         clip_norm: float | None = None,
     ) -> None:
-        self.learning_rate = number("learning_rate", learning_rate)
+        self.learning_rate = learning_rate
         self.weight_decay = number("weight_decay", weight_decay)
-        self.decay_all = decay_all
+        self.decay_all = flag("decay_all", decay_all)
         self.clip_norm = None if clip_norm is None else number("clip_norm", clip_norm, above=0)
         self.iteration: Number = 0
         self.count: Number = 0
@@ -117,6 +124,7 @@ class Optimizer:
 
     @learning_rate.setter
     def learning_rate(self, value: float) -> None:
+        value = number("learning_rate", value)
         if isinstance(self.__dict__.get("_rate"), int | float | None):
             self._rate: Number = value
         else:  # in its place, where a captured step looks for it
@@ -157,13 +165,15 @@ class Optimizer:
         ------
         ArgumentError
             If a parameter has no gradient, or a gradient no parameter, or all are frozen.
-        ShapeError
-            If a gradient's shape is not its parameter's.
+        ShapeError, DTypeError
+            If a gradient's shape is not its parameter's, or one of them holds no floats.
         BackendMismatchError
             If they, or what the rule remembers, live on different backends. Nothing is changed in
             any of these cases.
         """
         _check_names(params, grads)
+        if go is not None and real_array("go", go, "b").shape:
+            raise ShapeError(f"go must be an array () of a bool, got shape {go.shape}.")
         self._remember(params)
         frozen: Collection[str] = params.frozen if isinstance(params, Blocks) else ()
         if len(frozen) == len(params):
@@ -262,6 +272,13 @@ class Optimizer:
                         f"{arrays[name].shape}, the network has {p.shape}; "
                         "make a new optimizer for this network."
                     )
+                plain = not isinstance(params, Blocks)
+                if plain and arrays[name].dtype != accumulation_dtype(p.dtype):
+                    raise DTypeError(
+                        f"this {type(self).__name__} remembers {slot} of {name} in "
+                        f"{arrays[name].dtype}, and the parameter is {p.dtype} now; "
+                        "make a new optimizer for it."
+                    )
 
     def _decayed(self, values: Arrays, params: Arrays, whole: bool) -> Collection[str]:
         """Return the names among `values`, blocks if `whole`, whose weights decay."""
@@ -315,8 +332,26 @@ class Optimizer:
         Raises
         ------
         ModelFileError
-            If it is of another rule.
+            If it is of another rule, or damaged. Nothing is changed then.
         """
+        self.check_state_dict(saved)
+        self.iteration = saved["iteration"]
+        # The next update sees what is frozen still.
+        self._had, self._missed = dict(saved.get("counts", {})), {}
+        self._rate = number("learning_rate", saved["learning_rate"])
+        self.state = {}
+        self._restored = {slot: dict(arrays) for slot, arrays in saved["state"].items()} or None
+
+    def check_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """See that `load_state_dict` would take what `state_dict` returned.
+
+        Raises
+        ------
+        ModelFileError
+            As `load_state_dict`.
+        """
+        if not isinstance(saved, Mapping):
+            raise ModelFileError(f"the saved optimizer state is no dictionary: {shown(saved)}.")
         lacking = {"rule", "iteration", "learning_rate", "state"} - saved.keys()
         if lacking:
             raise ModelFileError(f"the saved optimizer state lacks {', '.join(sorted(lacking))}.")
@@ -324,7 +359,12 @@ class Optimizer:
             raise ModelFileError(
                 f"the saved state is of {saved.get('rule')!r}, not of {type(self).__name__!r}."
             )
-        if not isinstance(saved["iteration"], int) or not isinstance(saved["state"], Mapping):
+        if (
+            type(saved["iteration"]) is not int
+            or not 0 <= saved["iteration"] < 2**62
+            or not isinstance(saved["state"], Mapping)
+            or not all(isinstance(arrays, Mapping) for arrays in saved["state"].values())
+        ):
             raise ModelFileError("the saved optimizer state is damaged.")
         if (saved["iteration"] or saved["state"]) and set(saved["state"]) != set(self.slots):
             raise ModelFileError(
@@ -339,11 +379,10 @@ class Optimizer:
                 f"the saved optimizer state is damaged: its counts of updates are {counts!r}, with "
                 f"{saved['iteration']} updates in all."
             )
-        self.iteration = saved["iteration"]
-        self._had, self._missed = dict(counts), {}  # the next update sees what is frozen still
-        self._rate = number("learning_rate", saved["learning_rate"])
-        self.state = {}
-        self._restored = {slot: dict(arrays) for slot, arrays in saved["state"].items()} or None
+        try:
+            number("learning_rate", saved["learning_rate"])
+        except ArgumentError as error:
+            raise ModelFileError(f"the saved optimizer state is damaged: {error}") from error
 
 
 class SGD(Optimizer):
@@ -486,17 +525,18 @@ def get_optimizer(choice: str | Optimizer, **options: Any) -> Optimizer:
                 f"{', '.join(options)}: give these to {type(choice).__name__}(...) itself."
             )
         return choice
-    if str(choice).lower() not in BY_NAME:
+    if not isinstance(choice, str) or choice.lower() not in BY_NAME:
         raise UnknownNameError("optimizer", choice, BY_NAME)
     rule = BY_NAME[choice.lower()]
     try:
         return rule(**options)
     except TypeError as error:
-        raise ArgumentError(f"{rule.__name__}: {error}.") from error
+        raise ArgumentError(f"{rule.__name__}: {plainly(error)}.") from error
 
 
 def gradient_norm(grads: Arrays) -> Array:
     """Return the Euclidean norm over all arrays but the frozen, (), in float32 at least."""
+    _expect_floats("grads", grads)
     blocks = _blocks(grads)
     backend = backend_of(*blocks.values())
     squares = [_sum_of_squares(g) for g in blocks.values()]
@@ -552,9 +592,25 @@ def _restore(memory: Mapping[str, Arrays], saved: Mapping[str, Mapping[str, Any]
             array[...] = backend_of(array).asarray(saved[slot][name], dtype=array.dtype)
 
 
+def _expect_floats(argument: str, arrays: Arrays, changes: bool = False) -> None:
+    """See that `arrays` is a dictionary of arrays of floats; a network's own always is."""
+    if isinstance(arrays, Blocks):
+        return
+    if not isinstance(arrays, Mapping):
+        raise ArgumentError(f"{argument} must be a dictionary of arrays, got {shown(arrays)}.")
+    if not arrays:
+        raise ArgumentError(f"{argument} is empty; give one array at least.")
+    for name, a in arrays.items():
+        real_array(f"{argument}[{name!r}]", a, "f")
+        if changes:
+            check_writable(f"{argument}[{name!r}]", a)
+
+
 def _check_names(params: Arrays, grads: Arrays) -> None:
+    _expect_floats("params", params, changes=True)
+    _expect_floats("grads", grads)
     if params.keys() != grads.keys():
-        lone = sorted(params.keys() ^ grads.keys())
+        lone = sorted(map(str, params.keys() ^ grads.keys()))
         raise ArgumentError(
             f"params and grads must have the same names; {', '.join(lone)} stands in one only."
         )
@@ -566,6 +622,8 @@ def _check_names(params: Arrays, grads: Arrays) -> None:
                 f"the gradient of {name} must have the shape {p.shape} of the parameter, "
                 f"got {grads[name].shape}."
             )
+    held = [[a.buffer] if isinstance(a, Blocks) else a.values() for a in (params, grads)]
+    backend_of(*held[0], *held[1])
 
 
 __all__ = [

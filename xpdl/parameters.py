@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from numbers import Real
 from typing import Any
 
+from xpdl.arguments import real_array
 from xpdl.backends import Array, Backend, Shape, backend_of
-from xpdl.errors import ShapeError, UnknownParameterError
+from xpdl.errors import ArgumentError, ShapeError, UnknownParameterError, shown
 from xpdl.optimizers import Blocks
 from xpdl.precision import Precision
 
@@ -105,12 +107,19 @@ class ArrayDict(Blocks):
         self._views = {name: layout.view(buffer, name) for name in layout.shapes}
 
     def __getitem__(self, name: str) -> Array:
-        if name not in self._views:
+        if not isinstance(name, str) or name not in self._views:
             raise UnknownParameterError("parameter", name, self._views)
         return self._views[name]
 
     def __setitem__(self, name: str, values: Array | float) -> None:
         view = self[name]
+        if isinstance(values, list):
+            try:
+                values = backend_of(view).asarray(values, dtype=view.dtype)
+            except ArgumentError as error:
+                raise type(error)(f"{name} must be an array, got {shown(values)}.") from error
+        elif not isinstance(values, Real):
+            backend_of(view, real_array(name, values))
         shape = getattr(values, "shape", ())
         if shape not in ((), view.shape):
             raise ShapeError(f"{name} has the shape {view.shape}, got {shape}.")

@@ -69,7 +69,8 @@ def get_precision(choice: Any = None) -> Precision:
     except TypeError:
         name = repr(choice)
     if name not in PRECISIONS:
-        raise UnknownNameError(kind, name, PRECISIONS)
+        named = isinstance(choice, str | type | np.dtype)  # but not what NumPy makes a type of
+        raise UnknownNameError(kind, name if named else choice, PRECISIONS)
     return PRECISIONS[name]
 
 
@@ -112,16 +113,20 @@ class LossScale:
         """Adapt to whether a step's gradients were finite."""
         self._backend.adjust_loss_scale(self._state, go, self.patience, self.growth, self.largest)
 
+    def state(self) -> dict[str, float]:
+        """Return the factor and its counters, from the device."""
+        numbers = self._backend.to_numpy(self._state).tolist()
+        return dict(zip(self._names, numbers, strict=True))
+
     def read(self) -> dict[str, float]:
-        """Return the factor and its counters, from the device.
+        """Return what `state` does, if the training goes on.
 
         Raises
         ------
         DivergenceError
             If too many steps in a row were skipped.
         """
-        numbers = self._backend.to_numpy(self._state).tolist()
-        state = dict(zip(self._names, numbers, strict=True))
+        state = self.state()
         if state["bad_steps"] >= self.most_bad_steps:
             raise DivergenceError(
                 f"the gradients were not finite for {state['bad_steps']:.0f} steps in a row, "

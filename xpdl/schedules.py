@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from xpdl.arguments import number
-from xpdl.errors import ArgumentError, UnknownNameError
+from xpdl.errors import ArgumentError, UnknownNameError, shown
 
 Schedule: TypeAlias = Callable[[float, float], float]
 
@@ -22,6 +22,7 @@ class Constant:
     """The same rate from first to last, as in the book."""
 
     def __call__(self, epoch: float, epochs: float) -> float:
+        _share(epoch, epochs)
         return 1.0
 
 
@@ -33,11 +34,12 @@ class Step:
     factor: float = 0.1
 
     def __post_init__(self) -> None:
-        number("every", self.every, above=0)
-        number("factor", self.factor, above=0)
+        object.__setattr__(self, "every", number("every", self.every, above=0))
+        object.__setattr__(self, "factor", number("factor", self.factor, above=0))
 
     def __call__(self, epoch: float, epochs: float) -> float:
-        return float(self.factor ** math.floor(epoch / self.every))
+        _share(epoch, epochs)
+        return _power(self.factor, math.floor(min(float(epoch) / self.every, 1e9)))
 
 
 @dataclass(frozen=True)
@@ -47,10 +49,10 @@ class Exponential:
     final: float = 0.01
 
     def __post_init__(self) -> None:
-        number("final", self.final, above=0)
+        object.__setattr__(self, "final", number("final", self.final, above=0))
 
     def __call__(self, epoch: float, epochs: float) -> float:
-        return float(self.final ** (epoch / epochs))
+        return _power(self.final, _share(epoch, epochs))
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,11 @@ class Cosine:
 
     final: float = 0.0
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "final", number("final", self.final))
+
     def __call__(self, epoch: float, epochs: float) -> float:
-        return _cosine(1.0, self.final, epoch / epochs)
+        return _cosine(1.0, self.final, _share(epoch, epochs))
 
 
 @dataclass(frozen=True)
@@ -75,13 +80,17 @@ class OneCycle:
     final: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.warm_up < 1:
+        try:
+            object.__setattr__(self, "warm_up", number("warm_up", self.warm_up, above=0, below=1))
+        except ArgumentError as error:
             raise ArgumentError(
-                f"warm_up is a share of the training, between 0 and 1; got {self.warm_up!r}."
-            )
+                f"warm_up is a share of the training, between 0 and 1; got {shown(self.warm_up)}."
+            ) from error
+        object.__setattr__(self, "start", number("start", self.start))
+        object.__setattr__(self, "final", number("final", self.final))
 
     def __call__(self, epoch: float, epochs: float) -> float:
-        position = epoch / epochs
+        position = _share(epoch, epochs)
         if position < self.warm_up:
             return _cosine(self.start, 1.0, position / self.warm_up)
         return _cosine(1.0, self.final, (position - self.warm_up) / (1 - self.warm_up))
@@ -95,9 +104,14 @@ class WarmUp:
     epochs: float = 1.0
 
     def __post_init__(self) -> None:
-        number("epochs", self.epochs, above=0)
+        object.__setattr__(self, "epochs", number("epochs", self.epochs, above=0))
+        if isinstance(self.schedule, type) or not callable(self.schedule):
+            raise ArgumentError(
+                f"schedule must be one such as Cosine(), got {shown(self.schedule)}."
+            )
 
     def __call__(self, epoch: float, epochs: float) -> float:
+        _share(epoch, epochs)
         return min(1.0, epoch / self.epochs) * self.schedule(epoch, epochs)
 
 
@@ -120,10 +134,15 @@ def get_schedule(choice: str | Schedule | None) -> Schedule:
         return BY_NAME[choice]()
     if isinstance(choice, type) or not callable(choice):
         raise ArgumentError(
-            f"schedule must be a name or callable, got {choice!r}"
+            f"schedule must be a name or callable, got {shown(choice)}"
             f"{' (give an instance)' if isinstance(choice, type) else ''}."
         )
     return choice
+
+
+def keeps_its_pace(schedule: Schedule) -> bool:
+    """Tell whether `schedule` is the same for a training of another length, as far as both go."""
+    return isinstance(schedule, Constant | Step)
 
 
 def with_warm_up(schedule: Schedule, share: float, epochs: float) -> Schedule:
@@ -136,10 +155,25 @@ def with_warm_up(schedule: Schedule, share: float, epochs: float) -> Schedule:
     ArgumentError
         If `share` is not between 0 and 1.
     """
-    number("warm_up", share, above=0, below=1)
+    share, epochs = number("warm_up", share, above=0, below=1), number("epochs", epochs, above=0)
+    schedule = get_schedule(schedule)
     if isinstance(schedule, OneCycle):
         return replace(schedule, warm_up=share)
     return WarmUp(schedule, share * epochs)
+
+
+def _share(epoch: float, epochs: float) -> float:
+    """Return the part of the training that is over."""
+    share = number("epoch", epoch) / number("epochs", epochs, above=0)
+    return number("epoch / epochs", share)
+
+
+def _power(base: float, exponent: float) -> float:
+    """Return base^exponent; where no float is as large, infinity."""
+    try:
+        return float(base) ** exponent
+    except OverflowError:
+        return math.inf
 
 
 def _cosine(begin: float, end: float, position: float) -> float:

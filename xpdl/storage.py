@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from xpdl import files, pickles
 from xpdl.arguments import whole_number
+from xpdl.backends import Shape
 from xpdl.errors import ArgumentError, FileAccessError, ModelFileError
+from xpdl.files import HostArray
 from xpdl.layers import Sequential, layer_from_config
 from xpdl.network import FILE_FORMAT, Network, network_from_config
 
@@ -25,6 +28,7 @@ BOOK_NETWORKS = {
     ): "DeepConvNet()",
 }
 MOST_DIFFERENCES = 8  # in one message
+LONGEST_REASON = 500  # characters, as it may quote what a stranger wrote
 
 
 def load(path: str | os.PathLike[str], *, dtype: Any = None) -> Network:
@@ -59,32 +63,25 @@ def load_with_notes(
                 "or a file. An ensemble is read by xpdl.training.load_ensemble."
             )
         path = inside
-    arrays, description = files.read_tensors(path)
-    if description.get("format") != FILE_FORMAT:
-        raise ModelFileError(
-            f"{str(path)!r} is not a network: its format is {description.get('format')!r}, "
-            f"wanted {FILE_FORMAT!r}."
-        )
     try:
-        config, about = description["architecture"], dict(description["about"])
-        _expect_notes(about)
-        _expect_size(config, sum(a.size for a in arrays.values()))
-        for name, array in arrays.items():
-            if not np.isfinite(array).all():
-                raise ModelFileError(f"{name} holds NaN or infinity: a training that diverged?")
-        network = network_from_config(config, dtype=dtype)
-        network.load_arrays(arrays)
+        arrays, description = files.read_tensors(path, _expect_network)
+        network = network_from_config(description["architecture"], dtype=dtype)
+        network.load_arrays(_as_parameters(network, arrays))
+    except ModelFileError:
+        raise
     except (
-        ArgumentError,
         KeyError,
         TypeError,
         AttributeError,
         ValueError,
+        OverflowError,
         RecursionError,
     ) as error:
         reason = f"{type(error).__name__} {error}" if isinstance(error, KeyError) else str(error)
-        raise ModelFileError(f"{str(path)!r} does not describe a network: {reason}") from error
-    return network, about
+        raise ModelFileError(
+            f"{str(path)!r} does not describe a network: {reason[:LONGEST_REASON]}"
+        ) from error
+    return network, description["about"]
 
 
 def load_book_parameters(network: Network, path: str | os.PathLike[str]) -> None:
@@ -139,19 +136,17 @@ def load_book_parameters(network: Network, path: str | os.PathLike[str]) -> None
         elif arrays[name].dtype.kind != "f":
             differences.append(f"{name} is of {arrays[name].dtype}, wanted floats for {ours}")
         else:
-            with np.errstate(over="ignore"):  # infinity is found below
-                arrays[name] = arrays[name].astype(dtype)
+            arrays[name] = _convert(arrays[name], dtype)
             if not np.isfinite(arrays[name]).all():
                 differences.append(f"{name} holds NaN, infinity or numbers beyond {dtype}")
     differences += [f"{name!r} is not wanted" for name in arrays if name not in names]
     if differences:
-        shown = "; ".join(differences[:MOST_DIFFERENCES])
-        if len(differences) > MOST_DIFFERENCES:
-            shown += f"; and {len(differences) - MOST_DIFFERENCES} more"
         weights = tuple(a.shape for name, a in sorted(arrays.items()) if name.startswith("W"))
         fits = BOOK_NETWORKS.get(weights)
         hint = f" Its weights are shaped as those of {fits}." if fits else ""
-        raise ModelFileError(f"{str(path)!r} does not fit {network.name}: {shown}.{hint}")
+        raise ModelFileError(
+            f"{str(path)!r} does not fit {network.name}: {_first(differences)}.{hint}"
+        )
     network.load_arrays({ours: arrays[name] for name, ours in names.items()})
 
 
@@ -173,22 +168,84 @@ def _book_names(network: Network) -> dict[str, str]:
     return names
 
 
-def _expect_notes(about: dict[str, Any]) -> None:
+def _expect_network(shapes: Mapping[str, Shape], description: Mapping[str, Any]) -> None:
+    """See, before any array is read or made, that a file describes a network and holds its arrays.
+
+    Raises
+    ------
+    ValueError, and what the layers raise
+        If it does not.
+    """
+    if description.get("format") != FILE_FORMAT:
+        raise ValueError(
+            f"it is no network: its format is {str(description.get('format'))[:40]!r}, "
+            f"wanted {FILE_FORMAT!r}."
+        )
+    config = description["architecture"]
+    _expect_notes(description["about"])
+    body = layer_from_config(config["body"])
+    if not isinstance(body, Sequential):
+        raise ValueError("its architecture is not a sequence of layers.")
+    body.plan(tuple(whole_number("input_shape", n) for n in config["input_shape"]))
+    wanted, stored = _shapes(body), sum(map(math.prod, shapes.values()))
+    total = sum(map(math.prod, wanted.values()))
+    if total > stored:
+        raise ValueError(f"its layers want {total:,} parameters, it holds {stored:,} numbers.")
+    differences = [f"{name} {wanted[name]} is missing" for name in wanted if name not in shapes]
+    differences += [f"{name[:80]!r} is not wanted" for name in shapes if name not in wanted]
+    differences += [
+        f"{name} has the shape {shapes[name]}, wanted {wanted[name]}"
+        for name in wanted
+        if name in shapes and shapes[name] != wanted[name]
+    ]
+    if differences:
+        raise ValueError(f"of its arrays, {_first(differences)}.")
+
+
+def _shapes(body: Sequential) -> dict[str, Shape]:
+    """Return the shapes of all that is saved of a network, by name, when its layers are planned."""
+    shapes: dict[str, Shape] = {}
+    for name, leaf in body.leaves():
+        shapes |= {f"{name}.{key}": spec.shape for key, spec in leaf.specs.items()}
+        shapes |= {f"{name}.{key}": shape for key, (shape, _) in leaf.state_specs.items()}
+    return shapes
+
+
+def _expect_notes(about: Any) -> None:
     """See that what is known of a network is of the types that its readers count on."""
+    if not isinstance(about, dict):
+        raise ValueError("its notes are no names with values.")
     names = about.get("class_names", [])
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ModelFileError(f"its class_names must be a list of str, got {names!r}.")
+        raise ValueError("its class_names must be a list of str.")
     if not isinstance(about.get("data", ""), str):
-        raise ModelFileError(f"its data must be the name of a data set, got {about['data']!r}.")
+        raise ValueError("its data must be the name of a data set, a str.")
     whole_number("shifts", about.get("shifts", 0), least=0)
 
 
-def _expect_size(config: Any, stored: int) -> None:
-    """See, before anything is allocated, that the architecture wants no more than is stored."""
-    body = layer_from_config(config["body"])
-    if not isinstance(body, Sequential):
-        raise ModelFileError("its architecture is not a sequence of layers.")
-    body.plan(tuple(config["input_shape"]))
-    wanted = sum(math.prod(spec.shape) for _, leaf in body.leaves() for spec in leaf.specs.values())
-    if wanted > stored:
-        raise ModelFileError(f"its layers want {wanted:,} parameters, it holds {stored:,} numbers.")
+def _as_parameters(network: Network, arrays: Mapping[str, HostArray]) -> dict[str, HostArray]:
+    """Return `arrays` in the type of the network's parameters, if they are finite in it."""
+    dtype = network.precision.parameters
+    converted = {}
+    for name, array in arrays.items():
+        if array.dtype.kind != "f":
+            raise ValueError(f"{name} must hold floats, got dtype {array.dtype}.")
+        converted[name] = _convert(array, dtype)
+        if not np.isfinite(converted[name]).all():
+            raise ValueError(
+                f"{name} holds NaN, infinity or numbers beyond {dtype}: a training that diverged?"
+            )
+    return converted
+
+
+def _convert(array: HostArray, dtype: np.dtype[Any]) -> HostArray:
+    """Return an array in another type; what that cannot hold becomes infinite without a word."""
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        return array.astype(dtype, copy=False)
+
+
+def _first(differences: list[str]) -> str:
+    """Return the first few differences as one text, and how many more there are."""
+    shown = "; ".join(differences[:MOST_DIFFERENCES])
+    more = len(differences) - MOST_DIFFERENCES
+    return f"{shown}; and {more} more" if more > 0 else shown

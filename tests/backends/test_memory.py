@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import os
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from xpdl.backends import get_backend, memory
 from xpdl.backends.memory import Pool, Scratch
 
+MB = 2**20
 SHAPE = (100, 400)  # 160 kB of float32
 
 
@@ -103,6 +106,64 @@ def test_all_that_is_free_can_be_given_back():
     assert set(pool._pieces) == {4 * 50_000}
     held[...] = 1
     assert address(pool.empty((50_000,), np.float32)) != address(held)
+
+
+def resident():
+    """Return how many bytes of memory this process has, as Linux counts."""
+    return os.sysconf("SC_PAGE_SIZE") * int(Path("/proc/self/statm").read_text().split()[1])
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="only Linux tells what we hold")
+def test_what_is_given_back_goes_to_the_system_though_small_things_lie_between():
+    np.ones(24 * MB, np.uint8)  # from now on glibc takes even large arrays from among small ones
+    pool, small = Pool(), []
+    before = resident()
+    held = []
+    for i in range(48):
+        held.append(pool.empty((MB + i,), np.uint8))
+        held[-1][...] = 1
+        small.append(np.ones(8000))
+    full = resident()
+    del held
+    pool.release()
+    assert full - before > 40 * MB
+    assert resident() - before < 10 * MB
+    assert len(small) == 48
+
+
+def test_memory_that_there_is_not_is_asked_for_in_numpys_words():
+    with pytest.raises(MemoryError, match=r"[Uu]nable to allocate 4\.00 PiB"):
+        Pool().empty((2**52,), np.uint8)
+
+
+@pytest.mark.parametrize("lacks", [["MAP_PRIVATE", "MAP_ANONYMOUS"], ["MADV_HUGEPAGE"]])
+def test_a_system_that_lacks_something_gives_memory_too(monkeypatch, lacks):
+    for name in lacks:
+        monkeypatch.delattr(memory.mmap, name, raising=False)
+    a = Pool().empty((5 * MB,), np.uint8)
+    a[...] = 1
+    assert a.all()
+
+
+@pytest.mark.skipif(not hasattr(memory.mmap, "MADV_HUGEPAGE"), reason="no large pages here")
+def test_a_system_that_refuses_large_pages_gives_small_ones(monkeypatch):
+    monkeypatch.setattr(memory.mmap, "MADV_HUGEPAGE", 12345)  # no such advice
+    a = Pool().empty((5 * MB,), np.uint8)
+    a[...] = 1
+    assert a.all()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # this child computes nothing
+def test_a_child_has_memory_of_its_own():
+    a = Pool().empty((MB,), np.uint8)
+    a[...] = 1
+    child = os.fork()
+    if child == 0:
+        a[...] = 2
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert (a == 1).all()
 
 
 def test_threads_never_share_a_piece():

@@ -765,13 +765,12 @@ def test_a_checkpoint_tells_augmentations_apart(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_without_augmentation_says_nothing_of_it(tmp_path: Path) -> None:
-    notes = {}
+    told = {}
     for name, augment in (("without", None), ("with", AUGMENT)):
         fitted(checkpoint=tmp_path / name, augment=augment, epochs=1)
-        notes[name] = files.read_tensors(tmp_path / name)[1]["notes"]
-    assert "augment" not in notes["without"]
-    assert notes["with"].keys() - notes["without"].keys() == {"augment"}
-    assert eval(notes["with"]["augment"], vars(augmentation)) == AUGMENT
+        told[name] = files.read_tensors(tmp_path / name)[1]["settings"]["augment"]
+    assert told["without"] is None
+    assert eval(told["with"], vars(augmentation)) == AUGMENT
 
 
 def test_a_flat_network_is_refused_with_a_word() -> None:

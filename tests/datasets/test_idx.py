@@ -74,6 +74,12 @@ def test_a_header_that_lies_allocates_nothing():
         tracemalloc.stop()
 
 
+def test_nothing_in_a_shape_that_no_array_has_is_refused():
+    content = b"\0\0\x08\x03" + struct.pack(">III", 2**32 - 1, 0, 2**32 - 1)
+    with pytest.raises(DataFileError, match="'nothing' promises the shape"):
+        decode_idx(content, "nothing", 3)
+
+
 def test_only_unsigned_bytes_are_written():
     with pytest.raises(DTypeError, match="int64"):
         encode_idx(np.zeros(3, np.int64))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import os
 import struct
+import subprocess
+import time
 import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
+from PIL import EpsImagePlugin, Image, ImageDraw
 
 from xpdl.datasets import prepare_digit, read_mnist
 from xpdl.errors import FileAccessError, ImageError
@@ -325,6 +327,89 @@ def test_a_decompression_bomb_is_refused_by_its_header(tmp_path, side):
     )
     with pytest.raises(ImageError, match=r"bomb\.png.*Make it smaller"):
         prepare_digit(path)
+
+
+def chunk_of(kind: bytes, body: bytes = b"") -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def blank_png(width: int, height: int, *more: bytes) -> bytes:
+    header = chunk_of(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + b"".join(more)
+
+
+def test_a_picture_of_a_million_pieces_is_given_up(tmp_path):
+    path = tmp_path / "pieces.png"
+    path.write_bytes(blank_png(9, 9, chunk_of(b"teXt") * 1_000_000))
+    start = time.thread_time()
+    with pytest.raises(ImageError, match="more than 50,000 pieces"):
+        prepare_digit(path)
+    assert time.thread_time() - start < 1
+
+
+def test_a_jpeg_of_a_thousand_scans_is_refused(tmp_path):
+    stream = io.BytesIO()
+    draw().convert("RGB").save(stream, "JPEG", progressive=True)
+    content = stream.getvalue()
+    last = content.rindex(b"\xff\xda")
+    path = tmp_path / "scans.jpg"
+    path.write_bytes(content[:last] + content[last:-2] * 1000 + content[last:])
+    with pytest.raises(ImageError, match="more than 40 scans"):
+        prepare_digit(path)
+    path.write_bytes(content)
+    assert_same_digit(prepare_digit(path), 0.02)
+
+
+@pytest.mark.parametrize(
+    "content", [b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", b"%PDF-1.4\n"]
+)
+def test_a_program_is_no_picture(tmp_path, monkeypatch, content):
+    def started(*args: object, **options: object) -> None:
+        raise AssertionError("another program was started")
+
+    monkeypatch.setattr(subprocess, "Popen", started)
+    monkeypatch.setattr(EpsImagePlugin, "has_ghostscript", lambda: True)
+    path = tmp_path / "digit.png"
+    path.write_bytes(content)
+    with pytest.raises(ImageError, match="not a picture of a known format"):
+        prepare_digit(path)
+
+
+@pytest.mark.parametrize("place", ["pipe", "device", "large"])
+def test_what_has_no_end_is_no_picture(tmp_path, place):
+    path = tmp_path / "digit.png"
+    if place == "pipe":
+        os.mkfifo(path)
+    elif place == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        with open(path, "wb") as file:
+            file.truncate(10**11)
+    with pytest.raises(FileAccessError, match=r"larger than 64 MB|device or a pipe"):
+        prepare_digit(path)
+
+
+def test_the_largest_pictures(tmp_path):
+    path = tmp_path / "large"
+    for size, most in (((4500, 4500), "16,000,000"), ((7100, 7100), "50,000,000")):
+        kind = "PNG" if most.startswith("16") else "JPEG"
+        Image.new("L", size, 255).save(path, kind)
+        with pytest.raises(ImageError, match=f"pixels, more than {most}"):
+            prepare_digit(path)
+    draw(5000).save(path, "JPEG")  # smaller at once, as it is decoded
+    assert_same_digit(prepare_digit(path), shift=1)
+
+
+@pytest.mark.parametrize("levels", [np.uint16, np.int32, np.float32])
+def test_a_deep_picture_of_another_range_is_the_same_digit(levels):
+    image = np.asarray(draw()).astype(np.float64)
+    if levels == np.int32:
+        image = image * 1e6 - 2e9
+    elif levels == np.float32:
+        image = image * 1e36 - 1e38
+    else:
+        image = image * 257
+    assert_same_digit(prepare_digit(Image.fromarray(image.astype(levels))), 0.01)
 
 
 def test_a_pixel_that_is_no_number_is_refused():

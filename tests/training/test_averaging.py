@@ -365,7 +365,7 @@ def test_a_checkpoint_holds_both(backend: Backend, tmp_path: Path) -> None:
             key: a for key, a in tensors.items() if key.startswith(f"{room}/")
         })  # fmt: skip
     assert about["averaged_updates"] == 9
-    assert about["notes"]["average"] == {"decay": 0.9, "warm_up": True}
+    assert about["settings"]["average"] == {"decay": 0.9, "warm_up": True}
 
 
 def test_a_finished_checkpoint_gives_the_averaged_network(tmp_path: Path) -> None:
@@ -380,7 +380,7 @@ def test_a_checkpoint_without_an_average_says_nothing_of_it(tmp_path: Path) -> N
     path = tmp_path / "checkpoint"
     trainer(checkpoint=path, average=None).fit()
     tensors, about = files.read_tensors(path)
-    assert {key.partition("/")[0] for key in tensors} == {"network", "optimizer"}
+    assert {key.partition("/")[0] for key in tensors} == {"network", "optimizer", "history"}
     assert "average" not in json.dumps(about)
     trainer(checkpoint=path, average=None).fit()
 
@@ -414,7 +414,7 @@ def test_a_damaged_average_is_refused(tmp_path: Path, damage: str) -> None:
     else:
         about["averaged_updates"] = -1
     files.write_tensors(path, tensors, about)
-    with pytest.raises(ModelFileError, match="does not fit"):
+    with pytest.raises(ModelFileError, match="is damaged"):
         trainer(checkpoint=path).fit()
 
 

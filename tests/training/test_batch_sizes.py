@@ -155,8 +155,8 @@ def test_the_bar_has_the_epochs_own_steps() -> None:
             self.begun: list[tuple[int, int]] = []
             self.shown: list[int] = []
 
-        def begin(self, epoch: int, epochs: int, steps: int, images: int) -> None:
-            super().begin(epoch, epochs, steps, images)
+        def begin(self, epoch: int, epochs: int, steps: int, images: int, done: int = 0) -> None:
+            super().begin(epoch, epochs, steps, images, done)
             self.begun.append((steps, images))
 
         def show(self, step: int, loss: float, accuracy: float | None) -> None:
@@ -173,7 +173,7 @@ def test_a_step_that_diverges_is_counted_over_all_epochs(backend: Backend) -> No
     def schedule(position: float, epochs: float) -> float:
         return 1e38 if position > 1.5 else 1.0  # from the third step of the second epoch on
 
-    with pytest.raises(DivergenceError, match="at step 8;"):
+    with pytest.raises(DivergenceError, match="at step 8:"):
         trainer(optimizer=SGD(1.0), schedule=schedule).fit()
 
 

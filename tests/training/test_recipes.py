@@ -49,6 +49,7 @@ def test_every_recipe_can_be_made(name: str) -> None:
     del shared["about"]
     assert asdict(options) == {
         **shared, "data": "mnist", "seed": 3, "backend": options.backend, "dtype": "float32",
+        "checkpoint_every": 180.0, "on_divergence": "stop",
     }  # fmt: skip
 
 
@@ -78,6 +79,7 @@ def test_options_of_before_have_none_of_the_new_parts() -> None:
         "data": "mnist", "model": "DeepConvNet", "model_options": {"drop_scores": False},
         "optimizer": "adam", "learning_rate": 0.004, "schedule": "one-cycle", "epochs": 4,
         "batch_size": 100, "seed": 0, "backend": "numpy", "dtype": "float32",
+        "checkpoint_every": 180.0, "on_divergence": "stop",
     }  # fmt: skip
     options = RunOptions.from_record(old)
     assert {name: getattr(options, name) for name in old} == old

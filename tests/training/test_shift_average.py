@@ -154,8 +154,8 @@ def test_a_picture_at_the_edge_is_seen_where_it_was_learnt(backend):
         ((net, 0), {}, ArgumentError, "shift must be an int of at least 1, got 0"),
         ((net, 1.0), {}, ArgumentError, r"shift must be an int of at least 1, got 1\.0"),
         ((net, 5), {}, ShapeError, "shift must be smaller than the picture, 6 x 5, got 5"),
-        ((net,), {"fill": math.nan}, ArgumentError, "fill must be a number"),
-        ((net,), {"fill": -math.inf}, ArgumentError, "fill must be a number"),
+        ((net,), {"fill": math.nan}, ArgumentError, "fill must be a finite number"),
+        ((net,), {"fill": -math.inf}, ArgumentError, "fill must be a finite number"),
         ((lambda: Network([Affine(3)], (784,)),), {}, ShapeError, r"\(784,\); only pictures"),
         (
             (lambda: Network([Affine(3)], (1, 4, 4), loss=IdentityWithLoss()),), {},

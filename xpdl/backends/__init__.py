@@ -19,8 +19,10 @@ from xpdl.backends.base import (
     RandomGenerator,
     Shape,
     accumulation_dtype,
+    check_generator_state,
     output_size,
 )
+from xpdl.backends.threads import hold_while_forking
 from xpdl.errors import (
     BackendMismatchError,
     BackendUnavailableError,
@@ -40,6 +42,7 @@ __all__ = [
     "array_module",
     "available_backends",
     "backend_of",
+    "check_generator_state",
     "get_backend",
     "output_size",
     "use_backend",
@@ -52,6 +55,7 @@ BACKEND_NAMES = ("numpy", "numba", "cupy", "strict", "generic")
 
 _made: dict[str, Backend] = {}
 _making = threading.RLock()
+hold_while_forking(_making)
 
 
 class _Choice(threading.local):
@@ -141,6 +145,17 @@ def _set_choice(backend: Backend | None) -> None:
         _main_choice = backend
     else:
         _own_choice.backend = backend
+
+
+def _become_main() -> None:
+    """In a forked child, whose main thread is the one that forked, make its choice the main one."""
+    global _main_choice
+    if _own_choice.backend is not None:
+        _main_choice, _own_choice.backend = _own_choice.backend, None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_become_main)
 
 
 def use_backend(name: str | Backend) -> BackendChoice:

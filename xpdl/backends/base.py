@@ -13,13 +13,14 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
-from xpdl.errors import BackendMismatchError, DTypeError, ShapeError
+from xpdl.arguments import whole_number
+from xpdl.errors import ArgumentError, BackendMismatchError, DTypeError, ShapeError, shown
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 """An array of some backend. CuPy's has the same methods, so NumPy's type stands for all."""
@@ -54,6 +55,7 @@ PRIMITIVES = (
     "dropout",
     "dropout_backward",
     "gather",
+    "all_finite",
     "unscale",
     "adjust_loss_scale",
     "sgd",
@@ -122,6 +124,24 @@ def skippable(rule: Callable[..., None]) -> Callable[..., None]:
         parameters, return_annotation="None"
     )
     return skipping
+
+
+def check_generator_state(state: Mapping[str, Any]) -> tuple[int, int | None]:
+    """Return (halves, left_over) of what `Backend.generator_state` returned.
+
+    Raises
+    ------
+    ArgumentError
+        If it is none.
+    """
+    if not isinstance(state, Mapping) or "halves" not in state:
+        raise ArgumentError(f"the state of a generator must tell its halves, got {state!r}.")
+    halves, left_over = whole_number("halves", state["halves"], least=0), state.get("left_over")
+    if left_over is not None:
+        whole_number("left_over", left_over, least=0)
+    if halves >= 2**62 or (left_over or 0) >= 2**32:
+        raise ArgumentError(f"the state of a generator is beyond its range: {state!r}.")
+    return halves, left_over
 
 
 def output_size(size: int, window: int, stride: int, pad: int) -> int:
@@ -194,6 +214,44 @@ class Backend:
         of which each can be computed by itself.
         """
         return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed)))
+
+    def generator_state(self, generator: RandomGenerator) -> dict[str, int]:
+        """Return where a generator of this backend is, as JSON can hold it.
+
+        On a GPU this waits for the device. See `set_generator_state`.
+        """
+        state = generator.bit_generator.state  # type: ignore[attr-defined]
+        blocks = sum(int(part) << 64 * i for i, part in enumerate(state["state"]["counter"]))
+        drawn = 2 * (4 * (blocks - 1) + state["buffer_pos"])  # a block is four words of 64 bits
+        if not state["has_uint32"]:
+            return {"halves": drawn}
+        return {"halves": drawn - 1, "left_over": state["uinteger"]}
+
+    def set_generator_state(self, generator: RandomGenerator, state: Mapping[str, int]) -> None:
+        """Let a generator of the same seed go on where `generator_state` found another to be.
+
+        Parameters
+        ----------
+        state : mapping
+            ``halves``: how many halves of 64-bit words were drawn; ``left_over``: the half that
+            the next float32 will use, where a float64 has been drawn in between.
+
+        Raises
+        ------
+        ArgumentError
+            If that is no such state.
+        """
+        halves, left_over = check_generator_state(state)
+        bits = generator.bit_generator  # type: ignore[attr-defined]
+        words = halves // 2 if left_over is None else (halves + 1) // 2
+        now = bits.state
+        now["state"]["counter"][:] = [words // 4, 0, 0, 0]
+        bits.state = {**now, "buffer_pos": 4, "has_uint32": 0}
+        generator.random((words % 4,), np.dtype(np.float64))
+        if left_over is not None:
+            bits.state = {**bits.state, "has_uint32": 1, "uinteger": left_over}
+        elif halves % 2:
+            generator.random((1,), np.dtype(np.float32))
 
     def compile_step(self, step: Step, prepare: Callable[[], object] | None = None) -> Step:
         """Return a function that does what `step` does, with less work for the host.
@@ -495,13 +553,21 @@ class Backend:
         """Return the rows x[indices]; with `divisor`, divided by it in float32 at least.
 
         In `dtype`, or, without one, in the type of x. So pixels stay bytes on the device, and are
-        floats only in the batch.
+        floats only in the batch. An index below 0 counts from the end. One out of range is an
+        IndexError on the host; a GPU, which would have to be waited for, gives NaN there, or, in
+        plain array code, some other row.
         """
         rows = x[indices]
         if divisor is not None:
             wide = accumulation_dtype(dtype or x.dtype)
             rows = rows.astype(wide, copy=False) / wide.type(divisor)
         return rows.astype(dtype or rows.dtype, copy=False)
+
+    # ---- what a step came to ------------------------------------------------------------
+
+    def all_finite(self, loss: Array, g: Array) -> Array:
+        """Return whether the loss, (), and all gradients g, (size,), are finite, () bool."""
+        return self.xp.isfinite(g).all() & self.xp.isfinite(loss)
 
     # ---- half precision -----------------------------------------------------------------
 
@@ -622,7 +688,7 @@ def host_array(a: Any) -> Array:
         try:
             array = np.asarray(a)
         except ValueError as error:
-            raise ShapeError(f"{type(a).__name__} is not a rectangular array: {error}.") from error
+            raise ShapeError(f"an array must be rectangular, got {shown(a)}.") from error
     if array.dtype.kind not in "biuf":
         raise DTypeError(
             f"an array must hold numbers, got dtype {array.dtype}; "

@@ -189,30 +189,34 @@ extern "C" __global__ void dropout_backward(const REAL *__restrict__ dout,
   EACH(long long, i, count) { write(&dx[i], read(dout[i]) * read(mask[i])); }
 }
 
-// Rows of x by index, as REAL, divided by `divisor` in `wide`.
+// Rows of x (length, width) by index, as REAL, divided by `divisor` in `wide`. An index below 0
+// counts from the end; where there is no such row, the result is NaN, and nothing is read.
 template <typename T>
 __device__ __forceinline__ void gather_rows(const T *__restrict__ x,
                                             const long long *__restrict__ indices,
                                             REAL *__restrict__ rows, int count, int width,
-                                            wide divisor) {
+                                            long long length, wide divisor) {
   EACH(int, i, count) {
-    long long place = indices[i / width] * width + i % width;
-    write(&rows[i], wide(read(x[place])) / divisor);
+    long long row = indices[i / width];
+    if (row < 0) row += length;
+    wide value = nanf("");
+    if (row >= 0 && row < length) value = wide(read(x[row * width + i % width])) / divisor;
+    write(&rows[i], value);
   }
 }
 
 extern "C" __global__ void gather_bytes(const unsigned char *__restrict__ x,
                                         const long long *__restrict__ indices,
                                         REAL *__restrict__ rows, int count, int width,
-                                        wide divisor) {
-  gather_rows(x, indices, rows, count, width, divisor);
+                                        long long length, wide divisor) {
+  gather_rows(x, indices, rows, count, width, length, divisor);
 }
 
 extern "C" __global__ void gather_floats(const float *__restrict__ x,
                                          const long long *__restrict__ indices,
                                          REAL *__restrict__ rows, int count, int width,
-                                         wide divisor) {
-  gather_rows(x, indices, rows, count, width, divisor);
+                                         long long length, wide divisor) {
+  gather_rows(x, indices, rows, count, width, length, divisor);
 }
 
 // ---- sums ---------------------------------------------------------------------------------
@@ -384,6 +388,16 @@ extern "C" __global__ void dropout(const REAL *__restrict__ x, REAL *__restrict_
     bool kept = uniform_float(position[0] + i, key0, key1) >= ratio;
     write(&mask[i], kept ? scale : 0);
     write(&y[i], read(x[i]) * read(mask[i]));
+  }
+}
+
+// ---- what a step came to ------------------------------------------------------------------
+
+// good becomes false where loss[0] or a number of g is not finite; see unscale.
+extern "C" __global__ void all_finite(const wide *__restrict__ loss, const wide *__restrict__ g,
+                                      bool *__restrict__ good, long long count) {
+  EACH(long long, i, count) {
+    if (!isfinite(g[i]) || !isfinite(loss[0])) *good = false;
   }
 }
 

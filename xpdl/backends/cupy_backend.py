@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import importlib
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from xpdl.backends.base import Array, Backend, RandomGenerator, Step
 from xpdl.backends.capture import CapturedStep
-from xpdl.errors import BackendUnavailableError, CaptureError
+from xpdl.errors import BackendError, BackendUnavailableError, CaptureError
 
 _INSTALL = "pip install 'xpdl[cuda13]' (or 'xpdl[cuda12]' for a driver older than release 580)"
 
@@ -54,6 +54,12 @@ class CupyBackend(Backend):
         # Condensed to one number here, so that nothing depends on what CuPy takes for a seed.
         state = np.random.SeedSequence(seed).generate_state(1, np.uint64)
         return self.xp.random.default_rng(int(state[0]))
+
+    def generator_state(self, generator: RandomGenerator) -> dict[str, int]:
+        raise BackendError("a generator of CuPy's own does not say how much was drawn.")
+
+    def set_generator_state(self, generator: RandomGenerator, state: Mapping[str, int]) -> None:
+        raise BackendError("a generator of CuPy's own cannot be set to how much was drawn.")
 
     def matmul(self, a: Array, b: Array, dtype: Any = None) -> Array:
         if dtype is not None and a.dtype != dtype:

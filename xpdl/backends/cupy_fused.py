@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any
@@ -26,6 +26,7 @@ from xpdl.backends.base import (
     RandomGenerator,
     Shape,
     accumulation_dtype,
+    check_generator_state,
     output_size,
 )
 from xpdl.backends.cublas import Products, load_cublas
@@ -145,6 +146,12 @@ class FusedCupyBackend(CapturingCupyBackend):
 
     def generator(self, seed: int | Sequence[int]) -> RandomGenerator:
         return PhiloxGenerator(self, seed)
+
+    def generator_state(self, generator: RandomGenerator) -> dict[str, int]:
+        return {"halves": int(self.item(generator.position))}  # type: ignore[attr-defined]
+
+    def set_generator_state(self, generator: RandomGenerator, state: Mapping[str, int]) -> None:
+        generator.position[...] = check_generator_state(state)[0]  # type: ignore[attr-defined]
 
     # ---- products and sums --------------------------------------------------------------
 
@@ -349,7 +356,7 @@ class FusedCupyBackend(CapturingCupyBackend):
             out = rows[part]
             self._launch_over(
                 *(kernel, target.name, out.size, x, indices[part], out),
-                *(np.int32(out.size), np.int32(width), wide),
+                *(np.int32(out.size), np.int32(width), np.int64(len(x)), wide),
             )
         return rows
 
@@ -394,6 +401,15 @@ class FusedCupyBackend(CapturingCupyBackend):
         if self.owns(value):
             return value.astype(dtype, copy=False), np.dtype(dtype).type(0)  # type: ignore[union-attr]
         return _NOWHERE, np.dtype(dtype).type(value)
+
+    # ---- what a step came to ------------------------------------------------------------
+
+    def all_finite(self, loss: Array, g: Array) -> Array:
+        if not (g.flags.c_contiguous and g.dtype == loss.dtype == np.float32):
+            return super().all_finite(loss, g)
+        good: Array = self.xp.ones((), np.bool_)
+        self.run("all_finite", "float32", g.size, loss, g, good)
+        return good
 
     # ---- half precision -----------------------------------------------------------------
 

@@ -6,7 +6,9 @@ all cores when it is given back; a training step asks for the same sizes again a
 
 from __future__ import annotations
 
+import contextlib
 import math
+import mmap
 import sys
 import threading
 from typing import Any
@@ -14,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from xpdl.backends.base import Array, Shape
+from xpdl.backends.threads import hold_while_forking
 
 # Smaller pieces come from the C library, which is quick with them.
 SMALLEST = 128 * 1024
@@ -24,7 +27,29 @@ PATIENCE = 200
 # What a thread keeps for its next task is no larger than this, in bytes.
 MOST_KEPT = 16 * 1024 * 1024
 
+# For so much, large pages are asked for, as NumPy does.
+HUGE = 4 * 1024 * 1024
+
 _LINE = 64  # bytes of a line in the processor's caches
+
+
+def _fresh(size: int) -> Array:
+    """Return so many bytes that the system gives, and gets back, by themselves.
+
+    The C library would take them, after a while, from where small things lie that live longer; in
+    a process of many sizes and days, what is free between those grows, and cannot be given back.
+    """
+    private = getattr(mmap, "MAP_PRIVATE", 0) | getattr(mmap, "MAP_ANONYMOUS", 0)
+    if not private:  # another system
+        return np.empty(size, np.uint8)
+    try:
+        memory = mmap.mmap(-1, size, flags=private)
+    except OSError:
+        return np.empty(size, np.uint8)  # which says how much was wanted, if there is none
+    if size >= HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
+        with contextlib.suppress(OSError):  # a system without: then they are small
+            memory.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(memory, np.uint8)
 
 
 class Pool:
@@ -39,6 +64,7 @@ class Pool:
         self._pieces: dict[int, list[Array]] = {}
         self._asked: dict[int, int] = {}  # by size, when last
         self._requests = 0
+        hold_while_forking(self._lock)
 
     def empty(self, shape: Shape, dtype: Any) -> Array:
         """Return an array in C order, whatever it may hold; it begins where a cache line does."""
@@ -55,7 +81,7 @@ class Pool:
                     break
             else:
                 self._give_back(PATIENCE)
-                piece = np.empty(size + _LINE, np.uint8)
+                piece = _fresh(size + _LINE)
                 pieces.append(piece)
             return np.ndarray(shape, dtype, piece, -piece.ctypes.data % _LINE)
 

@@ -15,10 +15,12 @@ import numpy as np
 from xpdl.backends.base import Array, Number, Pair, Shape, output_size, skippable
 from xpdl.backends.memory import pool
 from xpdl.backends.numpy_backend import NumpyBackend, by_feature, lies_in_pixels, pixel_lines
-from xpdl.backends.threads import thread_count, workers
+from xpdl.backends.threads import hold_while_forking, thread_count, workers
 from xpdl.errors import BackendUnavailableError
 
 try:
+    from numba.core.compiler_lock import global_compiler_lock
+
     from xpdl.backends import numba_kernels as kernels
     from xpdl.backends.vectors import LANES, ROWS
 except ImportError as error:
@@ -44,6 +46,8 @@ FEW_BYTES = 128 * 1024
 """Of so little, NumPy is done before the lines are laid out that normalisation wants."""
 
 _PANEL = 2 * LANES
+
+hold_while_forking(global_compiler_lock)
 
 Shares: TypeAlias = tuple[Array, Array, Array, int]
 """A bell, the bounds of the parts, counters, and the thread's number: see `kernels`."""

@@ -490,8 +490,13 @@ class _DeviceGenerator:
     def __init__(self, generator: np.random.Generator) -> None:
         self._generator = generator
 
+    @property
+    def bit_generator(self) -> Any:
+        """NumPy's, whose state says how much was drawn."""
+        return self._generator.bit_generator
+
     def random(self, size: Shape, dtype: Any) -> Any:
-        bits = self._generator.bit_generator
+        bits = self.bit_generator
         before = bits.state if _recording is not None else None
         drawn = np.asarray(self._generator.random(size, dtype=dtype))
         if _recording is not None:  # a device's generator counts on the device: each replay draws

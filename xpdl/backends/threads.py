@@ -15,7 +15,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -38,6 +38,25 @@ def thread_count() -> int:
     return os.cpu_count() or 1
 
 
+class Lock(Protocol):
+    """What can be acquired and released."""
+
+    def acquire(self) -> object: ...
+    def release(self) -> object: ...
+
+
+def hold_while_forking(lock: Lock) -> None:
+    """Let a fork wait for whoever has `lock`, and free it in the child.
+
+    In the child there is one thread. A lock that another one held would be held for ever, and what
+    it protects left half changed.
+    """
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(
+            before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release
+        )
+
+
 class SingleThreadedBlas:
     """Keeps BLAS to one thread as long as anyone is inside; the last one out restores it.
 
@@ -49,7 +68,14 @@ class SingleThreadedBlas:
         self._lock = threading.Lock()
         self._inside = 0
         self._libraries: list[Any] | None = None
-        self._threads: list[int] = []
+        self._threads: list[int] | None = None  # before there was a limit; None where there is none
+        hold_while_forking(self._lock)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._forget_others)
+
+    def _forget_others(self) -> None:
+        """In a forked child, be told that nobody is inside; the next one out lifts the limit."""
+        self._inside = 0
 
     def __enter__(self) -> None:
         with self._lock:
@@ -61,7 +87,8 @@ class SingleThreadedBlas:
                     found = ThreadpoolController().select(user_api="blas")
                     self._libraries = found.lib_controllers
                 _take_control()
-                self._threads = [library.get_num_threads() for library in self._libraries]
+                if self._threads is None:
+                    self._threads = [library.get_num_threads() for library in self._libraries]
                 for library in self._libraries:
                     library.set_num_threads(1)
             self._inside += 1
@@ -71,8 +98,11 @@ class SingleThreadedBlas:
             self._inside -= 1
             if self._inside == 0:
                 _take_control()
-                for library, threads in zip(self._libraries or [], self._threads, strict=True):
+                assert self._libraries is not None
+                assert self._threads is not None
+                for library, threads in zip(self._libraries, self._threads, strict=True):
                     library.set_num_threads(threads)
+                self._threads = None
 
 
 def _take_control() -> None:

@@ -17,15 +17,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import reduce
 from itertools import groupby
-from numbers import Real
+from types import ModuleType
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from xpdl.arguments import number, whole_number
+from xpdl.arguments import LARGEST, flag, number, one_of, plainly, real_array, sizes, whole_number
 from xpdl.backends import (
     Array,
     Pair,
@@ -35,7 +36,7 @@ from xpdl.backends import (
     array_module,
     backend_of,
 )
-from xpdl.errors import ArgumentError, DTypeError, ShapeError, UnknownNameError
+from xpdl.errors import ArgumentError, DTypeError, ShapeError, UnknownNameError, shown
 
 Spread: TypeAlias = float | tuple[float, float]
 """From where to where a number is drawn: a pair (low, high), or how far from its usual value."""
@@ -56,10 +57,16 @@ class Augmentation:
         ShapeError, DTypeError
             If x holds no pictures, none that are large enough, or no floats.
         """
-        backend_of(x)  # an array, and no list
-        if x.dtype.kind != "f":
+        if real_array("x", x).dtype.kind != "f":
             raise DTypeError(
                 f"x must hold floats, got dtype {x.dtype}; divide the bytes of pixels by 255."
+            )
+        if not x.ndim:
+            raise ShapeError(f"x must be pictures (N, C, H, W), got shape {x.shape}.")
+        if isinstance(generator, type | ModuleType) or not hasattr(generator, "random"):
+            raise ArgumentError(
+                "generator must be one of the backend's, as backend_of(x).generator(seed) makes "
+                f"them, got {shown(generator)}."
             )
         self.check(x.shape[1:])
         return self.change(x, generator)
@@ -72,7 +79,7 @@ class Augmentation:
         ShapeError
             If they cannot.
         """
-        if len(shape) != 3:
+        if len(sizes("shape", shape, axes=0)) != 3:
             raise ShapeError(
                 f"augmentation wants pictures (C, H, W), got inputs of shape {shape}; use a "
                 "network that takes pictures, with the layer Flatten first if need be."
@@ -100,13 +107,13 @@ class Compose(Augmentation):
     steps: Sequence[Augmentation]
 
     def __post_init__(self) -> None:
-        if not isinstance(self.steps, Iterable):
-            raise ArgumentError(f"steps must be a list of augmentations, got {self.steps!r}.")
+        if not isinstance(self.steps, Iterable) or isinstance(self.steps, type):
+            raise ArgumentError(f"steps must be a list of augmentations, got {shown(self.steps)}.")
         steps: list[Augmentation] = []
         for step in self.steps:
             if not isinstance(step, Augmentation):
                 raise ArgumentError(
-                    f"steps must hold augmentations such as Rotate(10), got {step!r}."
+                    f"steps must hold augmentations such as Rotate(10), got {shown(step)}."
                 )
             steps += step.steps if isinstance(step, Compose) else [step]
         self._set(steps=tuple(steps))
@@ -243,12 +250,13 @@ class Shift(Geometric):
     fill: float = 0.0
 
     def __post_init__(self) -> None:
-        pixels = _spread("pixels", self.pixels)
-        if self.whole and any(value % 1 for value in _bounds(pixels)):
+        pixels, whole = _spread("pixels", self.pixels), flag("whole", self.whole)
+        if whole and any(value % 1 for value in _bounds(pixels)):
             raise ArgumentError(
-                f"pixels must be whole, got {self.pixels!r}; give whole=False for parts of them."
+                f"pixels must be whole, got {shown(self.pixels)}; give whole=False for parts of "
+                "them."
             )
-        self._set(pixels=pixels, whole=bool(self.whole), fill=_finite("fill", self.fill))
+        self._set(pixels=pixels, whole=whole, fill=_finite("fill", self.fill))
 
     def inverse(self, x: Array, generator: RandomGenerator) -> Array:
         draw = _whole if self.whole else _uniform
@@ -317,7 +325,7 @@ class Crop(Geometric):
 
     def __post_init__(self) -> None:
         size = None if self.size is None else _size(self.size)
-        pad = whole_number("pad", self.pad, least=0)
+        pad = whole_number("pad", self.pad, least=0, most=LARGEST)
         self._set(size=size, pad=pad, fill=_finite("fill", self.fill))
 
     def check(self, shape: Shape) -> None:
@@ -352,10 +360,9 @@ class Flip(Geometric):
     fill: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.axis not in ("horizontal", "vertical"):
-            raise ArgumentError(f"axis must be 'horizontal' or 'vertical', got {self.axis!r}.")
+        axis = one_of("axis", self.axis, ("horizontal", "vertical"))
         probability = _probability(self.probability)
-        self._set(probability=probability, fill=_finite("fill", self.fill))
+        self._set(probability=probability, axis=axis, fill=_finite("fill", self.fill))
 
     def inverse(self, x: Array, generator: RandomGenerator) -> Array:
         turned = _happens(x, generator, self.probability)
@@ -464,15 +471,21 @@ def make_augmentation(settings: Mapping[str, Any]) -> Compose:
     ArgumentError
         If a setting is not that augmentation's, or does not serve.
     """
+    if not isinstance(settings, Mapping):
+        raise ArgumentError(
+            f'settings must be a dictionary such as {{"rotate": 10}}, got {shown(settings)}.'
+        )
     steps = []
     for name, value in settings.items():
-        if name not in BY_NAME:
+        if not isinstance(name, str) or name not in BY_NAME:
             raise UnknownNameError("augmentation", name, BY_NAME)
         kind = BY_NAME[name]
         try:
             steps.append(kind(**value) if isinstance(value, Mapping) else kind(value))
-        except (ArgumentError, TypeError) as error:
+        except ArgumentError as error:
             raise ArgumentError(f"augmentation {name!r}: {error}") from error
+        except TypeError as error:
+            raise ArgumentError(f"augmentation {name!r}: {plainly(error)}.") from error
     return Compose(steps)
 
 
@@ -486,8 +499,17 @@ class OfRows(Augmentation):
     augment: Augmentation
     shape: tuple[int, int, int]
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.augment, Augmentation):
+            raise ArgumentError(
+                f"augment must be an augmentation such as Rotate(10), got {shown(self.augment)}."
+            )
+        shape = sizes("shape", self.shape)
+        self.augment.check(shape)
+        self._set(shape=shape)
+
     def check(self, shape: Shape) -> None:
-        if shape != (math.prod(self.shape),):
+        if sizes("shape", shape, axes=0) != (math.prod(self.shape),):
             raise ShapeError(f"rows of pictures {self.shape} were expected, got {shape}.")
         self.augment.check(self.shape)
 
@@ -550,11 +572,9 @@ def _spread(
 ) -> Spread:
     """Return a spread as a float or a pair of them, all of it between `above` and `below`."""
     pair = isinstance(value, tuple | list)
-    values = [
-        float(part)
-        for part in (value if pair else [value])
-        if isinstance(part, Real) and not isinstance(part, bool)
-    ]
+    values = []
+    with suppress(ArgumentError):  # told below, with all that is wanted
+        values = [_finite(argument, part) for part in (value if pair else [value])]
     if len(values) == (len(value) if pair else 1) == (2 if pair else 1):
         spread = (values[0], values[1]) if pair else values[0]
         low, high = _bounds(spread, usual)
@@ -567,7 +587,7 @@ def _spread(
     )
     raise ArgumentError(
         f"{argument} must be a number of at least 0 (drawn are numbers up to so far from "
-        f"{usual:g}) or a pair (low, high){limits}, got {value!r}."
+        f"{usual:g}) or a pair (low, high){limits}, got {shown(value)}."
     )
 
 
@@ -577,23 +597,22 @@ def _bounds(spread: Spread, usual: float = 0.0) -> tuple[float, float]:
 
 
 def _finite(argument: str, value: Any) -> float:
-    if isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value):
-        return float(value)
-    raise ArgumentError(f"{argument} must be a finite number, got {value!r}.")
+    return number(argument, value, above=-math.inf)
 
 
 def _probability(value: Any) -> float:
     probability = number("probability", value)
     if probability > 1:
-        raise ArgumentError(f"probability must be a number from 0 to 1, got {value!r}.")
+        raise ArgumentError(f"probability must be a number from 0 to 1, got {shown(value)}.")
     return probability
 
 
 def _size(value: Any) -> int | Pair:
     """Return a side of a square, or height and width, as they were given."""
     if isinstance(value, tuple | list) and len(value) == 2:
-        return whole_number("size", value[0]), whole_number("size", value[1])
-    return whole_number("size", value)
+        high, wide = (whole_number("size", side, most=LARGEST) for side in value)
+        return high, wide
+    return whole_number("size", value, most=LARGEST)
 
 
 def _pair(size: int | Pair) -> Pair:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from itertools import chain, islice
@@ -10,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from xpdl.arguments import check_finite, number, whole_number
+from xpdl.arguments import check_finite, number, real_array, real_dtype, whole_number
 from xpdl.backends import Array, Backend, backend_of
-from xpdl.errors import ArgumentError, ShapeError
+from xpdl.errors import ArgumentError, ShapeError, shown
 
 # Keeps the order of examples apart from other random numbers of the same seed.
 ORDER_STREAM = 3
@@ -62,9 +63,15 @@ class Batches:
         divisor: float | None = None,
     ) -> None:
         self.divisor = None if divisor is None else number("divisor", divisor, above=0)
-        self.dtype = dtype
+        self.dtype = None if dtype is None else real_dtype("dtype", dtype)
+        self.seed = whole_number("seed", seed, least=0)
         self._sizes = batch_sizes(batch_size)
-        x, t = (a if hasattr(a, "shape") else np.asarray(a) for a in (x, t))
+        if not isinstance(backend, Backend):
+            raise ArgumentError(
+                "backend must be a Backend, as get_backend('numpy') gives it, "
+                f"got {shown(backend)}."
+            )
+        x, t = _numbers("x", x), _numbers("t", t)
         if not x.shape or not t.shape or x.shape[0] != t.shape[0]:
             raise ShapeError(f"x and t must be of one length, got shapes {x.shape} and {t.shape}.")
         if not x.shape[0]:
@@ -81,7 +88,6 @@ class Batches:
         home = backend if self.resident else backend_of(x)
         self.x = home.asarray(x)
         self.t = home.asarray(t)
-        self.seed = seed
         self._backend = backend
 
     def __len__(self) -> int:
@@ -95,6 +101,7 @@ class Batches:
 
     def size(self, number: int) -> int:
         """Return how many examples a batch of epoch `number` holds."""
+        whole_number("number", number, least=0)
         return self._sizes[max(first for first in self._sizes if first <= number)]
 
     def in_epoch(self, number: int) -> int:
@@ -106,13 +113,27 @@ class Batches:
 
         They are where the data is, put there at once.
         """
+        size = self.size(number)
         order = np.random.default_rng([ORDER_STREAM, self.seed, number]).permutation(len(self.x))
         indices = backend_of(self.x).asarray(order)
-        yield from _parts(indices, self.size(number))
+        yield from _parts(indices, size)
 
     def take(self, part: Array) -> tuple[Array, Array]:
-        """Return the batch (x, t) of the examples `part`."""
-        return self._floats(self.x, part), self._here(self.t[part])
+        """Return the batch (x, t) of the examples `part`, (size,), by their numbers.
+
+        Raises
+        ------
+        DTypeError, ShapeError, ArgumentError
+            If `part` is no array of whole numbers, or (on the host) there are none of these.
+        """
+        if real_array("part", part, "iu").ndim != 1:
+            raise ShapeError(f"part must be the numbers of examples, (size,), got {part.shape}.")
+        try:
+            return self._floats(self.x, part), self._here(self.t[part])
+        except IndexError as error:
+            raise ArgumentError(
+                f"part must hold numbers of examples below {len(self.x)}: {error}."
+            ) from error
 
     def epoch(self, number: int) -> Iterator[tuple[Array, Array]]:
         """Yield the batches (x, t) of epoch `number`, counted from 0."""
@@ -121,7 +142,7 @@ class Batches:
     def steps(self, count: int) -> Iterator[tuple[Array, Array]]:
         """Yield `count` batches (x, t), epoch after epoch from 0 on."""
         endless = chain.from_iterable(map(self.epoch, counting()))
-        return islice(endless, whole_number("count", count, least=0))
+        return islice(endless, min(whole_number("count", count, least=0), sys.maxsize))
 
     def in_order(self) -> Iterator[tuple[Array, Array]]:
         """Yield the batches (x, t) from the first example to the last, in the first size."""
@@ -161,6 +182,18 @@ def batch_sizes(batch_size: int | Mapping[int, int]) -> dict[int, int]:
             f"got {dict(batch_size)!r}."
         )
     return dict(sorted(sizes.items()))
+
+
+def _numbers(argument: str, a: Any) -> Array:
+    """Return `a`, an array of real numbers or a list of them, as an array."""
+    if not hasattr(a, "dtype"):
+        try:
+            a = np.asarray(a)
+        except ValueError as error:
+            raise ShapeError(
+                f"{argument} must be an array, or a rectangular list of numbers, got {shown(a)}."
+            ) from error
+    return real_array(argument, a)
 
 
 def _parts(indices: Array, size: int) -> Iterator[Array]:

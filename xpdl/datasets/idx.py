@@ -17,7 +17,8 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from xpdl.errors import DataFileError, DTypeError, ShapeError
+from xpdl.arguments import real_array, whole_number
+from xpdl.errors import ArgumentError, DataFileError, DTypeError, ShapeError, shown
 
 ByteArray: TypeAlias = npt.NDArray[np.uint8]
 
@@ -43,10 +44,15 @@ def decode_idx(content: bytes, name: str, dimensions: int) -> ByteArray:
 
     Raises
     ------
+    ArgumentError
+        If `content` is not bytes, or `dimensions` no int from 1 to 255.
     DataFileError
         If it is not an IDX file of unsigned bytes with that many dimensions, or its length is
         not exactly what its header promises. Nothing is allocated before that is known.
     """
+    if not isinstance(content, bytes | bytearray | memoryview):
+        raise ArgumentError(f"the content of {name!r} must be bytes, got {shown(content)}.")
+    dimensions = whole_number("dimensions", dimensions, most=255)
     wanted = bytes([0, 0, UNSIGNED_BYTE, dimensions])
     if content[:4] != wanted:
         raise DataFileError(
@@ -66,7 +72,10 @@ def decode_idx(content: bytes, name: str, dimensions: int) -> ByteArray:
             f"{name!r} is truncated or altered: it has {len(content)} bytes, "
             f"but its header promises the shape {shape}, which takes exactly {length}."
         )
-    return np.frombuffer(content, np.uint8, offset=header).reshape(shape).copy()
+    try:
+        return np.frombuffer(content, np.uint8, offset=header).reshape(shape).copy()
+    except ValueError as error:  # no items at all, in 4 billion by 4 billion pictures of no width
+        raise DataFileError(f"{name!r} promises the shape {shape}: {error}.") from error
 
 
 def encode_idx(array: ByteArray) -> bytes:
@@ -80,11 +89,11 @@ def encode_idx(array: ByteArray) -> bytes:
     Raises
     ------
     DTypeError
-        If its elements are not unsigned bytes.
+        If it is no array, or its elements are not unsigned bytes.
     ShapeError
         If it has no dimension, or one that the format cannot express.
     """
-    if array.dtype != np.uint8:
+    if real_array("array", array).dtype != np.uint8:
         raise DTypeError(f"array: an IDX file is written from uint8, got {array.dtype}.")
     if array.ndim == 0 or max(array.shape) >= 2**32:
         raise ShapeError(

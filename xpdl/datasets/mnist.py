@@ -7,12 +7,13 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from xpdl.arguments import flag, real_array, whole_number
 from xpdl.backends import backend_of, get_backend
 from xpdl.backends.base import Array
 from xpdl.datasets.catalogue import DATA_SETS
 from xpdl.datasets.idx import ByteArray, decode_idx
 from xpdl.datasets.sources import read_files
-from xpdl.errors import ArgumentError, ShapeError
+from xpdl.errors import ArgumentError, ShapeError, shown
 
 CLASSES = 10
 
@@ -98,6 +99,8 @@ def load_mnist(
 
     Raises
     ------
+    ArgumentError
+        If one of the three is neither True nor False.
     DataFileError, DataUnavailableError, FileAccessError
         As `read_mnist`.
     """
@@ -115,6 +118,8 @@ def load_fashion_mnist(
 
 
 def _load(name: str, normalize: bool, flatten: bool, one_hot_label: bool) -> tuple[Pair, Pair]:
+    normalize, flatten = flag("normalize", normalize), flag("flatten", flatten)
+    one_hot_label = flag("one_hot_label", one_hot_label)
     data = read_mnist(name)
     asarray = get_backend().asarray
 
@@ -169,12 +174,18 @@ def split_validation(
 
     Raises
     ------
+    DTypeError
+        If `x` or `t` is no array of real numbers.
+    BackendMismatchError
+        If they live on different backends.
     ShapeError
         If `x` and `t` have no or different lengths.
     ArgumentError
-        If `fraction_or_count` is neither of the two, or leaves one of the parts empty.
+        If `fraction_or_count` is neither of the two, or leaves one of the parts empty; or if
+        `seed` is no int of 0 or more.
     """
-    backend = backend_of(x, t)
+    backend = backend_of(real_array("x", x), real_array("t", t))
+    seed = whole_number("seed", seed, least=0)
     if x.ndim == 0 or t.ndim == 0 or len(x) != len(t):
         raise ShapeError(
             f"x and t must have one label per example, got the shapes {x.shape} and {t.shape}."
@@ -188,7 +199,7 @@ def split_validation(
 def _validation_count(examples: int, fraction_or_count: float) -> int:
     wanted = (
         "fraction_or_count must be a float between 0 and 1 (a share) or an int of 1 or more "
-        f"(a number of examples), got {fraction_or_count!r}"
+        f"(a number of examples), got {shown(fraction_or_count)}"
     )
     if isinstance(fraction_or_count, (bool, np.bool_)):
         raise ArgumentError(f"{wanted}.")
@@ -200,6 +211,7 @@ def _validation_count(examples: int, fraction_or_count: float) -> int:
         count = round(float(fraction_or_count) * examples)
     if not 0 < count < examples:
         raise ArgumentError(
-            f"{wanted}: of {examples} example(s), {count} for validation leave one part empty."
+            f"{wanted}: of {examples} example(s), {shown(count)} for validation leave one part "
+            "empty."
         )
     return count

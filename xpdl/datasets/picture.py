@@ -8,14 +8,17 @@ such pictures knows no others, so a picture given to it has to go the same way.
 
 from __future__ import annotations
 
+import io
+import math
 import os
 import warnings
-from typing import IO, TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from xpdl.errors import FileAccessError, ImageError
+from xpdl.errors import ArgumentError, FileAccessError, ImageError, shown
+from xpdl.files import read_bytes
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -25,8 +28,26 @@ Grey: TypeAlias = npt.NDArray[np.float32]
 FIELD = 28
 BOX = 20
 
-MOST_PIXELS = 64_000_000
+LARGEST_FILE = 2**26
+"""A file with more bytes than this is not read."""
+
+MOST_PIXELS = 16_000_000
 """A picture with more pixels than this is refused before it is decompressed."""
+
+MOST_JPEG_PIXELS = 50_000_000
+"""That many, if it is a JPEG, whose decoder makes it smaller in passing."""
+
+MOST_READS = 50_000
+"""A file made of more pieces than this takes its decoder too long."""
+
+MOST_SCANS = 40
+MOST_SCANNED = 12 * MOST_JPEG_PIXELS
+"""A progressive JPEG has ten scans; each takes its decoder once over all pixels."""
+
+# Not all that Pillow opens: for some it starts another program, and PostScript is a program.
+_FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
+# Kinds of images whose pixels are levels, so that they can be averaged.
+_LEVELS = ("L", "LA", "RGB", "RGBA", "CMYK")
 
 _WORKING_SIDE = 800
 _FAINTEST = 1 / 8
@@ -45,8 +66,8 @@ def prepare_digit(picture: str | os.PathLike[str] | Image.Image) -> Grey:
     Parameters
     ----------
     picture : path or PIL.Image.Image
-        Anything that Pillow opens, of any size and kind; of an animation, the first frame.
-        An image is left as it is.
+        A PNG, JPEG, GIF, BMP, TIFF, WebP or PPM of any kind, up to 64 MB and 16 million pixels (as
+        a JPEG, 50 million); of an animation, the first frame. Or an image, which is left as it is.
 
     Returns
     -------
@@ -55,39 +76,70 @@ def prepare_digit(picture: str | os.PathLike[str] | Image.Image) -> Grey:
 
     Raises
     ------
+    ArgumentError
+        If it is neither a path nor an image.
     FileAccessError
-        If the file is missing, a folder, or not readable.
+        If the file is missing, a folder, not readable, or too large.
     ImageError
-        If it is no picture, a damaged one, one of more than 64 million pixels, or one with
-        nothing on it.
+        If it is no picture, a damaged one, one of too many pixels, or one with nothing on it.
     """
+    from PIL import Image
+
     if isinstance(picture, (str, os.PathLike)):
         name = repr(os.fspath(picture))
         try:
-            with open(picture, "rb") as stream:
-                grey = _open_grey(stream, name)
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise FileAccessError(f"cannot read the picture {name}: {reason}.") from error
-    else:
+            content = read_bytes(picture, LARGEST_FILE)
+        except FileAccessError as error:
+            raise FileAccessError(f"picture: {error}") from error
+        grey = _open_grey(content, name)
+    elif isinstance(picture, Image.Image):
         name = "the picture"
         grey = _open_grey(picture, name)
+    else:
+        raise ArgumentError(f"picture must be a path or a PIL.Image.Image, got {shown(picture)}.")
     return _centre(_fit(_crop(_find_ink(grey, name))))
 
 
-def _open_grey(source: IO[bytes] | Image.Image, name: str) -> Grey:
+class _Pieces(io.BytesIO):
+    """A file that gives up on being read in too many pieces."""
+
+    reads = 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        self.reads += 1
+        if self.reads > MOST_READS:
+            raise ValueError(f"it is of more than {MOST_READS:,} pieces")
+        return super().read(size)
+
+
+def _open_grey(source: bytes | Image.Image, name: str) -> Grey:
     """Return the picture as shades of grey, 0 black to 1 white, none longer than it need be."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            image = source if isinstance(source, Image.Image) else Image.open(source)
-            if image.width * image.height > MOST_PIXELS:
+            if isinstance(source, bytes):
+                image: Image.Image = Image.open(_Pieces(source), formats=_FORMATS)
+            else:
+                image = source
+            if not image.width * image.height:
+                raise ImageError(f"{name} has no pixels: {image.width} x {image.height}.")
+            is_jpeg = isinstance(source, bytes) and image.format in ("JPEG", "MPO")
+            most = MOST_JPEG_PIXELS if is_jpeg else MOST_PIXELS
+            if image.width * image.height > most:
                 raise ImageError(
-                    f"{name} has {image.width} x {image.height} pixels, more than "
-                    f"{MOST_PIXELS:,}. Make it smaller."
+                    f"{name} has {image.width} x {image.height} pixels, more than {most:,}. "
+                    "Make it smaller."
                 )
+            if isinstance(source, Image.Image):
+                image = source.copy()
+            elif is_jpeg:
+                most = min(MOST_SCANS, MOST_SCANNED // (image.width * image.height))
+                if source.count(b"\xff\xda") > most:
+                    raise ImageError(f"{name} has more than {most} scans. Save it as a PNG.")
+            image.getexif()  # as long as the file is open
+            image = _shrink(image)
             return _to_grey(ImageOps.exif_transpose(image))
     except UnidentifiedImageError as error:
         raise ImageError(f"{name} is not a picture of a known format. Give a PNG.") from error
@@ -98,6 +150,15 @@ def _open_grey(source: IO[bytes] | Image.Image, name: str) -> Grey:
     # Pillow's decoders answer damaged files with nearly every exception there is.
     except Exception as error:
         raise ImageError(f"{name} is damaged or truncated: {error}.") from error
+
+
+def _shrink(image: Image.Image) -> Image.Image:
+    """Return an image that is no larger than is worked on, if its pixels can be averaged as is."""
+    from PIL import Image
+
+    if image.mode in _LEVELS and "transparency" not in image.info:
+        image.thumbnail((_WORKING_SIDE, _WORKING_SIDE), Image.Resampling.BOX)
+    return image
 
 
 def _to_grey(image: Image.Image) -> Grey:
@@ -116,14 +177,20 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
     """Return a deep greyscale image with 8 bits a pixel; Pillow itself would clip the levels."""
     from PIL import Image
 
-    levels = np.asarray(image).astype(np.float64)
-    if not np.isfinite(levels).all():
+    # In its place, as a large picture would not fit into the memory several times.
+    kind = np.float32 if image.mode.startswith("I;16") else np.float64
+    levels: npt.NDArray[np.floating[Any]] = np.asarray(image).astype(kind)
+    least, greatest = float(levels.min()), float(levels.max())
+    if not (math.isfinite(least) and math.isfinite(greatest)):
         raise ValueError("a pixel is not a finite number")
-    low, high = (0.0, 65535.0) if image.mode.startswith("I") else (levels.min(), levels.max())
-    if levels.max() > high:
-        low, high = levels.min(), levels.max()
-    scaled = (levels - low) * (255 / ((high - low) or 1))
-    return Image.fromarray(np.rint(scaled.clip(0, 255)).astype(np.uint8))
+    low, high = (0.0, 65535.0) if image.mode.startswith("I") else (least, greatest)
+    if not low <= least <= greatest <= high:
+        low, high = least, greatest
+    levels -= low
+    levels *= 255 / ((high - low) or 1)
+    np.clip(levels, 0, 255, out=levels)
+    np.rint(levels, out=levels)
+    return Image.fromarray(levels.astype(np.uint8))
 
 
 def _fill_transparency(levels: Grey, alpha: Grey) -> Grey:

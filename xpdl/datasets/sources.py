@@ -178,9 +178,11 @@ def _read_verified(file: RawFile, path: Path) -> bytes:
     remedy = f"Delete it to have it fetched anew, or put the right {file.name} there."
     try:
         length = path.stat().st_size if path.is_file() else 0
-        if length > longest_compressed(file.size):
+        longest = longest_compressed(file.size)
+        if length > longest:
             raise DataFileError(f"{str(path)!r} has {length} bytes, {file.size} are wanted.")
-        return file.verify(unpack(read_bytes(path), file.size, repr(str(path))), repr(str(path)))
+        content = unpack(read_bytes(path, longest), file.size, repr(str(path)))
+        return file.verify(content, repr(str(path)))
     except DataFileError as error:
         raise DataFileError(f"{error} {remedy}") from error
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from xpdl import functions
-from xpdl.backends import Array, accumulation_dtype, backend_of
-from xpdl.layers.base import Kept, Layer
+from xpdl.backends import Array, accumulation_dtype
+from xpdl.errors import ShapeError
+from xpdl.layers.base import Kept, Layer, expect_floats
 
 
 class ReLU(Layer):
@@ -20,13 +21,15 @@ class ReLU(Layer):
     computed_before = False  # by the layer before it, in the pass that made x
 
     def forward(self, x: Array, train: bool = False) -> Array:
+        expect_floats("ReLU", x)
         y = x if self.computed_before else functions.relu(x)
         if train:
             self.y = y
         return y
 
     def backward(self, dout: Array) -> Array:
-        return backend_of(dout).relu_backward(dout, self.y)
+        backend = self.expect_gradient(dout, self.y.shape, self.y)
+        return backend.relu_backward(dout, self.y)
 
 
 class Sigmoid(Layer):
@@ -39,12 +42,14 @@ class Sigmoid(Layer):
     y: Any = Kept()
 
     def forward(self, x: Array, train: bool = False) -> Array:
+        expect_floats("Sigmoid", x)
         y = functions.sigmoid(x)
         if train:
             self.y = y
         return y
 
     def backward(self, dout: Array) -> Array:
+        self.expect_gradient(dout, self.y.shape, self.y)
         return dout * self.y * (1 - self.y)
 
 
@@ -58,12 +63,14 @@ class Tanh(Layer):
     y: Any = Kept()
 
     def forward(self, x: Array, train: bool = False) -> Array:
+        expect_floats("Tanh", x)
         y = functions.tanh(x)
         if train:
             self.y = y
         return y
 
     def backward(self, dout: Array) -> Array:
+        self.expect_gradient(dout, self.y.shape, self.y)
         return dout * (1 - self.y * self.y)
 
 
@@ -79,12 +86,16 @@ class Softmax(Layer):
     y: Any = Kept()
 
     def forward(self, x: Array, train: bool = False) -> Array:
+        expect_floats("Softmax", x)
+        if not x.ndim or not x.shape[-1]:
+            raise ShapeError(f"Softmax wants x (..., K) of one score at least, got {x.shape}.")
         y = functions.softmax(x)
         if train:
             self.y = y
         return y
 
     def backward(self, dout: Array) -> Array:
+        self.expect_gradient(dout, self.y.shape, self.y)
         wide = accumulation_dtype(dout.dtype)
         inner = (dout * self.y).sum(axis=-1, keepdims=True, dtype=wide)
         return (self.y * (dout - inner)).astype(dout.dtype, copy=False)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from numbers import Integral
 from typing import Any
 
-from xpdl.arguments import whole_number
+from xpdl.arguments import LARGEST, flag, whole_number
 from xpdl.backends import Array, Shape, accumulation_dtype, backend_of
 from xpdl.errors import ArgumentError, ShapeError
 from xpdl.initializers import Constant, WeightInit, get_initializer
@@ -48,23 +47,22 @@ class Affine(Layer):
         bias: bool = True,
     ) -> None:
         super().__init__()
-        if isinstance(units, Integral):
-            units = int(units)
-        if not isinstance(units, int):
-            self.given(W=units, b=b)
-            if units.ndim != 2 or (b is not None and b.shape != units.shape[1:]):
+        self.bias = flag("bias", bias)
+        W: Any = units
+        if isinstance(W, list) or (hasattr(W, "dtype") and W.shape):
+            self.given(W=W, b=b)
+            if W.ndim != 2 or (b is not None and b.shape != W.shape[1:]):
                 raise ShapeError(
-                    f"W must be (in, out) and b (out,), got {units.shape} and "
+                    f"W must be (in, out) and b (out,), got {W.shape} and "
                     f"{None if b is None else b.shape}."
                 )
-            units, bias = units.shape[1], b is not None
+            units, self.bias = W.shape[1], b is not None
         elif b is not None:
             raise ArgumentError(
                 "b was given without W; write Affine(W, b), or Affine(units) alone: how many "
                 "inputs there are, the layer finds out when it is built."
             )
-        self.units = whole_number("units", units)
-        self.bias = bias
+        self.units = whole_number("units", units, most=LARGEST)
         self._initializer = get_initializer(weight_init)
 
     def plan(self, input_shape: Shape) -> Shape:
@@ -84,18 +82,18 @@ class Affine(Layer):
     def forward(self, x: Array, train: bool = False) -> Array:
         expect_floats("Affine", x)
         W = self.params["W"]
-        if math.prod(x.shape[1:]) != len(W):
+        if not x.ndim or math.prod(x.shape[1:]) != len(W):
             raise ShapeError(f"Affine wants {len(W)} numbers a sample, got x of shape {x.shape}.")
-        flat = x.reshape(len(x), len(W))
+        backend, flat = backend_of(x, W), x.reshape(len(x), len(W))
         if train:
             self.x, self.shape = flat, x.shape
-        backend = backend_of(flat, W)
         y = backend.matmul(flat, W)
         backend.add_bias(y, self.params["b"] if self.bias else None, self.relu)
         return y
 
     def backward(self, dout: Array) -> Array:
-        W, x, backend = self.params["W"], self.x, backend_of(dout)
+        W, x = self.params["W"], self.x
+        backend = self.expect_gradient(dout, (len(x), self.units), x)
         wide = accumulation_dtype(dout.dtype)
         if not self.frozen:
             self.set_gradient("W", backend.matmul(x.T, dout, dtype=wide))

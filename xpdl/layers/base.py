@@ -10,8 +10,17 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from xpdl.backends import Array, Shape, accumulation_dtype, backend_of, get_backend
-from xpdl.errors import ArgumentError, DTypeError, NotReadyError, ShapeError, UnknownNameError
+from xpdl.arguments import one_of, plainly, random_numbers, real_array, sizes
+from xpdl.backends import Array, Backend, Shape, accumulation_dtype, backend_of, get_backend
+from xpdl.errors import (
+    ArgumentError,
+    BackendMismatchError,
+    DTypeError,
+    NotReadyError,
+    ShapeError,
+    UnknownNameError,
+    shown,
+)
 from xpdl.initializers import Initializer
 from xpdl.precision import get_precision
 
@@ -136,6 +145,17 @@ class Layer:
     def reseed(self, seed: Sequence[int]) -> None:
         """Start the layer's random numbers, if it has any, from `seed`."""
 
+    def random_state(self, backend: Backend) -> Any:
+        """Return where the layer's random numbers on `backend` are, as JSON can hold it.
+
+        None if it has none. A layer of your own that draws numbers tells it here and takes it in
+        `set_random_state`, so that a training that is interrupted in an epoch draws the same ones.
+        """
+        return None
+
+    def set_random_state(self, backend: Backend, state: Any) -> None:
+        """Go on, with the seed of then, where `random_state` found the random numbers to be."""
+
     # ---- for a subclass to use --------------------------------------------------------------
 
     def parameter(
@@ -163,11 +183,7 @@ class Layer:
         """Take parameters that the caller made; None is left out."""
         for name, array in arrays.items():
             if array is not None:
-                if not hasattr(array, "dtype") or not array.shape:
-                    raise DTypeError(f"{name} must be an array, got {array!r}.")
-                backend_of(array)  # says so if it is an array of no backend
-                if array.dtype.kind != "f":
-                    raise DTypeError(f"{name} must hold floats, got dtype {array.dtype}.")
+                backend_of(real_array(name, array, "f"), *self.params.values())
                 self.params[name] = array
 
     def set_gradient(self, name: str, value: Array) -> None:
@@ -178,6 +194,32 @@ class Layer:
             self.grads[name][...] = value
         else:
             self.grads[name] = value
+
+    def expect_gradient(
+        self, dout: Array, shape: Shape, *kept: Array, home: Backend | None = None
+    ) -> Backend:
+        """See that dout is floats in the `shape` of the output; return its backend.
+
+        Raises
+        ------
+        DTypeError, ShapeError
+            If it is not.
+        BackendMismatchError
+            If it lives on another one than `home`, or the arrays that forward kept.
+        """
+        expect_floats(type(self).__name__, dout, "dout")
+        if dout.shape != shape:
+            raise ShapeError(
+                f"{type(self).__name__} wants dout in the shape of its output, {shape}, "
+                f"got {dout.shape}."
+            )
+        backend = backend_of(dout, *kept)
+        if home is not None and backend is not home:
+            raise BackendMismatchError(
+                f"{type(self).__name__} wants dout on {home.name!r}, where x was, and got it on "
+                f"{backend.name!r}."
+            )
+        return backend
 
     # ---- for a caller -----------------------------------------------------------------------
 
@@ -200,8 +242,9 @@ class Layer:
         """
         if self.owned:
             raise ArgumentError(f"this {type(self).__name__} belongs to a network, which built it.")
-        output_shape = self.plan(tuple(input_shape))
+        rng = random_numbers("rng", rng)
         backend, compute = get_backend(), get_precision(dtype).compute
+        output_shape = self.plan(sizes("input_shape", input_shape, axes=0))
         for _, leaf in self.leaves():
             for name, spec in leaf.specs.items():
                 if name not in leaf.params:
@@ -262,41 +305,64 @@ def layer_from_config(config: Mapping[str, Any]) -> Layer:
     ArgumentError
         If the options are not that layer's.
     """
-    kind = config["type"]
-    if kind not in Layer.classes:
-        raise UnknownNameError("layer", kind, Layer.classes)
+    kind = named_type(config, "layer", Layer.classes)
     try:
         return Layer.classes[kind].from_config(config)
     except (TypeError, KeyError, AttributeError) as error:
-        raise ArgumentError(f"{kind} cannot be made from {dict(config)!r}: {error}.") from error
+        raise ArgumentError(
+            f"{kind} cannot be made from {shown(config)}: {plainly(error)}."
+        ) from error
+
+
+def named_type(config: Mapping[str, Any], kind: str, classes: Mapping[str, type]) -> str:
+    """Return the name, of one of `classes`, that ``config["type"]`` is.
+
+    Raises
+    ------
+    ArgumentError
+        If `config` is no mapping with a type, or no class is called so.
+    """
+    if not isinstance(config, Mapping) or "type" not in config:
+        raise ArgumentError(
+            f'config must be a mapping such as {{"type": "..."}} that names a {kind}, '
+            f"got {shown(config)}."
+        )
+    name = config["type"]
+    if not isinstance(name, str) or name not in classes:
+        raise UnknownNameError(kind, name, classes)
+    return name
 
 
 def pair(argument: str, value: int | Sequence[int], least: int) -> tuple[int, int]:
     """Return `value`, one int or two, as (vertical, horizontal)."""
     both = tuple(value) if isinstance(value, tuple | list) else (value, value)
     if len(both) != 2 or not all(
-        isinstance(v, Integral) and least <= int(v) <= 10**6 for v in both
+        isinstance(v, Integral) and not isinstance(v, bool) and least <= int(v) <= 10**6
+        for v in both
     ):
         raise ArgumentError(
-            f"{argument} must be an int from {least} to 1,000,000 or two of them, got {value!r}."
+            f"{argument} must be an int from {least} to 1,000,000 or two of them, "
+            f"got {shown(value)}."
         )
     return int(both[0]), int(both[1])
 
 
-def expect_floats(layer: str, x: Array) -> None:
+def expect_floats(layer: str, x: Array, argument: str = "x") -> None:
     """See that x holds floats: integers would be computed in another type on each device."""
-    if getattr(getattr(x, "dtype", None), "kind", None) != "f":
-        got = getattr(x, "dtype", type(x).__name__)
+    dtype = getattr(x, "dtype", None)
+    if dtype is None or not hasattr(x, "shape"):
         raise DTypeError(
-            f"{layer} wants an array of floats, got {got}; x.astype('float32') will do."
+            f"{layer} wants {argument} to be an array of floats, got {shown(x)}; "
+            "make one with xpdl.asarray(...)."
         )
+    if dtype.kind != "f":
+        advice = f"; {argument}.astype('float32') will do" if dtype.kind in "biu" else ""
+        raise DTypeError(f"{layer} wants {argument} to be an array of floats, got {dtype}{advice}.")
 
 
 def check_remainder(remainder: str) -> str:
     """Return `remainder` if it is one of the two ways to treat windows that do not fit evenly."""
-    if remainder not in ("error", "drop"):
-        raise ArgumentError(f"remainder must be 'error' or 'drop', got {remainder!r}.")
-    return remainder
+    return one_of("remainder", remainder, ("error", "drop"))
 
 
 def image_shape(layer: str, shape: Shape) -> tuple[int, int, int]:

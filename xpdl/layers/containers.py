@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 from typing import Any
 
-from xpdl.backends import Array, Shape, array_module
-from xpdl.errors import ArgumentError, ShapeError
+from xpdl.backends import Array, Shape, array_module, backend_of
+from xpdl.errors import ArgumentError, ShapeError, shown
 from xpdl.layers.activations import ReLU
-from xpdl.layers.base import Kept, Layer, layer_from_config
+from xpdl.layers.base import Kept, Layer, expect_floats, layer_from_config
 
 
 class Flatten(Layer):
@@ -22,16 +22,22 @@ class Flatten(Layer):
 
     kind = "flatten"
     shape: Any = Kept()
+    home: Any = Kept()
 
     def plan(self, input_shape: Shape) -> Shape:
         return (math.prod(input_shape),)
 
     def forward(self, x: Array, train: bool = False) -> Array:
+        expect_floats("Flatten", x)
+        if not x.ndim:
+            raise ShapeError(f"Flatten wants x (N, ...), got {x.shape}.")
+        home = backend_of(x)
         if train:
-            self.shape = x.shape
+            self.shape, self.home = x.shape, home
         return x.reshape(len(x), math.prod(x.shape[1:]))
 
     def backward(self, dout: Array) -> Array:
+        self.expect_gradient(dout, (self.shape[0], math.prod(self.shape[1:])), home=self.home)
         return dout.reshape(self.shape)
 
 
@@ -48,18 +54,19 @@ class Sequential(Layer):
 
     def __init__(self, layers: Iterable[Layer] | Mapping[str, Layer]) -> None:
         super().__init__()
-        if isinstance(layers, Mapping):
-            named = dict(layers)
-        else:
-            named = _named(list(layers))
+        if not isinstance(layers, Iterable) or isinstance(layers, str | bytes | type):
+            raise ArgumentError(f"layers must be a list of layers, got {shown(layers)}.")
+        named = dict(layers) if isinstance(layers, Mapping) else _named(list(layers))
         if not named:
             raise ArgumentError("layers is empty; give one at least.")
         for name, layer in named.items():
             if not isinstance(layer, Layer):
                 hint = " (give an instance, such as ReLU())" if isinstance(layer, type) else ""
-                raise ArgumentError(f"layers: {name} must be a Layer, got {layer!r}{hint}.")
-            if not name or "." in name:
-                raise ArgumentError(f"a layer's name must be without dots, got {name!r}.")
+                raise ArgumentError(f"layers: {name} must be a Layer, got {shown(layer)}{hint}.")
+            if not isinstance(name, str) or not name or "." in name:
+                raise ArgumentError(
+                    f"layers: a name must be a text without dots, got {shown(name)}."
+                )
         if len({id(layer) for layer in named.values()}) < len(named):
             raise ArgumentError("layers: one layer stands there twice; make a new one each time.")
         self.layers: dict[str, Layer] = named
@@ -110,6 +117,11 @@ class Sequential(Layer):
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Sequential:
+        if not isinstance(config["layers"], Mapping):
+            raise ArgumentError(
+                f"the layers of a {cls.__name__} must be a mapping of names to configs, "
+                f"got {shown(config['layers'])}."
+            )
         return cls({name: layer_from_config(layer) for name, layer in config["layers"].items()})
 
     def config(self) -> dict[str, Any]:
@@ -135,7 +147,12 @@ class Residual(Sequential):
         return shape
 
     def forward(self, x: Array, train: bool = False) -> Array:
-        return _sum(x, super().forward(x, train))
+        y = super().forward(x, train)
+        if y.shape != x.shape:
+            raise ShapeError(
+                f"Residual adds x, {x.shape}, to what its layers make of it, {y.shape}."
+            )
+        return _sum(x, y)
 
     def backward(self, dout: Array) -> Array:
         dx = super().backward(dout)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Integral
 from typing import Any
 
-from xpdl.arguments import whole_number
+from xpdl.arguments import LARGEST, flag, whole_number
 from xpdl.backends import Array, Shape, backend_of
 from xpdl.errors import ArgumentError, ShapeError
 from xpdl.functions import window_counts
@@ -45,6 +44,7 @@ class Convolution(Layer):
     takes_relu = True
     options = ("filters", "size", "stride", "pad", "bias", "remainder")
     x: Any = Kept()
+    counts: Any = Kept()
 
     def __init__(
         self,
@@ -58,24 +58,23 @@ class Convolution(Layer):
         remainder: str = "error",
     ) -> None:
         super().__init__()
-        if isinstance(filters, Integral):
-            filters = int(filters)
-        if not isinstance(filters, int):
-            W, b = filters, size
-            self.given(W=W, b=b)  # type: ignore[arg-type]
+        self.bias = flag("bias", bias)
+        W: Any = filters
+        if isinstance(W, list) or (hasattr(W, "dtype") and W.shape):
+            b: Any = size
+            self.given(W=W, b=b)
             if W.ndim != 4 or not (b is None or getattr(b, "shape", None) == W.shape[:1]):
                 raise ShapeError(
                     f"W must be (FN, C, FH, FW) and b (FN,), got {W.shape} and "
                     f"{getattr(b, 'shape', b)}."
                 )
-            filters, size, bias = W.shape[0], W.shape[2:], b is not None
+            filters, size, self.bias = W.shape[0], W.shape[2:], b is not None
         if size is None:
             raise ArgumentError("size is missing: the height and width of a filter, such as 3.")
-        self.filters = whole_number("filters", filters)
+        self.filters = whole_number("filters", filters, most=LARGEST)
         self.size = pair("size", size, least=1)  # type: ignore[arg-type]
         self.stride = pair("stride", stride, least=1)
         self.pad = pair("pad", pad, least=0)
-        self.bias = bias
         self.remainder = check_remainder(remainder)
         self._initializer = get_initializer(weight_init)
 
@@ -102,14 +101,21 @@ class Convolution(Layer):
             raise ShapeError(
                 f"Convolution wants x of shape (N, {W.shape[1]}, H, W), got {x.shape}."
             )
-        window_counts(x.shape[2:], self.size, self.stride, self.pad, self.remainder)
+        counts = window_counts(x.shape[2:], self.size, self.stride, self.pad, self.remainder)
+        backend = backend_of(x, W)
         if train:
-            self.x = x
-        return backend_of(x, W).convolution(x, W, b, self.stride, self.pad, self.relu)
+            self.x, self.counts = x, counts
+        # A device's kernels know arrays of one type; a network's are so anyway.
+        W = W.astype(x.dtype, copy=False)
+        b = None if b is None else b.astype(x.dtype, copy=False)
+        return backend.convolution(x, W, b, self.stride, self.pad, self.relu)
 
     def backward(self, dout: Array) -> Array:
-        dx, dW, db = backend_of(dout).convolution_backward(
-            dout, self.x, self.params["W"], self.stride, self.pad, self.input_gradient
+        x = self.x
+        backend = self.expect_gradient(dout, (len(x), self.filters, *self.counts), x)
+        dout, W = (a.astype(x.dtype, copy=False) for a in (dout, self.params["W"]))
+        dx, dW, db = backend.convolution_backward(
+            dout, x, W, self.stride, self.pad, self.input_gradient
         )
         self.set_gradient("W", dW)
         if self.bias:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from xpdl.arguments import number
+from xpdl.arguments import number, one_of
 from xpdl.backends import Array, Backend, backend_of
-from xpdl.errors import ArgumentError
-from xpdl.layers.base import Kept, Layer
+from xpdl.layers.base import Kept, Layer, expect_floats
 
 
 class Dropout(Layer):
@@ -34,10 +33,8 @@ class Dropout(Layer):
 
     def __init__(self, ratio: float = 0.5, *, scale_at: str = "inference") -> None:
         super().__init__()
-        if scale_at not in ("inference", "training"):
-            raise ArgumentError(f"scale_at must be 'inference' or 'training', got {scale_at!r}.")
         self.ratio = number("ratio", ratio, below=1)
-        self.scale_at = scale_at
+        self.scale_at = one_of("scale_at", scale_at, ("inference", "training"))
         self.reseed([0])
 
     def reseed(self, seed: Sequence[int]) -> None:
@@ -50,7 +47,14 @@ class Dropout(Layer):
             self._generators[backend.name] = backend.generator(self._seed)
         return self._generators[backend.name]
 
+    def random_state(self, backend: Backend) -> Any:
+        return backend.generator_state(self._generator(backend))
+
+    def set_random_state(self, backend: Backend, state: Any) -> None:
+        backend.set_generator_state(self._generator(backend), state)
+
     def forward(self, x: Array, train: bool = False) -> Array:
+        expect_floats("Dropout", x)
         keep = 1 - self.ratio
         if not train:
             return x * keep if self.scale_at == "inference" else x
@@ -59,4 +63,5 @@ class Dropout(Layer):
         return y
 
     def backward(self, dout: Array) -> Array:
-        return backend_of(dout).dropout_backward(dout, self.mask)
+        backend = self.expect_gradient(dout, self.mask.shape, self.mask)
+        return backend.dropout_backward(dout, self.mask)

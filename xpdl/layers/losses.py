@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from xpdl import functions
-from xpdl.arguments import number
+from xpdl.arguments import number, one_number, plainly, real_array
 from xpdl.backends import Array, accumulation_dtype, backend_of
-from xpdl.errors import ArgumentError, ShapeError, UnknownNameError
-from xpdl.layers.base import Kept
+from xpdl.errors import ArgumentError, ShapeError, shown
+from xpdl.layers.base import Kept, expect_floats, named_type
 
 
 class Loss:
@@ -58,13 +58,13 @@ def loss_from_config(config: Mapping[str, Any]) -> Loss:
     ArgumentError
         If the options are not that loss's.
     """
-    kind = config["type"]
-    if kind not in Loss.classes:
-        raise UnknownNameError("loss", kind, Loss.classes)
+    kind = named_type(config, "loss", Loss.classes)
     try:
         return Loss.classes[kind](**{name: config[name] for name in config if name != "type"})
     except TypeError as error:
-        raise ArgumentError(f"{kind} cannot be made from {dict(config)!r}: {error}.") from error
+        raise ArgumentError(
+            f"{kind} cannot be made from {shown(config)}: {plainly(error)}."
+        ) from error
 
 
 class SoftmaxWithLoss(Loss):
@@ -95,11 +95,11 @@ class SoftmaxWithLoss(Loss):
         self.label_smoothing = number("label_smoothing", label_smoothing, below=1)
 
     def forward(self, x: Array, t: Array) -> Array:
-        if x.ndim != 2:
+        expect_floats("SoftmaxWithLoss", x)
+        if x.ndim != 2 or not x.shape[1]:
             raise ShapeError(f"scores must be (N, K), got x of shape {x.shape}.")
-        if not len(x):
-            raise ArgumentError("the batch is empty; the mean loss of nothing is undefined.")
-        functions.check_targets(t, x.shape)
+        _expect_examples(x)
+        functions.check_targets(real_array("t", t), x.shape)
         backend = backend_of(x, t)
         if self.label_smoothing:
             t = self._smooth(t, x.shape[1], accumulation_dtype(x.dtype))
@@ -118,6 +118,7 @@ class SoftmaxWithLoss(Loss):
 
     def backward(self, dout: float | Array = 1.0) -> Array:
         y = self.y
+        _expect_number(dout, y)
         return backend_of(y).softmax_with_loss_backward(y, self.t, dout, self._dtype)
 
 
@@ -132,12 +133,25 @@ class IdentityWithLoss(Loss):
     difference: Any = Kept()
 
     def forward(self, x: Array, t: Array) -> Array:
-        if not len(x):
-            raise ArgumentError("the batch is empty; the mean loss of nothing is undefined.")
-        loss = functions.sum_squared_error(x, t)
-        self.difference, self._dtype = x - t, x.dtype
+        expect_floats("IdentityWithLoss", x)
+        if x.ndim != 2 or not x.shape[1]:
+            raise ShapeError(f"outputs must be (N, K), got x of shape {x.shape}.")
+        _expect_examples(x)
+        loss = functions.sum_squared_error(x, real_array("t", t))
+        self.difference, self._dtype = x - t.astype(x.dtype, copy=False), x.dtype
         return loss
 
     def backward(self, dout: float | Array = 1.0) -> Array:
+        _expect_number(dout, self.difference)
         dx = self.difference * (dout / len(self.difference))
         return dx.astype(self._dtype, copy=False)
+
+
+def _expect_examples(x: Array) -> None:
+    if not len(x):
+        raise ArgumentError(f"x is an empty batch, {x.shape}; the mean loss of none is undefined.")
+
+
+def _expect_number(dout: float | Array, kept: Array) -> None:
+    """See that dout is a number, or an array () on the backend of what forward kept."""
+    backend_of(one_number("dout", dout), kept)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from xpdl.arguments import number
-from xpdl.backends import Array, Shape, array_module, backend_of
-from xpdl.errors import ShapeError
+from xpdl.backends import Array, Shape, backend_of
+from xpdl.errors import ArgumentError, ShapeError
 from xpdl.initializers import Constant
 from xpdl.layers.base import Kept, Layer, expect_floats
 
@@ -35,6 +35,7 @@ class BatchNormalization(Layer):
     kind = "norm"
     options = ("momentum", "epsilon")
     x: Any = Kept()
+    shape: Any = Kept()
     mean: Any = Kept()
     inverse_std: Any = Kept()
 
@@ -45,7 +46,9 @@ class BatchNormalization(Layer):
 
     def plan(self, input_shape: Shape) -> Shape:
         if len(input_shape) not in (1, 3):
-            raise ShapeError(f"BatchNormalization wants (D,) or (C, H, W), got {input_shape}.")
+            raise ShapeError(
+                f"BatchNormalization wants inputs (D,) or (C, H, W), got {input_shape}."
+            )
         features = input_shape[:1]
         self.parameter("gamma", features, Constant(value=1.0))
         self.parameter("beta", features, Constant())
@@ -61,29 +64,33 @@ class BatchNormalization(Layer):
                 f"BatchNormalization wants (N, {len(gamma)}) or (N, {len(gamma)}, H, W), "
                 f"got x of shape {x.shape}."
             )
+        if not x.size:
+            raise ArgumentError(
+                f"BatchNormalization wants numbers to count, x is empty: {x.shape}."
+            )
         backend = backend_of(x, gamma)
         batch_counts = train and not self.frozen
         if batch_counts:
             mean, variance = backend.moments(x)
-            self._remember(mean, variance)
         else:
             mean, variance = self.state["running_mean"], self.state["running_var"]
         inverse_std = 1 / backend.xp.sqrt(variance + self.epsilon)
         if train:
-            self.inverse_std = inverse_std
+            self.inverse_std, self.shape = inverse_std, x.shape
+        y = backend.normalize(x, mean, inverse_std * gamma, beta)
         if batch_counts:
             self.x, self.mean = x, mean
-        return backend.normalize(x, mean, inverse_std * gamma, beta)
+            self._remember(mean, variance)
+        return y
 
     def backward(self, dout: Array) -> Array:
         inverse_std, gamma = self.inverse_std, self.params["gamma"]
+        backend = self.expect_gradient(dout, self.shape, gamma)
         if self.frozen:
-            xp, factor = array_module(dout), inverse_std * gamma
+            xp, factor = backend.xp, inverse_std * gamma
             factor = factor.reshape(-1, *(1,) * (dout.ndim - 2))
             return xp.multiply(factor, dout, out=xp.empty_like(dout), casting="same_kind")
-        dx, dgamma, dbeta = backend_of(dout).normalize_backward(
-            dout, self.x, self.mean, inverse_std, gamma
-        )
+        dx, dgamma, dbeta = backend.normalize_backward(dout, self.x, self.mean, inverse_std, gamma)
         self.set_gradient("gamma", dgamma)
         self.set_gradient("beta", dbeta)
         return dx

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from xpdl.backends import Array, Shape, accumulation_dtype, array_module, backend_of
+from xpdl.backends import Array, Shape, accumulation_dtype, backend_of
 from xpdl.errors import ArgumentError, ShapeError
 from xpdl.functions import window_counts
 from xpdl.layers.base import Kept, Layer, check_remainder, expect_floats, image_shape, pair
@@ -29,6 +29,8 @@ class _Pooling(Layer):
     kind = "pool"
     options = ("size", "stride", "pad", "remainder")
     shape: Any = Kept()
+    output_shape: Any = Kept()
+    home: Any = Kept()
 
     def __init__(
         self,
@@ -53,11 +55,13 @@ class _Pooling(Layer):
         c, h, w = image_shape(type(self).__name__, input_shape)
         return (c, *window_counts((h, w), self.size, self.stride, self.pad, self.remainder))
 
-    def _check(self, x: Array) -> None:
+    def _pooled_shape(self, x: Array) -> Shape:
+        """Return the shape of the output for x, once x is seen to fit."""
         expect_floats(type(self).__name__, x)
         if x.ndim != 4:
             raise ShapeError(f"{type(self).__name__} wants x (N, C, H, W), got {x.shape}.")
-        window_counts(x.shape[2:], self.size, self.stride, self.pad, self.remainder)
+        counts = window_counts(x.shape[2:], self.size, self.stride, self.pad, self.remainder)
+        return (*x.shape[:2], *counts)
 
 
 class MaxPooling(_Pooling):
@@ -72,14 +76,17 @@ class MaxPooling(_Pooling):
     winners: Any = Kept()
 
     def forward(self, x: Array, train: bool = False) -> Array:
-        self._check(x)
-        y, winners = backend_of(x).max_pooling(x, self.size, self.stride, self.pad, train)
+        output_shape = self._pooled_shape(x)
+        backend = backend_of(x)
+        y, winners = backend.max_pooling(x, self.size, self.stride, self.pad, train)
         if train:
-            self.winners, self.shape = winners, x.shape
+            self.shape, self.output_shape, self.home = x.shape, output_shape, backend
+            self.winners = winners
         return y
 
     def backward(self, dout: Array) -> Array:
-        return backend_of(dout).max_pooling_backward(
+        backend = self.expect_gradient(dout, self.output_shape, home=self.home)
+        return backend.max_pooling_backward(
             dout, self.winners, self.shape, self.size, self.stride, self.pad
         )
 
@@ -95,15 +102,14 @@ class AveragePooling(_Pooling):
     __doc__ += (_Pooling.__doc__ or "").partition("\n\n")[2]
 
     def forward(self, x: Array, train: bool = False) -> Array:
-        self._check(x)
+        output_shape, backend = self._pooled_shape(x), backend_of(x)
         if train:
-            self.shape = x.shape
-        return backend_of(x).average_pooling(x, self.size, self.stride, self.pad)
+            self.shape, self.output_shape, self.home = x.shape, output_shape, backend
+        return backend.average_pooling(x, self.size, self.stride, self.pad)
 
     def backward(self, dout: Array) -> Array:
-        return backend_of(dout).average_pooling_backward(
-            dout, self.shape, self.size, self.stride, self.pad
-        )
+        backend = self.expect_gradient(dout, self.output_shape, home=self.home)
+        return backend.average_pooling_backward(dout, self.shape, self.size, self.stride, self.pad)
 
 
 class GlobalAveragePooling(Layer):
@@ -114,20 +120,23 @@ class GlobalAveragePooling(Layer):
 
     kind = "pool"
     shape: Any = Kept()
+    home: Any = Kept()
 
     def plan(self, input_shape: Shape) -> Shape:
         return image_shape("GlobalAveragePooling", input_shape)[:1]
 
     def forward(self, x: Array, train: bool = False) -> Array:
         expect_floats("GlobalAveragePooling", x)
-        if x.ndim != 4:
+        if x.ndim != 4 or not x.shape[2] * x.shape[3]:
             raise ShapeError(f"GlobalAveragePooling wants x (N, C, H, W), got {x.shape}.")
+        backend = backend_of(x)
         if train:
-            self.shape = x.shape
+            self.shape, self.home = x.shape, backend
         mean = x.mean(axis=(2, 3), dtype=accumulation_dtype(x.dtype))
         return mean.astype(x.dtype, copy=False)
 
     def backward(self, dout: Array) -> Array:
-        _, _, h, w = self.shape
+        n, c, h, w = self.shape
+        backend = self.expect_gradient(dout, (n, c), home=self.home)
         share = (dout / (h * w))[:, :, None, None]
-        return array_module(dout).broadcast_to(share, self.shape)
+        return backend.xp.broadcast_to(share, self.shape)

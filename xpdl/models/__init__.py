@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from xpdl.arguments import plainly
 from xpdl.errors import ArgumentError, UnknownNameError
 from xpdl.models.convnets import DeepConvNet, NormalizedConvNet, SimpleConvNet
 from xpdl.models.fully_connected import MultiLayerNet, TwoLayerNet
@@ -36,10 +37,10 @@ def make_model(name: str, **options: Any) -> Network:
         If an option is not that network's.
     """
     by_lower = {known.lower(): model for known, model in MODELS.items()}
-    if str(name).lower() not in by_lower:
+    if not isinstance(name, str) or name.lower() not in by_lower:
         raise UnknownNameError("model", name, MODELS)
     model = by_lower[name.lower()]
     try:
         return model(**options)
     except TypeError as error:
-        raise ArgumentError(f"{model.__name__}: {error}.") from error
+        raise ArgumentError(f"{model.__name__}: {plainly(error)}.") from error

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from xpdl.errors import ArgumentError
+from xpdl.arguments import flag, number, whole_number
+from xpdl.errors import ArgumentError, shown
 from xpdl.initializers import WeightInit
 from xpdl.layers import (
     Affine,
@@ -50,12 +51,18 @@ class SimpleConvNet(Network):
         **options: Any,
     ) -> None:
         layers = [
-            Convolution(filters, filter_size, stride, pad, weight_init=weight_init_std),
+            Convolution(
+                whole_number("filters", filters),
+                filter_size,
+                stride,
+                pad,
+                weight_init=weight_init_std,
+            ),
             ReLU(),
             MaxPooling(2),
-            Affine(hidden_size, weight_init=weight_init_std),
+            Affine(whole_number("hidden_size", hidden_size), weight_init=weight_init_std),
             ReLU(),
-            Affine(output_size, weight_init=weight_init_std),
+            Affine(whole_number("output_size", output_size), weight_init=weight_init_std),
         ]
         super().__init__(layers, input_shape, **options)
 
@@ -93,6 +100,10 @@ class DeepConvNet(Network):
         drop_scores: bool = True,
         **options: Any,
     ) -> None:
+        hidden_size = whole_number("hidden_size", hidden_size)
+        output_size = whole_number("output_size", output_size)
+        dropout_ratio = number("dropout_ratio", dropout_ratio, below=1)
+        drop_scores = flag("drop_scores", drop_scores)
         layers: list[Layer] = []
         for filters, pads in ((16, (1, 1)), (32, (1, 2)), (64, (1, 1))):
             for pad in pads:
@@ -141,10 +152,13 @@ class NormalizedConvNet(Network):
         **options: Any,
     ) -> None:
         if isinstance(widths, str) or not isinstance(widths, Sequence) or len(widths) != 3:
-            raise ArgumentError(f"widths must be three numbers of filters, got {widths!r}.")
+            raise ArgumentError(f"widths must be three numbers of filters, got {shown(widths)}.")
+        output_size = whole_number("output_size", output_size)
+        dropout_ratio = number("dropout_ratio", dropout_ratio, below=1)
         layers: list[Layer] = []
         for filters, pads in zip(widths, ((1, 1), (1, 2), (1, 1)), strict=True):
             for pad in pads:
+                filters = whole_number("a width in widths", filters)
                 layers += [Convolution(filters, 3, pad=pad), BatchNormalization(), ReLU()]
             layers.append(MaxPooling(2))
         if dropout_ratio:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from xpdl.errors import UnknownNameError
+from xpdl.arguments import LARGEST, flag, number, whole_number
+from xpdl.errors import ArgumentError, UnknownNameError, shown
 from xpdl.initializers import WeightInit
 from xpdl.layers import Affine, BatchNormalization, Dropout, Layer, ReLU, Sigmoid, Tanh
 from xpdl.network import Network
@@ -53,17 +54,25 @@ class MultiLayerNet(Network):
         dropout_ratio: float = 0.0,
         **options: Any,
     ) -> None:
-        if activation not in ACTIVATIONS:
+        if not isinstance(activation, str) or activation not in ACTIVATIONS:
             raise UnknownNameError("activation", activation, ACTIVATIONS)
         weight_init = SUITED[activation] if weight_init_std is None else weight_init_std
+        if isinstance(hidden_size_list, str | bytes) or not isinstance(hidden_size_list, Sequence):
+            raise ArgumentError(
+                f"hidden_size_list must be a list of ints, got {shown(hidden_size_list)}."
+            )
+        use_batchnorm = flag("use_batchnorm", use_batchnorm)
+        dropout_ratio = number("dropout_ratio", dropout_ratio, below=1)
         layers: list[Layer] = []
         for size in hidden_size_list:
+            size = whole_number("a size in hidden_size_list", size, most=LARGEST)
             layers.append(Affine(size, weight_init=weight_init))
             if use_batchnorm:
                 layers.append(BatchNormalization())
             layers.append(ACTIVATIONS[activation]())
             if dropout_ratio:
                 layers.append(Dropout(dropout_ratio))
+        output_size = whole_number("output_size", output_size, most=LARGEST)
         layers.append(Affine(output_size, weight_init=weight_init))
         super().__init__(layers, input_size, weight_decay=weight_decay_lambda, **options)
 
@@ -80,6 +89,7 @@ class TwoLayerNet(MultiLayerNet):
         weight_init_std: WeightInit = 0.01,
         **options: Any,
     ) -> None:
+        whole_number("hidden_size", hidden_size, most=LARGEST)
         super().__init__(
             input_size, [hidden_size], output_size, weight_init_std=weight_init_std, **options
         )

@@ -1,114 +1,242 @@
-"""A training to and from a file: network, optimizer, average, and how far it came."""
+"""A training to and from a file: all that it takes to go on as if it had never been interrupted."""
 
 from __future__ import annotations
 
-import json
 import os
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from xpdl import files
-from xpdl.backends import Array
-from xpdl.errors import ArgumentError, ModelFileError
+from xpdl.arguments import number, whole_number
+from xpdl.backends import Array, check_generator_state
+from xpdl.errors import ArgumentError, DTypeError, ModelFileError, NonFiniteError, ShapeError
 from xpdl.network import Network
-from xpdl.optimizers import Optimizer
-from xpdl.training.averaging import MovingAverage
+from xpdl.schedules import keeps_its_pace
 from xpdl.training.history import History
-from xpdl.training.settings import differences
+from xpdl.training.settings import differences, training_settings
+from xpdl.training.tally import Tally
 
-FILE_FORMAT = "xpdl-checkpoint-1"
+if TYPE_CHECKING:
+    from xpdl.training.trainer import Trainer
+
+FILE_FORMAT = "xpdl-checkpoint-2"
+MOST_UPDATES = 2**62
+ROOMS = ("network", "average", "optimizer", "epoch", "history")
 
 
-def save_checkpoint(
-    path: str | os.PathLike[str],
-    network: Network,
-    optimizer: Optimizer,
-    notes: dict[str, Any],
-    average: MovingAverage | None = None,
-) -> None:
+def save_checkpoint(path: str | os.PathLike[str], trainer: Trainer, tally: Tally | None) -> None:
     """Write all that is needed to go on to one safetensors file, whole or not at all.
 
     Parameters
     ----------
-    notes : dict
-        What else is to be known on going on, as JSON can hold it; ``notes["history"]`` is
-        `History.as_dict`.
-    average : MovingAverage, optional
-        Kept beside the network as it is trained.
-    """
-    state = optimizer.state_dict()
-    tensors = {
-        f"network/{name}": network.backend.to_numpy(array)
-        for name, array in network.arrays().items()
-    }
-    for slot, arrays in state.pop("state").items():
-        tensors |= {f"optimizer/{slot}/{name}": array for name, array in arrays.items()}
-    about: dict[str, Any] = {"format": FILE_FORMAT, "optimizer": state, "notes": notes}
-    if average is not None:
-        to_numpy = network.backend.to_numpy
-        tensors |= {f"average/{name}": to_numpy(a) for name, a in average.arrays().items()}
-        about["averaged_updates"] = average.updates()
-    files.write_tensors(path, tensors, about)
-
-
-def load_checkpoint(
-    path: str | os.PathLike[str],
-    network: Network,
-    optimizer: Optimizer,
-    expected: dict[str, Any],
-    average: MovingAverage | None = None,
-) -> dict[str, Any]:
-    """Bring all that is given to where `path` left it; return its notes and history.
-
-    Parameters
-    ----------
-    expected : dict
-        Notes that must be the same now as when the checkpoint was written.
+    path : str or path
+    trainer : Trainer
+        Between two steps, with the network as it is trained.
+    tally : Tally, optional
+        What an epoch came to that is not at its end.
 
     Raises
     ------
-    ModelFileError
-        If the file is foreign, damaged, or of another network, optimizer or average.
-    ArgumentError
-        If a note in `expected` differs; the message names it. Nothing is changed then.
+    FileAccessError
+        If the place is missing, read-only or full; what was there is left as it was.
     """
-    tensors, description = files.read_tensors(path)
-    if description.get("format") != FILE_FORMAT:
-        raise ModelFileError(f"{str(path)!r} is not a checkpoint of xpdl.")
+    network, optimizer, average = trainer.network, trainer.optimizer, trainer.average
+    to_numpy = network.backend.to_numpy
+    state = optimizer.state_dict()
+    tensors = {f"network/{name}": to_numpy(a) for name, a in network.arrays().items()}
+    for slot, arrays in state.pop("state").items():
+        tensors |= {f"optimizer/{slot}/{name}": array for name, array in arrays.items()}
+    about: dict[str, Any] = {
+        "format": FILE_FORMAT,
+        "settings": training_settings(trainer),
+        "sha256": trainer.data_digest(),
+        "optimizer": state,
+        "rate_factor": trainer.rate_factor,
+        "frozen": list(network.frozen),
+        "history": trainer.history.as_dict() | {"losses": None},
+    }
+    # Of a long training they are too many for a text.
+    tensors["history/losses"] = np.array(trainer.history.losses, dtype=np.float64)
+    if trainer.loss_scale is not None:
+        about["loss_scale"] = trainer.loss_scale.state()
+    if average is not None:
+        tensors |= {f"average/{name}": to_numpy(a) for name, a in average.arrays().items()}
+        about["averaged_updates"] = average.updates()
+    if tally is not None:
+        tensors |= {f"epoch/{name}": a for name, a in tally.arrays().items()}
+        about["epoch"] = tally.counts() | {
+            "masks": network.random_state(),
+            "augmentation": trainer.augmentation_state(),
+        }
+    files.write_tensors(path, tensors, about)
+
+
+def load_checkpoint(path: str | os.PathLike[str], trainer: Trainer) -> Tally | None:
+    """Bring a new trainer to where `path` left another; return its epoch that is not at its end.
+
+    Raises
+    ------
+    FileAccessError
+        If the file cannot be read.
+    ModelFileError
+        If it is foreign or damaged.
+    ArgumentError
+        If it is of another training; the message names what differs.
+
+    In each of these cases network, optimizer and all else are as they were.
+    """
+    tensors, about = files.read_tensors(path)
+    found = about.get("format")
+    if found != FILE_FORMAT:
+        old = isinstance(found, str) and found.startswith("xpdl-checkpoint-")
+        raise ModelFileError(
+            f"{str(path)!r} is a checkpoint of another version of xpdl, which this one cannot go "
+            "on from."
+            if old
+            else f"{str(path)!r} is not a checkpoint of xpdl."
+        )
+    damaged = (ArgumentError, KeyError, TypeError, ValueError, AttributeError, OverflowError)
     try:
-        notes: dict[str, Any] = description["notes"]
-        state = dict(description["optimizer"])
-        # As JSON gives it back: a tuple is a list there.
-        now = json.loads(json.dumps(expected))
-        differ = differences({name: notes.get(name) for name in now}, now)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ModelFileError(f"{str(path)!r} is damaged: {error!r}.") from error
+        differ = _differences(trainer, about)
+        if not differ:
+            resting = _Resting(trainer, tensors, about)
+    except damaged as error:
+        reason = str(error) if isinstance(error, ArgumentError) else f"{error!r}."
+        raise ModelFileError(f"{str(path)!r} is damaged: {reason}") from error
     if differ:
         raise ArgumentError(
             f"{str(path)!r} is of another training: {', '.join(differ)}. "
             "Go on with the same, or start anew elsewhere."
         )
-    try:
-        notes["history"] = History.from_dict(notes["history"])
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ModelFileError(f"the history in {str(path)!r} is damaged: {error!r}.") from error
-    state["state"] = {}
-    arrays: dict[str, dict[str, Array]] = {"network": {}, "average": {}}
-    for key, array in tensors.items():
-        if not np.isfinite(array).all():
-            raise ModelFileError(f"{key} in {str(path)!r} holds NaN or infinity.")
-        room, _, name = key.partition("/")
-        if room in arrays:
-            arrays[room][name] = array
-        else:
-            slot, _, name = name.partition("/")
-            state["state"].setdefault(slot, {})[name] = array
-    try:
-        optimizer.load_state_dict(state)
+    return resting.apply(trainer)
+
+
+def _differences(trainer: Trainer, about: Mapping[str, Any]) -> list[str]:
+    """Return what decides how a training goes and is not now what it was."""
+    then, now = dict(about["settings"]), training_settings(trainer)
+    # On another device it goes on, if not bit for bit.
+    free = {"backend"} | ({"epochs"} if keeps_its_pace(trainer.schedule) else set())
+    for name in free:
+        then.pop(name, None)
+        now.pop(name, None)
+    then["data"], now["data"] = about["sha256"], trainer.data_digest()
+    return differences(then, now)
+
+
+class _Resting:
+    """What a checkpoint holds, seen to fit a trainer."""
+
+    def __init__(
+        self, trainer: Trainer, tensors: Mapping[str, Array], about: Mapping[str, Any]
+    ) -> None:
+        network, average, scale = trainer.network, trainer.average, trainer.loss_scale
+        rooms = _rooms(tensors)
+        network.check_arrays(rooms["network"])
+        self.network = _as_finite(rooms["network"], network.arrays())
+        self.averaged, self.updates = rooms["average"], 0
         if average is not None:
-            average.restore(arrays["average"], description["averaged_updates"])
-        network.load_arrays(arrays["network"])
-    except (ArgumentError, KeyError, TypeError) as error:
-        raise ModelFileError(f"{str(path)!r} does not fit: {error}") from error
-    return notes
+            network.check_arrays(self.averaged)
+            self.averaged = _as_finite(self.averaged, network.arrays())
+            self.updates = whole_number(
+                "averaged_updates", about["averaged_updates"], least=0, most=MOST_UPDATES
+            )
+        self.optimizer = {**about["optimizer"], "state": _slots(network, rooms["optimizer"])}
+        trainer.optimizer.check_state_dict(self.optimizer)
+        losses = rooms["history"]["losses"]
+        if losses.ndim != 1 or losses.dtype != np.float64:
+            raise ShapeError(f"history/losses must be float64 (N,), got {losses.shape}.")
+        self.history = History.from_dict(about["history"] | {"losses": losses.tolist()})
+        _expect_whole_epochs(trainer, self.history)
+        self.rate_factor = number("rate_factor", about["rate_factor"], above=0)
+        self.frozen = _layers(network, about["frozen"])
+        self.loss_scale: dict[str, float] = {}
+        if scale is not None:
+            names = ("value", "good_steps", "bad_steps", "skipped")
+            self.loss_scale = {name: number(name, about["loss_scale"][name]) for name in names}
+            if self.loss_scale["bad_steps"] >= scale.most_bad_steps:
+                self.loss_scale["bad_steps"] = 0.0  # it has stopped for that, and is to go on
+        self.tally: Tally | None = None
+        if "epoch" in about:
+            epoch, number_ = about["epoch"], len(self.history.epochs)
+            self.tally = Tally(network, trainer.batches.in_epoch(number_))
+            self.tally.restore(rooms["epoch"], epoch)
+            # The masks begin anew in each epoch: nothing is lost if what follows should fail.
+            network.reseed([trainer.seed, number_])
+            network.set_random_state(epoch["masks"])
+            self.augmentation = epoch["augmentation"]
+            if trainer.augment is not None or self.augmentation is not None:
+                check_generator_state(self.augmentation)
+
+    def apply(self, trainer: Trainer) -> Tally | None:
+        """Bring the trainer there; return its epoch that is not at its end."""
+        network, average = trainer.network, trainer.average
+        trainer.optimizer.load_state_dict(self.optimizer)
+        if average is not None:
+            average.restore(self.averaged, self.updates)
+        network.load_arrays(self.network)
+        if self.frozen != list(network.frozen):
+            network.unfreeze()
+            if self.frozen:
+                network.freeze(*self.frozen)
+        if trainer.loss_scale is not None:
+            trainer.loss_scale.restore(self.loss_scale)
+        trainer.history, trainer.rate_factor = self.history, self.rate_factor
+        if self.tally is not None:
+            trainer.set_augmentation_state(self.augmentation)
+        return self.tally
+
+
+def _rooms(tensors: Mapping[str, Array]) -> dict[str, dict[str, Array]]:
+    """Return the arrays of each part, by the names that they have there."""
+    rooms: dict[str, dict[str, Array]] = {room: {} for room in ROOMS}
+    for key, array in tensors.items():
+        room, _, name = key.partition("/")
+        if room not in rooms:
+            raise ArgumentError(f"it holds {key!r}, which no part of a training is called.")
+        if array.dtype.kind != "f":
+            raise DTypeError(f"{key} must hold floats, got {array.dtype}.")
+        rooms[room][name] = array
+    return rooms
+
+
+def _expect_whole_epochs(trainer: Trainer, history: History) -> None:
+    """See that a history tells of each epoch from the first on, with all of its steps."""
+    numbers = [epoch.number for epoch in history.epochs]
+    steps = sum(trainer.batches.in_epoch(number) for number in range(len(numbers)))
+    if numbers != list(range(len(numbers))) or len(history.losses) != steps:
+        raise ArgumentError(
+            f"its history tells of {len(numbers)} epochs and {len(history.losses)} steps, where "
+            f"so many epochs have {steps} steps."
+        )
+
+
+def _slots(network: Network, arrays: Mapping[str, Array]) -> dict[str, dict[str, Array]]:
+    """Return what the optimizer remembers, by slot, seen to be of the network's parameters."""
+    slots: dict[str, dict[str, Array]] = {}
+    for key, array in arrays.items():
+        slot, _, name = key.partition("/")
+        slots.setdefault(slot, {})[name] = array
+    wanted = {name: a.shape for name, a in network.params.items()}
+    for slot, memory in slots.items():
+        if {name: a.shape for name, a in memory.items()} != wanted:
+            raise ArgumentError(f"the optimizer's {slot} is not of {network.name}'s parameters.")
+    return {slot: _as_finite(memory, network.params) for slot, memory in slots.items()}
+
+
+def _as_finite(arrays: Mapping[str, Array], like: Mapping[str, Array]) -> dict[str, Array]:
+    """Return the host arrays in the types of those of `like`, in which all must be finite."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        cast = {name: array.astype(like[name].dtype) for name, array in arrays.items()}
+    for name, array in cast.items():
+        if not np.isfinite(array).all():
+            raise NonFiniteError(f"{name} holds NaN, infinity or numbers beyond {array.dtype}.")
+    return cast
+
+
+def _layers(network: Network, names: Any) -> list[str]:
+    known = {name for name, _ in network.body.leaves()}
+    if not isinstance(names, list) or not known.issuperset(names):
+        raise ArgumentError(f"the frozen layers {names!r} are not {network.name}'s.")
+    return names

@@ -11,8 +11,8 @@ import numpy as np
 
 from xpdl import files, functions
 from xpdl.arguments import whole_number
-from xpdl.backends import Array, backend_of
-from xpdl.errors import ArgumentError, BackendMismatchError, ModelFileError, ShapeError
+from xpdl.backends import Array, Backend, backend_of
+from xpdl.errors import ArgumentError, BackendMismatchError, ModelFileError, ShapeError, shown
 from xpdl.network import Network, count_hits
 from xpdl.storage import load, load_with_notes
 from xpdl.training.settings import differences, digest, training_settings
@@ -48,12 +48,18 @@ class Ensemble:
     def __init__(self, networks: Iterable[Network]) -> None:
         if isinstance(networks, Network):
             raise ArgumentError("networks must be a list of networks; for one, give [network].")
-        self.members = tuple(networks)
+        try:
+            given = iter(networks)
+        except TypeError as error:
+            raise ArgumentError(
+                f"networks must be a list of networks, got {shown(networks)}."
+            ) from error
+        self.members = tuple(given)
         if not self.members:
             raise ArgumentError("networks is empty; an ensemble has one member at least.")
         for i, member in enumerate(self.members):
             if not isinstance(member, Network):
-                raise ArgumentError(f"networks[{i}] must be a Network, got {member!r}.")
+                raise ArgumentError(f"networks[{i}] must be a Network, got {shown(member)}.")
             if not member.loss_layer.classifies:
                 raise ArgumentError(
                     f"networks[{i}], {member.name}, does not tell classes apart: "
@@ -136,12 +142,30 @@ def share_of_hits(y: Array, t: Array) -> float:
     t : array
         Class numbers (N,) or one-hot (N, classes), on the backend of y.
     """
-    t = t if hasattr(t, "dtype") else backend_of(y).asarray(t)
+    t = as_array("t", t, backend_of(y))
     backend = backend_of(y, t)
     functions.check_targets(t, y.shape)
     if t.ndim == 1 and isinstance(t, np.ndarray):
         functions.check_labels(t, y.shape[1])
     return backend.item(count_hits(y, t)) / len(y)
+
+
+def as_array(argument: str, a: Any, backend: Backend) -> Array:
+    """Return `a` as it is, if it is an array; of nested lists, one on `backend`.
+
+    Raises
+    ------
+    ArgumentError, DTypeError
+        If they hold no numbers, or have rows of several lengths.
+    """
+    if hasattr(a, "dtype"):
+        return a
+    try:
+        return backend.asarray(a)
+    except ArgumentError as error:
+        raise type(error)(
+            f"{argument} must be an array, or a rectangular list of numbers, got {shown(a)}."
+        ) from error
 
 
 def load_ensemble(folder: str | os.PathLike[str], *, dtype: Any = None) -> Ensemble:
@@ -235,7 +259,7 @@ def train_ensemble(
         own_seed = member_seed(seed, i)
         trainer = make(own_seed)
         if not isinstance(trainer, Trainer):
-            raise ArgumentError(f"make must return a Trainer, got {trainer!r}.")
+            raise ArgumentError(f"make must return a Trainer, got {shown(trainer)}.")
         network = trainer.network
         if trainer.optimizer.iteration or trainer.history.epochs or trainer.stop:
             raise ArgumentError(

@@ -2,7 +2,7 @@
 
 The folder ends with ``member-0.safetensors`` ..., ``ensemble.json``, by which `load_ensemble` reads
 them, ``history.json`` (of each member its seed, losses and accuracies) and the pictures of a `Run`.
-While member i is trained, ``checkpoint-<i>.safetensors`` holds its last whole epoch.
+While member i is trained, ``checkpoint-<i>.safetensors`` holds all that it takes to go on.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from xpdl.training.run import (
     make_network,
     make_notes,
     make_trainer,
+    show_steps,
     unfinished_options,
 )
 from xpdl.training.run_folder import HISTORY, read_record
@@ -40,11 +41,11 @@ def start_run(options: RunOptions, folder: str | Path | None = None) -> Run:
     return (EnsembleRun if options.members > 1 else Run)(options, folder)
 
 
-def resume_run(folder: str | Path) -> Run:
+def resume_run(folder: str | Path, changes: Mapping[str, Any] | None = None) -> Run:
     """Return the unfinished run in `folder`, whichever it is; see `Run.resume`."""
     folder = Path(folder)
     options = unfinished_options(folder, read_record(folder))
-    return (EnsembleRun if options.members > 1 else Run).resume(folder)
+    return (EnsembleRun if options.members > 1 else Run).resume(folder, changes)
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,9 @@ class EnsembleRun(Run):
         self._current = (self._current[0] + 1, trainer)
         return trainer
 
+    def _trainer_at_work(self) -> Trainer:
+        return self._current[1]
+
     def _note(self) -> None:
         """Note how far the member came that is trained now, if it began."""
         i, trainer = self._current
@@ -138,8 +142,9 @@ class EnsembleRun(Run):
         done = sum(len(member.history.epochs) for member in self._members[i : i + 1])
         o = self.options
         return (
-            f"in member {i + 1} of {o.members}, after {done} of {o.epochs} epochs; the members "
-            f"that are trained are in {self.folder}"
+            f"in member {i + 1} of {o.members}, after {done} of {o.epochs} epochs"
+            f"{show_steps(self._trainer_at_work())}; the members that are trained are in "
+            f"{self.folder}"
         )
 
     def _happened(self) -> dict[str, Any]:

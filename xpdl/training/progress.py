@@ -27,9 +27,10 @@ class Progress:
         self._bar: Any = None
         self._next = 0.0
 
-    def begin(self, epoch: int, epochs: int, steps: int, images: int) -> None:
-        """Start the bar of epoch `epoch` of `epochs`."""
+    def begin(self, epoch: int, epochs: int, steps: int, images: int, done: int = 0) -> None:
+        """Start the bar of epoch `epoch` of `epochs`, of which `done` steps were made before."""
         self._epoch, self._epochs, self._steps, self._images = epoch, epochs, steps, images
+        self._done = done
         self._start = time.perf_counter()
         self._next = self._start + self.every
         if self.visible:
@@ -54,16 +55,22 @@ class Progress:
         self._next = now + self.every
         if self._bar is None:
             return
-        share = step / self._steps
+        share, made = step / self._steps, (step - self._done) / self._steps
         spent = now - self._start
-        left = spent / share * (self._epochs - self._epoch - share)
+        left = spent / made * (self._epochs - self._epoch - share)
         parts = [f"loss {loss:.4f}"]
         if accuracy is not None:
             parts.append(f"accuracy {accuracy:.2%}")
-        parts += [f"{self._images * share / spent:,.0f} images/s", f"{_clock(left)} left"]
+        parts += [f"{self._images * made / spent:,.0f} images/s", f"{_clock(left)} left"]
         self._bar.set_postfix_str(", ".join(parts), refresh=False)
         self._bar.update(step - self._bar.n)
         self._bar.refresh()
+
+    def warn(self, text: str) -> None:
+        """Say on standard error that something was not as it should be."""
+        if self._bar is not None:
+            self._bar.clear()
+        print(text, file=sys.stderr, flush=True)
 
     def end(self, epoch: Epoch | None) -> None:
         """Take the bar away, and print a line on the epoch if it was finished."""
@@ -78,6 +85,9 @@ class Progress:
         if epoch.test_accuracy is not None:
             parts.append(f"test accuracy {epoch.test_accuracy:.2%}")
         parts += [f"{self._images / epoch.seconds:,.0f} images/s", f"{epoch.seconds:.1f} s"]
+        if epoch.skipped_steps:
+            plural = "s" if epoch.skipped_steps > 1 else ""
+            parts.append(f"{epoch.skipped_steps} step{plural} skipped")
         print("  ".join(parts), flush=True)
 
 
@@ -87,6 +97,9 @@ class Silence(Progress):
     def __init__(self) -> None:
         super().__init__()
         self.visible = False
+
+    def warn(self, text: str) -> None:
+        return
 
     def end(self, epoch: Epoch | None) -> None:
         return

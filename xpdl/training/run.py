@@ -1,19 +1,20 @@
 """A training run: from options to a folder that holds the network and what is known of it.
 
 The folder ends with ``model.safetensors``, ``history.json`` (options, losses, accuracies, machine),
-``curves.png``, ``misclassified.png`` and ``confusion.png``. While the run lasts,
-``checkpoint.safetensors`` holds the last whole epoch.
+``curves.png``, ``misclassified.png``, ``confusion.png`` and ``best.safetensors``, the network after
+the epoch that did best on the test images (chosen by them, so what it scores there flatters it).
+While the run lasts, ``checkpoint.safetensors`` holds all that it takes to go on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from xpdl import plots
-from xpdl.arguments import whole_number
+from xpdl import files, plots
+from xpdl.arguments import number, whole_number
 from xpdl.backends import Array, get_backend
 from xpdl.datasets import CLASS_NAMES, load_fashion_mnist, load_mnist
 from xpdl.datasets.augmentation import Augmentation, OfRows, make_augmentation
@@ -23,16 +24,18 @@ from xpdl.models import MODELS, make_model
 from xpdl.network import Network
 from xpdl.optimizers import Optimizer, get_optimizer
 from xpdl.precision import get_precision
-from xpdl.schedules import get_schedule, with_warm_up
+from xpdl.schedules import get_schedule, keeps_its_pace, with_warm_up
 from xpdl.training.answers import classes_seen
 from xpdl.training.ensemble import Ensemble
 from xpdl.training.history import Epoch
 from xpdl.training.recipes import RECIPES, TrainingOptions
 from xpdl.training.run_folder import (
+    BEST,
     CHECKPOINT,
     CURVES,
     HISTORY,
     MODEL,
+    FolderLock,
     draw_mistakes,
     new_folder,
     read_record,
@@ -40,6 +43,7 @@ from xpdl.training.run_folder import (
     write_record,
 )
 from xpdl.training.shifts import answering
+from xpdl.training.signals import stopping_in_order
 from xpdl.training.trainer import Data, Trainer
 
 if TYPE_CHECKING:
@@ -50,17 +54,23 @@ LOADERS = {"mnist": load_mnist, "fashion-mnist": load_fashion_mnist}
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions(TrainingOptions):
-    """All that decides how a run goes; a run's ``history.json`` keeps them."""
+    """All that decides how a run goes; a run's ``history.json`` keeps them.
+
+    `checkpoint_every` and `on_divergence` are those of `Trainer`.
+    """
 
     data: str
     seed: int
     backend: str
     dtype: str
+    checkpoint_every: float = 180.0
+    on_divergence: str = "stop"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._expect_text("data", "backend", "dtype")
+        self._expect_text("data", "backend", "dtype", "on_divergence")
         whole_number("seed", self.seed, least=0)
+        number("checkpoint_every", self.checkpoint_every, above=0)
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> RunOptions:
@@ -106,7 +116,7 @@ def make_options(recipe: str, *, data: str, seed: int, dtype: Any, **overrides: 
     del chosen["about"]
     model = overrides.get("model")
     if model is not None:
-        proper = {known.lower(): known for known in MODELS}.get(str(model).lower(), model)
+        proper = _proper(model)
         if proper != chosen["model"]:
             chosen["model_options"] = {}
         overrides["model"] = proper
@@ -116,6 +126,11 @@ def make_options(recipe: str, *, data: str, seed: int, dtype: Any, **overrides: 
     return RunOptions(
         data=data, seed=seed, dtype=get_precision(dtype).name, backend=get_backend().name, **chosen
     )
+
+
+def _proper(model: Any) -> Any:
+    """Return the name of a model as it is written, whatever its capitals."""
+    return {known.lower(): known for known in MODELS}.get(str(model).lower(), model)
 
 
 class Run:
@@ -131,33 +146,60 @@ class Run:
     ------
     XpdlError
         If an option, the data or the folder does not serve; nothing is trained then.
+
+    Attributes
+    ----------
+    changes : mapping of str to (before, now)
+        The options that became others when it was resumed.
     """
 
     of_members = False
+    changes: Mapping[str, tuple[Any, Any]]
 
     def __init__(self, options: RunOptions, folder: str | Path | None = None) -> None:
         self._prepare(options)
         self.folder = new_folder(options.model, folder)
+        self.changes = {}
+        self._lock = FolderLock(self.folder)
         self._write(finished=False)
 
     @classmethod
-    def resume(cls, folder: str | Path) -> Self:
-        """Return the unfinished run in `folder`, to go on from its last whole epoch.
+    def resume(cls, folder: str | Path, changes: Mapping[str, Any] | None = None) -> Self:
+        """Return the unfinished run in `folder`, to go on from where it was.
+
+        Parameters
+        ----------
+        folder : str or path
+        changes : mapping of str to value, optional
+            Options that are now to be other than they were: those in `changeable`.
 
         Raises
         ------
         ModelFileError
             If `folder` holds no run.
+        FileAccessError
+            If it cannot be read, or not be written.
         ArgumentError
-            If the run is finished, or is of another backend than the active one.
+            If the run is finished, is of another backend than the active one, is at work in another
+            process, or would not go on as it began with `changes`. Nothing is changed then.
         """
         folder = Path(folder)
-        record = read_record(folder)
-        options = unfinished_options(folder, record)
         run = cls.__new__(cls)
+        run._lock = FolderLock(folder)
+        record = read_record(folder)
+        before = unfinished_options(folder, record)
+        options = changed_options(before, changes or {})
         run._prepare(options)
         run.folder = folder
         run._take_up(record)
+        # Now it shows if the folder cannot be written to, not when something is to be kept.
+        files.write_json(folder / HISTORY, record | {"options": asdict(options)})
+        files.remove_unfinished(folder)
+        run.changes = {
+            name: (getattr(before, name), value)
+            for name, value in vars(options).items()
+            if value != getattr(before, name)
+        }
         return run
 
     def _prepare(self, options: RunOptions) -> None:
@@ -189,17 +231,28 @@ class Run:
     def fit(self) -> Result:
         """Train to the end and fill the folder; say what it came to.
 
-        Ctrl-C leaves what is trained in the folder, and goes on as KeyboardInterrupt.
+        Ctrl-C, or SIGTERM, ends the step and leaves all in the folder; it goes on as a
+        KeyboardInterrupt, `Stopped`.
         """
         try:
-            self._train()
+            return self._fit()
+        finally:
+            self._lock.release()
+
+    def _fit(self) -> Result:
+        try:
+            with stopping_in_order(lambda: self._trainer_at_work().interrupt()):
+                self._train()
         except KeyboardInterrupt:
             self._leave()
             self._write(finished=False)
             raise
         except DivergenceError as error:
             self._write(finished=False, error=str(error))
-            raise
+            raise DivergenceError(
+                f"{error} The run is as it was before: xpdl train --resume {self.folder} goes on "
+                "with the next batch; add --on-divergence reduce-lr to do so at half the rate."
+            ) from error
         result = self._measure()
         told = {"test_accuracy": result.accuracy}
         if result.single_look_accuracy is not None:
@@ -210,8 +263,20 @@ class Run:
 
     def _train(self) -> None:
         self.trainer.checkpoint = self.folder / CHECKPOINT
+        self.trainer.callbacks.append(self._keep_best)
         self.trainer.fit()
         self._leave()
+
+    def _trainer_at_work(self) -> Trainer:
+        """Return the trainer that a signal is for."""
+        return self.trainer
+
+    def _keep_best(self, trainer: Trainer, epoch: Epoch) -> None:
+        """Write the network if none of the epochs before did so well."""
+        accuracies = [before.test_accuracy or 0.0 for before in trainer.history.epochs[:-1]]
+        if (epoch.test_accuracy or 0.0) > max(accuracies, default=-1.0):
+            notes = {"epochs": epoch.number + 1, "test_accuracy": epoch.test_accuracy}
+            trainer.network.save(self.folder / BEST, make_notes(self.options) | notes)
 
     def _leave(self) -> None:
         """Write the network as it is, averaged if the run averages."""
@@ -225,8 +290,8 @@ class Run:
     def standing(self) -> str:
         """Say how far it came, and where what it came to is."""
         return (
-            f"after {len(self.epochs())} of {self.options.epochs} epochs; the network as it is now "
-            f"is in {self.folder}"
+            f"after {len(self.epochs())} of {self.options.epochs} epochs"
+            f"{show_steps(self.trainer)}; the network as it is now is in {self.folder}"
         )
 
     def _seconds(self) -> float:
@@ -300,6 +365,9 @@ def unfinished_options(folder: Path, record: Mapping[str, Any]) -> RunOptions:
     except (TypeError, KeyError, ValueError) as error:
         raise ModelFileError(f"{str(folder / HISTORY)!r} is damaged: {error!r}.") from error
     if finished:
+        # A process that was killed at its very end may have left them.
+        (folder / CHECKPOINT).unlink(missing_ok=True)
+        files.remove_unfinished(folder)
         raise ArgumentError(f"the run in {str(folder)!r} is finished; there is no more to do.")
     if options.backend != get_backend().name:
         raise ArgumentError(
@@ -307,6 +375,45 @@ def unfinished_options(folder: Path, record: Mapping[str, Any]) -> RunOptions:
             f"one is {get_backend().name!r}; give --backend {options.backend}."
         )
     return options
+
+
+def changed_options(options: RunOptions, changes: Mapping[str, Any]) -> RunOptions:
+    """Return the options of a run that goes on with `changes`; the same value is no change.
+
+    Raises
+    ------
+    ArgumentError
+        If the run would not go on as it began; all such changes are named.
+    """
+    wanted = dict(changes)
+    if "model" in wanted:
+        wanted["model"] = _proper(wanted["model"])
+    if "model_options" in wanted:
+        wanted["model_options"] = {**options.model_options, **wanted["model_options"]}
+    made = {name: value for name, value in wanted.items() if getattr(options, name) != value}
+    free = changeable(options)
+    fixed = [f"{name} ({getattr(options, name)!r})" for name in made if name not in free]
+    if fixed:
+        raise ArgumentError(
+            f"the run goes on with its own {', '.join(fixed)}: leave that out, or begin another "
+            f"run. What may change is {', '.join(free)}."
+        )
+    return replace(options, **made)
+
+
+def changeable(options: RunOptions) -> tuple[str, ...]:
+    """Return the options that may change when a run goes on."""
+    free = ("checkpoint_every", "on_divergence", "shifts")
+    pace = keeps_its_pace(get_schedule(options.schedule)) and not options.warm_up
+    return (*free, "epochs") if pace and options.members == 1 else free
+
+
+def show_steps(trainer: Trainer) -> str:
+    """Say how far a trainer is in an epoch, if it is in one."""
+    if trainer.steps_of_epoch is None:
+        return ""
+    done, steps = trainer.steps_of_epoch
+    return f" and {done} of {steps} steps"
 
 
 def make_notes(options: RunOptions) -> dict[str, Any]:
@@ -373,6 +480,8 @@ def make_trainer(
         divisor=255,  # pixels stay bytes until they are in a batch
         augment=make_augmentation_for(network, options),
         average=options.average or None,
+        checkpoint_every=options.checkpoint_every,
+        on_divergence=options.on_divergence,
         **more,
     )
 

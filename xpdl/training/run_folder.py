@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import sys
 import time
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +20,8 @@ from xpdl.errors import ArgumentError, FileAccessError, ModelFileError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MODEL, HISTORY, CHECKPOINT = "model.safetensors", "history.json", "checkpoint.safetensors"
+MODEL, BEST = "model.safetensors", "best.safetensors"
+HISTORY, CHECKPOINT = "history.json", "checkpoint.safetensors"
 CURVES, MISCLASSIFIED, CONFUSION = "curves.png", "misclassified.png", "confusion.png"
 
 HostArray = np.ndarray[Any, np.dtype[Any]]
@@ -51,6 +55,55 @@ def new_folder(model: str, folder: str | Path | None) -> Path:
             f"or go on with the run in it: xpdl train --resume {path}"
         )
     return path
+
+
+class FolderLock:
+    """Keeps a run's folder for one process, until `release`, or until the process is gone.
+
+    No file is left: the folder itself is locked, wherever it is moved to.
+
+    Raises
+    ------
+    ArgumentError
+        If another process has it.
+    FileAccessError
+        If there is no such folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._descriptor = -1
+        if sys.platform == "win32":  # has no way to lock a folder
+            return
+        import fcntl
+
+        try:
+            self._descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError as error:
+            raise FileAccessError(
+                f"cannot open the folder {str(folder)!r}: {error.strerror}."
+            ) from error
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self.release()
+            raise ArgumentError(
+                f"another process is training in {str(folder)!r}; wait for it, or stop it."
+            ) from error
+        except OSError as error:
+            warnings.warn(
+                f"the folder {str(folder)!r} cannot be locked ({error.strerror}): see that no "
+                "other process trains in it.",
+                stacklevel=3,
+            )
+
+    def release(self) -> None:
+        """Let others have the folder."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __del__(self) -> None:
+        self.release()
 
 
 def read_record(folder: Path) -> dict[str, Any]:

@@ -6,6 +6,9 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from xpdl.backends import Array, backend_of
+from xpdl.errors import shown
+
+MOST_DIFFERENCES, LONGEST_NAME = 8, 100  # in one message; a file may hold any
 
 if TYPE_CHECKING:
     from xpdl.training.trainer import Trainer
@@ -24,7 +27,7 @@ def training_settings(trainer: Trainer) -> dict[str, Any]:
         "batch_size": batches.batch_size,
         "examples": len(batches.x),
         "divisor": batches.divisor,
-        "optimizer": optimizer.settings() | {"learning_rate": optimizer.host_learning_rate()},
+        "optimizer": optimizer.settings() | {"learning_rate": trainer.learning_rate},
         "schedule": known_as(trainer.schedule),
         "augment": known_as(trainer.augment),
         "seed": trainer.seed,
@@ -49,14 +52,16 @@ def digest(*arrays: Array) -> str:
 
 
 def differences(then: Any, now: Any) -> list[str]:
-    """Return what differs between two nested dictionaries, each by its dotted name."""
+    """Return what differs between two nested dictionaries, by dotted names, not too many."""
     before, after = _flat(then), _flat(now)
     names = [*after, *(name for name in before if name not in after)]
-    return [
-        f"{name} (then {before.get(name)!r}, now {after.get(name)!r})"
-        for name in names
-        if before.get(name) != after.get(name)
+    differ = [name for name in names if before.get(name) != after.get(name)]
+    told = [
+        f"{name[:LONGEST_NAME]} (then {shown(before.get(name))}, now {shown(after.get(name))})"
+        for name in differ[:MOST_DIFFERENCES]
     ]
+    more = len(differ) - MOST_DIFFERENCES
+    return [*told, f"and {more} more"] if more > 0 else told
 
 
 def known_as(a: Any) -> str | None:

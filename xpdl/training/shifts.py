@@ -7,9 +7,9 @@ from itertools import product
 
 from xpdl.arguments import number, whole_number
 from xpdl.backends import Array, backend_of
-from xpdl.errors import ArgumentError, ShapeError
+from xpdl.errors import ArgumentError, ShapeError, shown
 from xpdl.network import Network
-from xpdl.training.ensemble import Ensemble, share_of_hits
+from xpdl.training.ensemble import Ensemble, as_array, share_of_hits
 
 
 class ShiftAverage:
@@ -45,7 +45,7 @@ class ShiftAverage:
 
     def __init__(self, model: Network | Ensemble, shift: int = 1, *, fill: float = 0.0) -> None:
         if not isinstance(model, Network | Ensemble):
-            raise ArgumentError(f"model must be a Network or an Ensemble, got {model!r}.")
+            raise ArgumentError(f"model must be a Network or an Ensemble, got {shown(model)}.")
         self.model = model
         self.shift = whole_number("shift", shift)
         self.fill = number("fill", fill, above=-math.inf)
@@ -57,7 +57,8 @@ class ShiftAverage:
             )
         if self.shift >= min(shape[1:]):
             raise ShapeError(
-                f"shift must be smaller than the picture, {shape[1]} x {shape[2]}, got {shift}."
+                f"shift must be smaller than the picture, {shape[1]} x {shape[2]}, "
+                f"got {shown(self.shift)}."
             )
         steps = (0, -self.shift, self.shift)
         self.shifts = tuple(product(steps, steps))
@@ -74,7 +75,7 @@ class ShiftAverage:
         """
         batch_size = whole_number("batch_size", batch_size)
         member = self._ensemble.members[0]
-        x = x if hasattr(x, "dtype") else member.backend.asarray(x)
+        x = as_array("x", x, member.backend)
         if x.shape[1:] != member.input_shape or not len(x):
             self._ensemble.predict(x)  # says what it wants instead
         parts = [

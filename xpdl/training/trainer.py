@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -16,7 +18,7 @@ from xpdl.arguments import number, whole_number
 from xpdl.backends import Array, Number, RandomGenerator, backend_of
 from xpdl.datasets.augmentation import Augmentation
 from xpdl.datasets.batches import Batches
-from xpdl.errors import ArgumentError
+from xpdl.errors import ArgumentError, DivergenceError, UnknownNameError
 from xpdl.network import Network, count_hits
 from xpdl.optimizers import Optimizer, get_optimizer
 from xpdl.precision import LossScale
@@ -24,15 +26,17 @@ from xpdl.schedules import Schedule, get_schedule
 from xpdl.training.answers import classes_seen
 from xpdl.training.averaging import MovingAverage
 from xpdl.training.checkpoint import load_checkpoint, save_checkpoint
+from xpdl.training.divergence import ADVICE, ON_DIVERGENCE, explain
 from xpdl.training.history import Epoch, History
 from xpdl.training.progress import Progress, Silence
-from xpdl.training.settings import known_as
-from xpdl.training.tally import Tally
+from xpdl.training.settings import digest
+from xpdl.training.tally import Tally, mean_of_finite
 
 Data: TypeAlias = tuple[Any, Any]
 Callback: TypeAlias = Callable[["Trainer", Epoch], object]
 Augment: TypeAlias = Callable[[Array, RandomGenerator], Array]
 
+MOST_BAD_STEPS = LossScale.most_bad_steps
 # Keeps augmentation apart from other random numbers of the same seed.
 AUGMENTATION_STREAM = 4
 
@@ -67,7 +71,9 @@ class Trainer:
         tested; it may set `stop`.
     checkpoint : str or path, optional
         A file that is written after each epoch. If it exists, `fit` goes on from there, and ends
-        as it would have without the interruption.
+        as it would have without the interruption: on a CPU, bit for bit.
+    checkpoint_every : float, optional
+        How many seconds may pass within an epoch until it is written again.
     seed : int
         For the order of the examples, the dropout masks and the augmentation.
     progress : bool or Progress
@@ -87,6 +93,12 @@ class Trainer:
         training itself, and what `fit` goes on from, is as it would be without.
     average_warm_up : bool
         Whether the average's decay begins small.
+    on_divergence : {"stop", "skip", "reduce-lr"}
+        What to do about a step whose loss or gradients are NaN or infinite. It is never made:
+        parameters, statistics and the optimizer stay as they were. Then the training stops with an
+        error, after a checkpoint; or goes on with the next batch; or does so at half the rate.
+        After 50 such steps in a row it stops in any case. A CPU looks at each step; a GPU is looked
+        at when the bar is, twice a second, and at the end of an epoch.
 
     Attributes
     ----------
@@ -94,6 +106,8 @@ class Trainer:
         What happened so far.
     stop : bool
         Set to end the training after the current epoch.
+    rate_factor : float
+        What "reduce-lr" has made of the learning rate.
     answers : array of int, (N,), or None
         The class seen in each test example when they were last tested, on the device; None before
         that, and where a training was resumed and there is no epoch left.
@@ -123,6 +137,8 @@ class Trainer:
         augment: Augment | None = None,
         average: float | None = None,
         average_warm_up: bool = True,
+        checkpoint_every: float | None = 180.0,
+        on_divergence: str = "stop",
     ) -> None:
         if not isinstance(network, Network):
             raise ArgumentError(f"network must be a Network, got {network!r}.")
@@ -142,12 +158,27 @@ class Trainer:
         self.test = None
         if test is not None:
             self.test = self._batches(test, self.batches.size(0), divisor)
+        self.checkpoint_every = math.inf
+        if checkpoint_every is not None:
+            self.checkpoint_every = number("checkpoint_every", checkpoint_every, above=0)
+        if on_divergence not in ON_DIVERGENCE:
+            raise UnknownNameError("on_divergence", on_divergence, ON_DIVERGENCE)
+        self.on_divergence = on_divergence
+        self.rate_factor = 1.0
         self.loss_scale = LossScale(network.backend) if network.precision.mixed else None
         self.average: MovingAverage | None = None
         if average is not None:
             decay = number("average", average, below=1)
             self.average = MovingAverage(network, decay, average_warm_up)
         self.learning_rate = self.optimizer.host_learning_rate()
+        self._tally: Tally | None = None  # of an epoch that is not at its end
+        self._augmentation_generator: RandomGenerator | None = (
+            None  # its random numbers for `augment`
+        )
+        self._bad_steps = 0  # in a row
+        self._interrupted = False
+        self._saved_at = 0.0
+        self._digest: str | None = None
         if isinstance(progress, Progress):
             self.progress = progress
         else:
@@ -159,11 +190,15 @@ class Trainer:
         Raises
         ------
         DivergenceError
-            If the loss is NaN or infinite, or the loss scale of half precision collapses.
+            If the loss or the gradients are NaN or infinite, see `on_divergence`, or the loss scale
+            of half precision collapses.
+        KeyboardInterrupt
+            After `interrupt`.
         """
         average = self.average
+        self._interrupted = False
         if self.checkpoint is not None and self.checkpoint.exists():
-            self._resume()
+            self._tally, self.answers = load_checkpoint(self.checkpoint, self), None
         elif average is not None:
             average.hide()
             if not self.history.epochs:
@@ -176,6 +211,18 @@ class Trainer:
             if average is not None:
                 average.show()
 
+    def interrupt(self) -> None:
+        """Let `fit` end after the step that it is in, with a checkpoint, by KeyboardInterrupt.
+
+        For another thread, or the handler of a signal.
+        """
+        self._interrupted = True
+
+    @property
+    def steps_of_epoch(self) -> tuple[int, int] | None:
+        """How many steps were made in an epoch that is not at its end, and how many it has."""
+        return None if self._tally is None else (self._tally.done, self._tally.steps)
+
     def clock(self) -> AbstractContextManager[object]:
         """Let the optimizer keep its rate and its count on the device, where a step needs it so."""
         network = self.network
@@ -184,6 +231,7 @@ class Trainer:
         return self.optimizer.time_kept_on(network.backend, network.precision.parameters)
 
     def _fit(self) -> History:
+        self._saved_at = time.perf_counter()
         while len(self.history.epochs) < self.epochs and not self.stop:
             # An overflow shows in the loss or the gradients, where it is looked for; NumPy's own
             # warnings would only come before.
@@ -192,76 +240,135 @@ class Trainer:
                     epoch = self._train_epoch(len(self.history.epochs))
             finally:
                 self.optimizer.learning_rate = self.learning_rate
-            if self.checkpoint is not None:
-                save_checkpoint(
-                    self.checkpoint,
-                    self.network,
-                    self.optimizer,
-                    self._notes(progress=True),
-                    self.average,
-                )
-            with self._as_tested():
-                for callback in self.callbacks:
-                    callback(self, epoch)
+            try:
+                with self._as_tested():
+                    for callback in self.callbacks:
+                        callback(self, epoch)
+            finally:
+                self._save()
+            if self._interrupted:
+                raise KeyboardInterrupt
         return self.history
 
     def _train_epoch(self, index: int) -> Epoch:
         network, scale = self.network, self.loss_scale
-        steps = self.batches.in_epoch(index)
-        tally = Tally(network, steps, before=len(self.history.losses))
-        start, finished = time.perf_counter(), None
-        skipped = self._read_scale()[0]
-        network.reseed([self.seed, index])
+        tally, finished = self._begin_epoch(index), None
         network.parameters.refresh()  # afterwards each update does it
         network.forget()  # what was captured in the epoch before need not stay
         do_step = self._make_step(index)
-        self.progress.begin(index, self.epochs, steps, len(self.batches.x))
+        steps, at_once = tally.steps, not network.backend.compiles
+        self.progress.begin(index, self.epochs, steps, len(self.batches.x), tally.done)
         try:
-            for step, part in enumerate(self.batches.parts(index)):
-                rate = self._rate_at(index + step / steps)
-                self.optimizer.learning_rate = rate
+            for part in islice(self.batches.parts(index), tally.done, None):
+                step = tally.done
+                tally.rate = self._rate_at(index + step / steps)
+                self.optimizer.learning_rate = tally.rate
                 if scale is not None:
                     tally.scales[step] = scale.value
                 with network.explaining_memory(len(part), train=True):
                     tally.losses[step], hits = do_step(part)
                 tally.count(len(part), hits)
-                if self.progress.due():
-                    self._show(tally, step)
-            finished = self._finish_epoch(index, tally, rate, skipped, start)
+                due = self.progress.due()
+                if due or at_once:
+                    self._look_for_divergence(tally)
+                if due:
+                    self._show(tally)
+                if tally.done < steps and (self._interrupted or self._is_save_due()):
+                    self._look_for_divergence(tally)
+                    self._save(tally)
+                    if self._interrupted:
+                        raise KeyboardInterrupt
+            finished = self._finish_epoch(index, tally)
         finally:
             self.progress.end(finished)
         return finished
 
+    def _begin_epoch(self, index: int) -> Tally:
+        """Return the tally of an epoch that begins, or of one that goes on from a checkpoint."""
+        network, tally = self.network, self._tally
+        if tally is None:
+            network.reseed([self.seed, index])
+            self.set_augmentation_state(None)
+            tally = self._tally = Tally(network, self.batches.in_epoch(index))
+            tally.skipped = self._read_scale()[0]
+        return tally
+
+    def _is_save_due(self) -> bool:
+        return time.perf_counter() - self._saved_at > self.checkpoint_every
+
+    def _save(self, tally: Tally | None = None) -> None:
+        """Write the checkpoint, if there is one, at the end of an epoch or in it."""
+        if self.checkpoint is not None:
+            self.optimizer.learning_rate = self.learning_rate
+            save_checkpoint(self.checkpoint, self, tally)
+        self._saved_at = time.perf_counter()
+
+    def _look_for_divergence(self, tally: Tally) -> tuple[float, float | None]:
+        """See whether one of the steps since the last look was not made, and do what is to be done.
+
+        Returns what `_read_scale` does.
+
+        Raises
+        ------
+        DivergenceError
+            If that is to stop.
+        """
+        losses = tally.new_losses()
+        first = None
+        for step, loss in enumerate(losses.tolist(), tally.done - len(losses)):
+            good = math.isfinite(loss)
+            self._bad_steps = 0 if good else self._bad_steps + 1
+            if not good and first is None:
+                first = step
+        try:
+            scale = self._read_scale()
+        except DivergenceError:
+            self._save(tally)
+            raise
+        if first is None:
+            return scale
+        place = f"at step {len(self.history.losses) + first}"
+        if self.on_divergence == "stop" or self._bad_steps >= MOST_BAD_STEPS:
+            self._save(tally)
+            raise DivergenceError(
+                f"the training diverged {place}: {self._explain(first)}. {ADVICE}."
+            )
+        told = f"the training diverged {place}, which was not made"
+        if self.on_divergence == "reduce-lr":
+            self.rate_factor /= 2
+            told += f"; the learning rate is {self.rate_factor:g} of what it was"
+        self.progress.warn(told)
+        return scale
+
+    def _explain(self, step: int) -> str:
+        """Say in which layer a step of this epoch diverged."""
+        parts = self.batches.parts(len(self.history.epochs))
+        return explain(self.network, *self.batches.take(next(islice(parts, step, None))))
+
     def _rate_at(self, position: float) -> float:
         """Return the learning rate at a position in the training, in epochs."""
         factor = number("the schedule's factor", self.schedule(position, self.epochs))
-        return self.learning_rate * factor
+        return self.learning_rate * self.rate_factor * factor
 
-    def _show(self, tally: Tally, step: int) -> None:
-        """Read from the device what the bar shows, and see that the training has not collapsed."""
-        recent = tally.read_losses(max(0, step - 99), step + 1)
-        accuracy = tally.accuracy()
-        self._read_scale()
-        self.progress.show(step + 1, float(recent.mean()), accuracy)
+    def _show(self, tally: Tally) -> None:
+        """Read from the device what the bar shows."""
+        recent = tally.read_losses(max(0, tally.done - 100), tally.done)
+        self.progress.show(tally.done, mean_of_finite(recent), tally.accuracy())
 
-    def _finish_epoch(
-        self, index: int, tally: Tally, rate: float, skipped: float, start: float
-    ) -> Epoch:
-        """Test the network, and add the epoch to the history.
-
-        `rate` is the last learning rate, `skipped` how many steps of the whole training were
-        skipped before this epoch, and `start` when it began.
-        """
-        skipped_now, factor = self._read_scale()
+    def _finish_epoch(self, index: int, tally: Tally) -> Epoch:
+        """Test the network, and add the epoch to the history."""
+        skipped, factor = self._look_for_divergence(tally)
         losses = tally.read_losses(0, tally.steps)
+        if factor is None:
+            skipped = float((~np.isfinite(losses)).sum())
         epoch = Epoch(
             number=index,
-            loss=float(losses.mean(dtype=np.float64)),
+            loss=mean_of_finite(losses),
             train_accuracy=tally.accuracy(),
             test_accuracy=self._test_accuracy(),
-            learning_rate=rate,
-            seconds=time.perf_counter() - start,
-            skipped_steps=round(skipped_now - skipped),
+            learning_rate=tally.rate,
+            seconds=tally.seconds,
+            skipped_steps=round(skipped - tally.skipped),
             loss_scale=factor,
             batch_size=self.batches.size(index),
         )
@@ -269,6 +376,7 @@ class Trainer:
             self.history.add_loss_scales(self.network.backend.to_numpy(tally.scales).tolist())
         self.history.losses += losses.tolist()
         self.history.epochs.append(epoch)
+        self._tally = None
         return epoch
 
     def _read_scale(self) -> tuple[float, float | None]:
@@ -291,7 +399,8 @@ class Trainer:
             step = backend.compile_step(step, network.forget)
         if augment is None:
             return step
-        generator = backend.generator([AUGMENTATION_STREAM, self.seed, index])
+        generator = self._augmentation_generator
+        assert generator is not None
 
         def augmented_step(part: Array) -> tuple[Array, Array]:
             x, t = self.batches.take(part)
@@ -310,18 +419,32 @@ class Trainer:
     def learn(self, x: Array, t: Array) -> tuple[Array, Array]:
         """Train on a batch (x, t), and return what `_step` does."""
         network, scale = self.network, self.loss_scale
+        backend = network.backend
+        before = [(a, a.copy()) for a in network.state.values()]
         factor: Number = 1.0 if scale is None else scale.value
         loss, scores = network.forward_backward(x, t, factor, refresh=False)
-        go = None
-        if scale is None:
-            self.optimizer.update(network.params, network.grads)
-        else:
+        hits = count_hits(scores, t) if network.loss_layer.classifies else loss
+        go: Array | None
+        if scale is not None:
             go = scale.unscale(network.grads.buffer)
-            self.optimizer.update(network.params, network.grads, go=go)
+        else:
+            go = backend.all_finite(loss, network.grads.buffer)
+            loss = backend.xp.where(go, loss, math.nan)
+        if scale is None and not backend.compiles:  # the host may as well know
+            if not backend.item(go):
+                for a, kept in before:
+                    a[...] = kept
+                return loss, hits
+            go = None
+        self.optimizer.update(network.params, network.grads, go=go)
+        if scale is not None and go is not None:
             scale.update(go)
         if self.average is not None:
             self.average.update(go)
-        return loss, count_hits(scores, t) if network.loss_layer.classifies else loss
+        if go is not None:
+            for a, kept in before:
+                a[...] = backend.xp.where(go, a, kept)
+        return loss, hits
 
     def _as_tested(self) -> AbstractContextManager[None]:
         """Let the network be, within a block, the one that is tested: the averaged, if there is."""
@@ -374,42 +497,24 @@ class Trainer:
             augment.check(self.network.input_shape)
         return augment
 
-    def _notes(self, progress: bool) -> dict[str, Any]:
-        """Return what a checkpoint says beside the arrays; without `progress`, what must agree."""
-        notes = {
-            "architecture": self.network.config(),
-            "epochs": self.epochs,
-            "batch_size": self.batches.batch_size,
-            "examples": len(self.batches.x),
-            "seed": self.seed,
-            "optimizer": self.optimizer.settings(),
-            "base_learning_rate": self.learning_rate,
-            "schedule": known_as(self.schedule),
-        }
-        # A checkpoint of a training without them says nothing of them.
-        for name, value in (
-            ("augment", known_as(self.augment)),
-            ("average", None if self.average is None else self.average.settings()),
-            ("divisor", self.batches.divisor),
-        ):
-            if value is not None or not progress:
-                notes[name] = value
-        if progress:
-            scale = self.loss_scale
-            notes["loss_scale"] = None if scale is None else scale.read()
-            notes["history"] = self.history.as_dict()
-        return notes
+    # ---- for a checkpoint -----------------------------------------------------------------------
 
-    def _resume(self) -> None:
-        assert self.checkpoint is not None
-        notes = load_checkpoint(
-            self.checkpoint,
-            self.network,
-            self.optimizer,
-            self._notes(progress=False),
-            self.average,
-        )
-        self.history = notes["history"]
-        self.answers = None
-        if self.loss_scale is not None:
-            self.loss_scale.restore(notes["loss_scale"])
+    def data_digest(self) -> str:
+        """Return the SHA-256 of the training data, as it lies on the device."""
+        if self._digest is None:
+            self._digest = digest(self.batches.x, self.batches.t)
+        return self._digest
+
+    def augmentation_state(self) -> dict[str, int] | None:
+        """Return where the random numbers of `augment` are, as JSON can hold it."""
+        if self.augment is None or self._augmentation_generator is None:
+            return None
+        return self.network.backend.generator_state(self._augmentation_generator)
+
+    def set_augmentation_state(self, state: Mapping[str, int] | None) -> None:
+        """Go on in an epoch where `augmentation_state` was."""
+        backend = self.network.backend
+        index = len(self.history.epochs)
+        self._augmentation_generator = backend.generator([AUGMENTATION_STREAM, self.seed, index])
+        if state is not None:
+            backend.set_generator_state(self._augmentation_generator, state)

@@ -1,0 +1,367 @@
+"""The layers and the losses: how each is made, built, and asked forward and backward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from hostile_values import (
+    EITHER,
+    REFUSED,
+    SAME,
+    Hostile,
+    Kind,
+    array,
+    dtype,
+    either,
+    flag,
+    name,
+    number,
+    refused,
+    rng,
+    shape,
+    sides,
+    thing,
+    truth,
+    whole,
+)
+from verdicts import Call
+
+from xpdl import layers
+from xpdl.backends import Backend
+from xpdl.layers import (
+    Affine,
+    AveragePooling,
+    BatchNormalization,
+    Convolution,
+    Dropout,
+    Flatten,
+    GlobalAveragePooling,
+    IdentityWithLoss,
+    Layer,
+    Loss,
+    MaxPooling,
+    ReLU,
+    Residual,
+    Sequential,
+    Sigmoid,
+    Softmax,
+    SoftmaxWithLoss,
+    Tanh,
+)
+
+IMAGES = np.arange(2 * 3 * 4 * 6, dtype="f4").reshape(2, 3, 4, 6) % 7 / 4 - 0.75
+ROWS = np.arange(4 * 5, dtype="f4").reshape(4, 5) % 7 / 4 - 0.75
+TARGETS = np.array([0, 4, 2, 1])
+ONE_HOT = np.eye(5, dtype="f4")[TARGETS]
+
+
+NO_SUCH_CLASS = {
+    f"t: holding {n}": "the loss of a class that does not exist is NaN"
+    for n in (-1, 10**6, 2**62, "2**64 - 1")
+}
+
+
+def seeded() -> np.random.Generator:
+    return np.random.default_rng(1)
+
+
+def use_layer(*inputs: tuple[int, ...]) -> Callable[[Backend, Any], None]:
+    """Return what builds a layer, trains it a step and infers, for an input of each shape."""
+
+    def use(backend: Backend, layer: Layer) -> None:
+        for input_shape in inputs:
+            layer.build(input_shape, seeded())
+            x = backend.asarray(np.ones((2, *input_shape)), "float32")
+            y = layer.forward(x, True)
+            layer.backward(backend.xp.ones_like(y))
+            layer.forward(x)
+            repr(layer), layer.config()
+
+    return use
+
+
+def trained(make: Callable[[], Layer], x: np.ndarray[Any, Any]) -> Callable[[Backend], Layer]:
+    """Return what makes a layer, builds it for x and sends x forward."""
+
+    def subject(backend: Backend) -> Layer:
+        layer = make()
+        layer.build(x.shape[1:], seeded())
+        layer.forward(backend.asarray(x, "float32"), True)
+        return layer
+
+    return subject
+
+
+def passes(
+    title: str, make: Callable[[], Layer], x: np.ndarray[Any, Any], **more: Any
+) -> Iterator[Call]:
+    """Yield the calls that all layers have in common."""
+    subject = trained(make, x)
+    from xpdl.backends import use_backend
+
+    with use_backend("numpy") as numpy:
+        layer = subject(numpy)
+        y = np.asarray(layer.forward(numpy.asarray(x, "float32")))
+        learns = any(leaf.specs for _, leaf in layer.leaves())
+    dout = np.arange(y.size).reshape(y.shape) % 5 / 4 - 0.5
+    yield Call(
+        f"{title}.build",
+        {"input_shape": shape(x.shape[1:], least=0), "rng": rng(), "dtype": dtype("float32")},
+        lambda layer, **given: layer.build(**given),
+        lambda backend: make(),
+        words={"input_shape": "input_shape|inputs?"},
+        documented={
+            f"input_shape: {shape}": "what a plan that failed noted down, the next does anew"
+            for shape in ("(5, 1)", "[]", "()")
+            if title == "Residual"
+        },
+    )
+    yield Call(
+        f"{title}.forward",
+        {
+            "x": array(x, elsewhere=REFUSED if learns else EITHER),
+            "train": truth(True),
+        },
+        lambda layer, **given: layer.forward(**given),
+        subject,
+        words={"x": "x|image|width|height"},
+    )
+    yield Call(
+        f"{title}.backward",
+        {"dout": array(dout)},
+        lambda layer, dout: (layer.backward(dout), layer.grads),
+        subject,
+    )
+
+
+WEIGHT_INIT = name("he", numbers=True)
+POOLING = {
+    "size": sides(2),
+    "stride": sides(2, none=True),
+    "pad": sides(1),
+    "remainder": name("error"),
+}
+
+
+def given_units(kind: Kind, more: list[Hostile]) -> Kind:
+    """Return the kind of a number of units, of which arrays are parameters, with other hosts."""
+
+    def hostile(backend: Backend) -> list[Hostile]:
+        return [h for h in kind.hostile(backend) if not isinstance(h.value, np.ndarray)] + more
+
+    return Kind(kind.valid, hostile)
+
+
+LAYER_CALLS: list[Call] = [
+    Call(
+        "Affine",
+        {
+            "units": given_units(
+                whole(3), refused(np.ones(3, int), np.ones((2, 3), int), np.array(["a"]))
+            ),
+            "b": Kind(lambda _: None, lambda _: refused(1.0, "text", True, [1.0], np.ones(3))),
+            "weight_init": WEIGHT_INIT,
+            "bias": flag(True),
+        },
+        lambda _, **given: Affine(**given),
+        use=use_layer((6,)),
+        words={"units": "units|W", "weight_init": "weight_init|weight initialisation"},
+    ),
+    Call(
+        "Affine(W, b)",
+        {"W": array(ROWS), "b": array(ROWS[0], none=True)},
+        lambda _, W, b: Affine(W, b),
+        use=use_layer((4,)),
+        words={"W": "W|units"},
+    ),
+    Call(
+        "Convolution",
+        {
+            "filters": given_units(whole(3), refused(np.ones(3, int), np.ones((2, 3, 1, 1), int))),
+            "size": sides(3),
+            "stride": sides(1),
+            "pad": sides(1),
+            "weight_init": WEIGHT_INIT,
+            "bias": flag(True),
+            "remainder": name("error"),
+        },
+        lambda _, **given: Convolution(**given),
+        use=use_layer((2, 4, 6)),
+        words={"filters": "filters|W", "weight_init": "weight_init|weight initialisation"},
+    ),
+    Call(
+        "Convolution(W, b)",
+        {"W": array(IMAGES[:, :, :3, :3]), "b": array(ROWS[0, :2], none=True)},
+        lambda _, W, b: Convolution(W, b),
+        use=use_layer((3, 4, 6)),
+        words={"W": "W|filters|size"},
+    ),
+    Call("MaxPooling", POOLING, lambda _, **g: MaxPooling(**g), use=use_layer((2, 4, 6))),
+    Call("AveragePooling", POOLING, lambda _, **g: AveragePooling(**g), use=use_layer((2, 4, 6))),
+    Call(
+        "BatchNormalization",
+        {"momentum": number(0.5), "epsilon": number(0.25)},
+        lambda _, **given: BatchNormalization(**given),
+        use=use_layer((5,)),
+    ),
+    Call(
+        "Dropout",
+        {"ratio": number(0.5), "scale_at": name("training")},
+        lambda _, **given: Dropout(**given),
+        use=use_layer((5,)),
+    ),
+    *(
+        Call(
+            kind.__name__,
+            {
+                "layers": thing(
+                    lambda _: [ReLU(), Tanh()],
+                    ReLU,
+                    [ReLU],
+                    [None],
+                    [ReLU(), "relu"],
+                    {"a": None},
+                    {"a.b": ReLU()},
+                    {"": ReLU()},
+                    {1: ReLU()},
+                    {None: ReLU()},
+                    iter([]),
+                    5,
+                    ReLU(),
+                    [[ReLU()]],
+                )
+            },
+            lambda _, layers, kind=kind: kind(layers),
+            use=use_layer((5,)),
+        )
+        for kind in (Sequential, Residual)
+    ),
+    *passes("Affine", lambda: Affine(3), ROWS),
+    *passes("Affine of images", lambda: Affine(3), IMAGES),
+    *passes("Convolution", lambda: Convolution(2, 3, pad=1), IMAGES),
+    *passes("Convolution with stride", lambda: Convolution(2, 2, stride=2), IMAGES),
+    *passes("MaxPooling", lambda: MaxPooling(2), IMAGES),
+    *passes("MaxPooling overlapping", lambda: MaxPooling(2, 1, pad=1), IMAGES),
+    *passes("AveragePooling", lambda: AveragePooling(2), IMAGES),
+    *passes("GlobalAveragePooling", GlobalAveragePooling, IMAGES),
+    *passes("BatchNormalization", BatchNormalization, ROWS),
+    *passes("BatchNormalization of images", BatchNormalization, IMAGES),
+    *passes("Dropout", lambda: Dropout(0.5), ROWS),
+    *passes("ReLU", ReLU, ROWS),
+    *passes("Sigmoid", Sigmoid, IMAGES),
+    *passes("Tanh", Tanh, ROWS),
+    *passes("Softmax", Softmax, ROWS),
+    *passes("Flatten", Flatten, IMAGES),
+    *passes("Sequential", lambda: Sequential([Affine(4), ReLU(), Affine(2)]), ROWS),
+    *passes("Residual", lambda: Residual([Affine(5), ReLU()]), ROWS),
+    Call(
+        "layer_from_config",
+        {
+            "config": thing(
+                lambda _: {"type": "Affine", "units": 3},
+                {"type": "Rel"},
+                {"type": None},
+                {"type": []},
+                {"type": "ReLU", "units": 1},
+                {"type": "Affine"},
+                {"type": "Affine", "units": "3"},
+                {"type": "Affine", "units": None},
+                {"type": "Affine", "units": 3, 1: 2},
+                {"type": "Sequential"},
+                {"type": "Sequential", "layers": []},
+                {"type": "Sequential", "layers": {"a": 3}},
+                {"type": "Layer"},
+                ["type"],
+            )
+        },
+        lambda _, config: layers.layer_from_config(config),
+        use=use_layer((5,)),
+        words={"config": "config|layer|made from|units|layers"},
+    ),
+    Call(
+        "forget",
+        {
+            "owner": Kind(
+                lambda backend: trained(ReLU, ROWS)(backend),
+                lambda _: either(None, object(), "text", 1, {}, np.ones(2)),
+            )
+        },
+        lambda _, owner: layers.forget(owner),
+    ),
+    # ---- losses --------------------------------------------------------------------------------
+    Call(
+        "SoftmaxWithLoss",
+        {"label_smoothing": number(0.25)},
+        lambda _, **given: SoftmaxWithLoss(**given),
+        use=lambda backend, loss: (
+            loss.forward(backend.asarray(ROWS), backend.asarray(TARGETS)),
+            loss.backward(),
+        ),
+    ),
+    Call("IdentityWithLoss", {}, lambda _: IdentityWithLoss()),
+    *(
+        Call(
+            f"SoftmaxWithLoss{title}.forward",
+            {"x": array(ROWS), "t": target},
+            lambda loss, x, t: (loss.forward(x, t), loss.backward()),
+            lambda _, smoothing=smoothing: SoftmaxWithLoss(smoothing),
+            words={"x": "x|t"},
+            documented=NO_SUCH_CLASS | {"x: one column less": "the last class is none then"},
+        )
+        for title, smoothing, target in (
+            ("", 0.0, array(TARGETS, dtype="int64", kinds="iu")),
+            (" one-hot", 0.0, array(ONE_HOT, kinds="fiub")),
+            (" smoothed", 0.25, array(TARGETS, dtype="int64", kinds="iu")),
+        )
+    ),
+    Call(
+        "IdentityWithLoss.forward",
+        {"x": array(ROWS), "t": array(ONE_HOT, kinds="fiub")},
+        lambda loss, x, t: (loss.forward(x, t), loss.backward()),
+        lambda _: IdentityWithLoss(),
+        words={"x": "x|t"},
+    ),
+    *(
+        Call(
+            f"{kind.__name__}.backward",
+            {
+                "dout": Kind(
+                    lambda _: 2.0,
+                    lambda backend: [
+                        *refused(None, "text", object(), [], {}, 1j, np.array(["a"])),
+                        *either(0, -1, 10**30, True),
+                        Hostile("an array ()", backend.asarray(2.0, "float32"), SAME, 2.0),
+                        Hostile("an array (3,)", backend.asarray(np.ones(3)), REFUSED),
+                    ],
+                )
+            },
+            lambda loss, dout: loss.backward(dout),
+            lambda backend, kind=kind, t=t: _after_forward(backend, kind(), t),
+        )
+        for kind, t in ((SoftmaxWithLoss, TARGETS), (IdentityWithLoss, ONE_HOT))
+    ),
+    Call(
+        "loss_from_config",
+        {
+            "config": thing(
+                lambda _: {"type": "SoftmaxWithLoss"},
+                {"type": "Softmax"},
+                {"type": None},
+                {"type": []},
+                {"type": "IdentityWithLoss", "label_smoothing": 0.1},
+                {"type": "SoftmaxWithLoss", "label_smoothing": "0.1"},
+                {"type": "SoftmaxWithLoss", 1: 2},
+                {"type": "Loss"},
+            )
+        },
+        lambda _, config: layers.loss_from_config(config),
+        words={"config": "config|loss|made from|label_smoothing"},
+    ),
+]
+
+
+def _after_forward(backend: Backend, loss: Loss, t: Any) -> Loss:
+    loss.forward(backend.asarray(ROWS), backend.asarray(t))
+    return loss

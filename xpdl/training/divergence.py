@@ -1,0 +1,70 @@
+"""Where a training that diverged did so."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from xpdl.backends import Array
+from xpdl.network import Network
+
+ON_DIVERGENCE = ("stop", "skip", "reduce-lr")
+MOST_SHOWN = 3
+ADVICE = "Use a lower learning rate, gradient clipping or another initialisation"
+
+
+def explain(network: Network, x: Array, t: Array) -> str:
+    """Say in which layer a batch (x, t) first comes to NaN or infinity, and what is largest.
+
+    The batch is computed again, layer by layer, forward and then backward; the network is as it was
+    afterwards, but for its gradients.
+    """
+    state = {name: a.copy() for name, a in network.state.items()}
+    masks = network.random_state()
+    try:
+        with np.errstate(all="ignore"):
+            return f"{_find(network, x, t)}; the largest parameters are {_largest(network)}"
+    finally:
+        network.forget()
+        for name, a in state.items():
+            network.state[name][...] = a
+        network.set_random_state(masks)
+
+
+def _find(network: Network, x: Array, t: Array) -> str:
+    network.parameters.refresh()
+    y = x.astype(network.precision.compute, copy=False)
+    for name, layer in network.body.leaves():
+        before, y = y, layer.forward(y, train=True)
+        what = _what(network, y)
+        if what:
+            return f"the output of {name} is {what}, for inputs up to {_size(network, before):.3g}"
+    loss = network.backend.item(network.loss_layer.forward(y, t))
+    if not math.isfinite(loss):
+        return f"the loss is {loss}, for outputs up to {_size(network, y):.3g}"
+    network.forward_backward(x, t)
+    for name, g in reversed(list(network.grads.items())):
+        what = _what(network, g)
+        if what:
+            return f"the gradient of {name} is {what}"
+    return "computed again, the loss and the gradients are finite"
+
+
+def _what(network: Network, a: Array) -> str:
+    """Say what of `a` is not finite; nothing if all is."""
+    xp, item = network.backend.xp, network.backend.item
+    if item(xp.isfinite(a).all()):
+        return ""
+    return "NaN" if item(xp.isnan(a).any()) else "infinite"
+
+
+def _size(network: Network, a: Array) -> float:
+    return network.backend.item(network.backend.xp.abs(a).max())
+
+
+def _largest(network: Network) -> str:
+    sizes = {name: _size(network, a) for name, a in network.params.items()}
+    worst_first = sorted(sizes, key=lambda name: (not math.isnan(sizes[name]), -sizes[name]))
+    names = worst_first[:MOST_SHOWN]
+    return ", ".join(f"{name} {sizes[name]:.3g}" for name in names)

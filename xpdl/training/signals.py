@@ -1,0 +1,58 @@
+"""Ctrl-C, and what a machine sends before it goes down: the step is ended, then all is kept."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+STOPPING = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stopped(KeyboardInterrupt):
+    """A training was stopped by a signal, and has kept all that it came to.
+
+    Parameters
+    ----------
+    number : int
+        Of the signal; ``128 + number`` is the exit code that a shell knows it by.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.number = number
+
+
+@contextmanager
+def stopping_in_order(interrupt: Callable[[], object]) -> Iterator[None]:
+    """Within a block, let the first signal to stop call `interrupt`, and a second stop at once.
+
+    A KeyboardInterrupt that ends the block is then a `Stopped`. A signal that is ignored, as Ctrl-C
+    is in a shell's background job, stays so. Only the main thread can do this; in another one the
+    block runs as it stands.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    received: list[int] = []
+
+    def receive(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        if len(received) > 1:
+            raise KeyboardInterrupt
+        interrupt()
+
+    before: dict[int, Any] = {}
+    try:
+        for number in map(int, STOPPING):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                before[number] = signal.signal(number, receive)
+        yield
+    except KeyboardInterrupt as error:
+        raise Stopped(received[0] if received else signal.SIGINT) from error
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
