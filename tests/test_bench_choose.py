@@ -105,7 +105,7 @@ def test_what_is_set_aside_is_not_trained_on(small, monkeypatch):
     assert not seen["trained"] & seen["measured"]
 
 
-@pytest.mark.parametrize("name", ["fast"])
+@pytest.mark.parametrize("name", ["fast", "best"])
 def test_the_recipe_is_one_that_was_measured(name):
     log = json.loads((ROOT / f"bench/results/choice-{name}.json").read_text())["candidates"]
     recipe = json.loads(json.dumps(asdict(RECIPES[name])))

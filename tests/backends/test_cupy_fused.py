@@ -124,6 +124,14 @@ def test_gather(backend, rng, divisor, dtype, source):
     np.testing.assert_array_equal(backend.to_numpy(rows), expected.astype(dtype))
 
 
+@pytest.mark.parametrize("source", ["uint8", "float32"])
+def test_gather_reads_nothing_beyond_the_rows(fused, source):
+    x, part = np.arange(12).reshape(4, 3).astype(source), np.array([3, -1, -4, 4, -5, 2**62])
+    rows = fused.to_numpy(fused.gather(fused.asarray(x), fused.asarray(part), np.float32, 2))
+    np.testing.assert_array_equal(rows[:3], x[[3, 3, 0]] / 2)
+    assert np.isnan(rows[3:]).all()
+
+
 @pytest.mark.parametrize("tf32", [False, True])
 def test_products_of_any_layout(fused, rng, tf32):
     products = cublas.Products(fused.xp, fused._products._library, tf32)

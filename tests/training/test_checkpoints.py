@@ -90,6 +90,19 @@ def test_an_interruption_in_an_epoch_leaves_no_trace(
     assert what_is_left(last) == what_is_left(whole)
 
 
+def test_an_interruption_before_the_first_step_is_heeded(tmp_path: Path) -> None:
+    trainer = make(checkpoint=tmp_path / "checkpoint")
+    trainer.interrupt()
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit()
+    assert trainer.steps_of_epoch == (1, 8)
+    assert not trainer.interrupted
+    trainer.fit()  # and the next goes on
+    whole = make()
+    whole.fit()
+    assert what_is_left(trainer) == what_is_left(whole)
+
+
 @pytest.mark.parametrize("optimizer", [SGD(0.1), Momentum(0.1), AdamW(0.01)], ids=repr)
 def test_every_step_can_be_the_last(backend: Backend, tmp_path: Path, optimizer: Any) -> None:
     def again(**more: Any) -> Trainer:

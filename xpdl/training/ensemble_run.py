@@ -113,6 +113,8 @@ class EnsembleRun(Run):
 
     def _make(self, seed: int) -> Trainer:
         """Return the trainer of the next member."""
+        if self._current[1].interrupted:  # between two
+            raise KeyboardInterrupt
         options = replace(self.options, seed=seed, members=1)
         trainer = make_trainer(options, make_network(options), self.train, self.test)
         self._current = (self._current[0] + 1, trainer)

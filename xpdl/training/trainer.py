@@ -196,7 +196,6 @@ class Trainer:
             After `interrupt`.
         """
         average = self.average
-        self._interrupted = False
         if self.checkpoint is not None and self.checkpoint.exists():
             self._tally, self.answers = load_checkpoint(self.checkpoint, self), None
         elif average is not None:
@@ -214,9 +213,19 @@ class Trainer:
     def interrupt(self) -> None:
         """Let `fit` end after the step that it is in, with a checkpoint, by KeyboardInterrupt.
 
-        For another thread, or the handler of a signal.
+        For another thread, or the handler of a signal; a `fit` that has not begun ends so too.
         """
         self._interrupted = True
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether there was an `interrupt` that no `fit` has ended for."""
+        return self._interrupted
+
+    def _heed_interruption(self) -> None:
+        if self._interrupted:
+            self._interrupted = False
+            raise KeyboardInterrupt
 
     @property
     def steps_of_epoch(self) -> tuple[int, int] | None:
@@ -246,8 +255,7 @@ class Trainer:
                         callback(self, epoch)
             finally:
                 self._save()
-            if self._interrupted:
-                raise KeyboardInterrupt
+            self._heed_interruption()
         return self.history
 
     def _train_epoch(self, index: int) -> Epoch:
@@ -276,8 +284,7 @@ class Trainer:
                 if tally.done < steps and (self._interrupted or self._is_save_due()):
                     self._look_for_divergence(tally)
                     self._save(tally)
-                    if self._interrupted:
-                        raise KeyboardInterrupt
+                    self._heed_interruption()
             finished = self._finish_epoch(index, tally)
         finally:
             self.progress.end(finished)
