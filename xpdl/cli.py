@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 import xpdl
-from xpdl.backends import available_backends, get_backend
+from xpdl.backends import available_backends, get_backend, use_backend
 from xpdl.backends.threads import thread_count
 from xpdl.command import Parser, add_device_options, count, escape_output, rate, run_command, seed
 from xpdl.datasets import DATA_SETS, data_folder, folder_status, prepare_digit
@@ -40,6 +40,7 @@ from xpdl.training.run import (
     LOADERS,
     Result,
     RunOptions,
+    backend_of_run,
     expect_digits,
     load_data,
     make_augmentation_for,
@@ -211,6 +212,8 @@ def _train(options: argparse.Namespace) -> int:
             return _complain(options, f"--resume goes on where the run is; omit {lone[0]}.")
         changes = overrides | {name: getattr(options, name) for name in ("data", "seed", "dtype")}
         changes = {name: value for name, value in changes.items() if value is not None}
+        if options.backend is None:
+            use_backend(backend_of_run(options.resume))
         run = resume_run(options.resume, changes)
     else:
         run = start_run(

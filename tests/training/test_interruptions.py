@@ -340,6 +340,17 @@ def test_what_may_not_change_is_refused_by_name(interrupted: Path, capsys: Any) 
     assert {path.name: path.read_bytes() for path in interrupted.iterdir()} == before
 
 
+def test_a_run_goes_on_where_it_was(interrupted: Path, capsys: Any) -> None:
+    """The command that is printed will do, on whatever backend the run began."""
+    record = json.loads((interrupted / "history.json").read_text())
+    other = "generic" if record["options"]["backend"] == "numpy" else "numpy"
+    with xpdl.use_backend(other):
+        assert main(["train", "--resume", "run", "--backend", other]) == 2
+        assert f"give --backend {record['options']['backend']}" in capsys.readouterr().err
+        assert main(["train", "--resume", "run"]) == 0
+    assert f"on {record['options']['backend']}" in capsys.readouterr().out
+
+
 def test_the_same_options_are_no_change(interrupted: Path, capsys: Any) -> None:
     same = ["--batch-size", "50", "--seed", "0", "--model", "twolayernet", "--average", "0.99"]
     assert main(["train", "--resume", "run", *same, "--epochs", "2", "--dtype", "float32"]) == 0

@@ -377,6 +377,20 @@ def unfinished_options(folder: Path, record: Mapping[str, Any]) -> RunOptions:
     return options
 
 
+def backend_of_run(folder: str | Path) -> str:
+    """Return the name of the backend that the run in `folder` is on.
+
+    Raises
+    ------
+    FileAccessError, ModelFileError
+        If there is no run in it.
+    """
+    options = read_record(Path(folder)).get("options")
+    if not isinstance(options, dict) or not isinstance(options.get("backend"), str):
+        raise ModelFileError(f"{str(Path(folder) / HISTORY)!r} does not name a backend.")
+    return str(options["backend"])
+
+
 def changed_options(options: RunOptions, changes: Mapping[str, Any]) -> RunOptions:
     """Return the options of a run that goes on with `changes`; the same value is no change.
 
