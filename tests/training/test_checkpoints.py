@@ -11,6 +11,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
+import xpdl
 from xpdl import Network, Trainer, files
 from xpdl.backends import Backend
 from xpdl.datasets.augmentation import Compose, Rotate, Shift
@@ -183,8 +184,6 @@ def test_a_callback_that_fails_costs_no_epoch(tmp_path: Path) -> None:
 
 def test_a_training_on_another_device_goes_on(backend: Backend, tmp_path: Path) -> None:
     """With the same pictures, masks and rates, so that the losses are those but for rounding."""
-    import xpdl
-
     whole = make(epochs=1)
     whole.fit()
     with xpdl.use_backend("numpy"), pytest.raises(KeyboardInterrupt):
@@ -200,7 +199,7 @@ def test_other_data_is_another_training(tmp_path: Path) -> None:
     other = make(checkpoint=path)
     x = PICTURES[0].copy()
     x[3, 0, 2, 2] += 1e-6
-    other.batches.x[...] = x
+    other.batches.x[...] = xpdl.asarray(x)
     with pytest.raises(ArgumentError, match=r"another training: data \(then '[0-9a-f]{64}', now"):
         other.fit()
 
