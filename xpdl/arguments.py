@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -150,6 +150,24 @@ def real_array(argument: str, a: Any, kinds: str = "biuf") -> Any:
         wanted = "floats" if kinds == "f" else "real numbers"
         raise DTypeError(f"{argument} must hold {wanted}, got dtype {dtype}.")
     return a
+
+
+def array_or_list(argument: str, a: Any, asarray: Callable[[Any], Any]) -> Any:
+    """Return `a` as it is, if it is an array; of a number or nested lists, what `asarray` makes.
+
+    Raises
+    ------
+    ArgumentError, DTypeError, ShapeError
+        If they hold no numbers, or have rows of several lengths.
+    """
+    if hasattr(a, "dtype"):
+        return a
+    try:
+        return asarray(a)
+    except ArgumentError as error:
+        raise type(error)(
+            f"{argument} must be an array, or a rectangular list of numbers, got {shown(a)}."
+        ) from error
 
 
 def real_dtype(argument: str, dtype: Any) -> np.dtype[Any]:

@@ -16,6 +16,7 @@ import numpy as np
 from xpdl import files, functions
 from xpdl.arguments import (
     LARGEST,
+    array_or_list,
     check_finite,
     flag,
     number,
@@ -458,14 +459,7 @@ class Network:
 
     def _here(self, argument: str, a: Any) -> Array:
         """Return `a` as an array of the network's backend; an array of another is refused."""
-        if not hasattr(a, "dtype"):
-            try:
-                return self.backend.asarray(a)
-            except ArgumentError as error:
-                raise type(error)(
-                    f"{argument} must be an array, or a rectangular list of numbers, "
-                    f"got {shown(a)}."
-                ) from error
+        a = array_or_list(argument, a, self.backend.asarray)
         try:
             backend_of(a, self.params.buffer)
         except (BackendMismatchError, DTypeError) as error:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from xpdl import files, pickles
-from xpdl.arguments import whole_number
-from xpdl.backends import Shape
-from xpdl.errors import ArgumentError, FileAccessError, ModelFileError
+from xpdl.arguments import real_array, whole_number
+from xpdl.backends import Array, Shape
+from xpdl.errors import ArgumentError, FileAccessError, ModelFileError, NonFiniteError
 from xpdl.files import HostArray
 from xpdl.layers import Sequential, layer_from_config
 from xpdl.network import FILE_FORMAT, Network, network_from_config
@@ -66,7 +66,7 @@ def load_with_notes(
     try:
         arrays, description = files.read_tensors(path, _expect_network)
         network = network_from_config(description["architecture"], dtype=dtype)
-        network.load_arrays(_as_parameters(network, arrays))
+        network.load_arrays(as_finite(arrays, network.arrays()))
     except ModelFileError:
         raise
     except (
@@ -223,16 +223,20 @@ def _expect_notes(about: Any) -> None:
     whole_number("shifts", about.get("shifts", 0), least=0)
 
 
-def _as_parameters(network: Network, arrays: Mapping[str, HostArray]) -> dict[str, HostArray]:
-    """Return `arrays` in the type of the network's parameters, if they are finite in it."""
-    dtype = network.precision.parameters
+def as_finite(arrays: Mapping[str, HostArray], like: Mapping[str, Array]) -> dict[str, HostArray]:
+    """Return host arrays in the types of those of `like` by their names.
+
+    Raises
+    ------
+    DTypeError, NonFiniteError
+        If one holds no floats, or not only finite ones in that type.
+    """
     converted = {}
     for name, array in arrays.items():
-        if array.dtype.kind != "f":
-            raise ValueError(f"{name} must hold floats, got dtype {array.dtype}.")
-        converted[name] = _convert(array, dtype)
+        dtype = like[name].dtype
+        converted[name] = _convert(real_array(name, array, "f"), dtype)
         if not np.isfinite(converted[name]).all():
-            raise ValueError(
+            raise NonFiniteError(
                 f"{name} holds NaN, infinity or numbers beyond {dtype}: a training that diverged?"
             )
     return converted

@@ -50,8 +50,6 @@ class Call:
         Of a case that ends otherwise than its verdict says, "argument: label", the reason.
     on_device : dict of str to str
         The same, of other backends than NumPy's, which do not look at values.
-    left : str
-        What is not as it should be yet, and where: some cases fail.
     """
 
     name: str
@@ -62,7 +60,6 @@ class Call:
     words: Mapping[str, str] = field(default_factory=dict)
     documented: Mapping[str, str] = field(default_factory=dict)
     on_device: Mapping[str, str] = field(default_factory=dict)
-    left: str = ""
 
 
 @dataclass(frozen=True)

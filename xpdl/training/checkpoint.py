@@ -11,9 +11,10 @@ import numpy as np
 from xpdl import files
 from xpdl.arguments import number, whole_number
 from xpdl.backends import Array, check_generator_state
-from xpdl.errors import ArgumentError, DTypeError, ModelFileError, NonFiniteError, ShapeError
+from xpdl.errors import ArgumentError, DTypeError, ModelFileError, ShapeError
 from xpdl.network import Network
 from xpdl.schedules import keeps_its_pace
+from xpdl.storage import as_finite
 from xpdl.training.history import History
 from xpdl.training.settings import differences, training_settings
 from xpdl.training.tally import Tally
@@ -134,11 +135,11 @@ class _Resting:
         network, average, scale = trainer.network, trainer.average, trainer.loss_scale
         rooms = _rooms(tensors)
         network.check_arrays(rooms["network"])
-        self.network = _as_finite(rooms["network"], network.arrays())
+        self.network = as_finite(rooms["network"], network.arrays())
         self.averaged, self.updates = rooms["average"], 0
         if average is not None:
             network.check_arrays(self.averaged)
-            self.averaged = _as_finite(self.averaged, network.arrays())
+            self.averaged = as_finite(self.averaged, network.arrays())
             self.updates = whole_number(
                 "averaged_updates", about["averaged_updates"], least=0, most=MOST_UPDATES
             )
@@ -153,17 +154,17 @@ class _Resting:
         self.frozen = _layers(network, about["frozen"])
         self.loss_scale: dict[str, float] = {}
         if scale is not None:
-            names = ("value", "good_steps", "bad_steps", "skipped")
-            self.loss_scale = {name: number(name, about["loss_scale"][name]) for name in names}
+            told = about["loss_scale"]
+            self.loss_scale = {name: number(name, told[name]) for name in scale.state()}
             if self.loss_scale["bad_steps"] >= scale.most_bad_steps:
                 self.loss_scale["bad_steps"] = 0.0  # it has stopped for that, and is to go on
         self.tally: Tally | None = None
         if "epoch" in about:
-            epoch, number_ = about["epoch"], len(self.history.epochs)
-            self.tally = Tally(network, trainer.batches.in_epoch(number_))
+            epoch, index = about["epoch"], len(self.history.epochs)
+            self.tally = Tally(network, trainer.batches.in_epoch(index))
             self.tally.restore(rooms["epoch"], epoch)
             # The masks begin anew in each epoch: nothing is lost if what follows should fail.
-            network.reseed([trainer.seed, number_])
+            network.reseed([trainer.seed, index])
             network.set_random_state(epoch["masks"])
             self.augmentation = epoch["augmentation"]
             if trainer.augment is not None or self.augmentation is not None:
@@ -222,17 +223,7 @@ def _slots(network: Network, arrays: Mapping[str, Array]) -> dict[str, dict[str,
     for slot, memory in slots.items():
         if {name: a.shape for name, a in memory.items()} != wanted:
             raise ArgumentError(f"the optimizer's {slot} is not of {network.name}'s parameters.")
-    return {slot: _as_finite(memory, network.params) for slot, memory in slots.items()}
-
-
-def _as_finite(arrays: Mapping[str, Array], like: Mapping[str, Array]) -> dict[str, Array]:
-    """Return the host arrays in the types of those of `like`, in which all must be finite."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        cast = {name: array.astype(like[name].dtype) for name, array in arrays.items()}
-    for name, array in cast.items():
-        if not np.isfinite(array).all():
-            raise NonFiniteError(f"{name} holds NaN, infinity or numbers beyond {array.dtype}.")
-    return cast
+    return {slot: as_finite(memory, network.params) for slot, memory in slots.items()}
 
 
 def _layers(network: Network, names: Any) -> list[str]:

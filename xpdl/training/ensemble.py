@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from xpdl import files, functions
-from xpdl.arguments import whole_number
-from xpdl.backends import Array, Backend, backend_of
+from xpdl.arguments import array_or_list, whole_number
+from xpdl.backends import Array, backend_of
 from xpdl.errors import ArgumentError, BackendMismatchError, ModelFileError, ShapeError, shown
 from xpdl.network import Network, count_hits
 from xpdl.storage import load, load_with_notes
@@ -142,30 +142,12 @@ def share_of_hits(y: Array, t: Array) -> float:
     t : array
         Class numbers (N,) or one-hot (N, classes), on the backend of y.
     """
-    t = as_array("t", t, backend_of(y))
+    t = array_or_list("t", t, backend_of(y).asarray)
     backend = backend_of(y, t)
     functions.check_targets(t, y.shape)
     if t.ndim == 1 and isinstance(t, np.ndarray):
         functions.check_labels(t, y.shape[1])
     return backend.item(count_hits(y, t)) / len(y)
-
-
-def as_array(argument: str, a: Any, backend: Backend) -> Array:
-    """Return `a` as it is, if it is an array; of nested lists, one on `backend`.
-
-    Raises
-    ------
-    ArgumentError, DTypeError
-        If they hold no numbers, or have rows of several lengths.
-    """
-    if hasattr(a, "dtype"):
-        return a
-    try:
-        return backend.asarray(a)
-    except ArgumentError as error:
-        raise type(error)(
-            f"{argument} must be an array, or a rectangular list of numbers, got {shown(a)}."
-        ) from error
 
 
 def load_ensemble(folder: str | os.PathLike[str], *, dtype: Any = None) -> Ensemble:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from itertools import product
 
-from xpdl.arguments import number, whole_number
+from xpdl.arguments import array_or_list, number, whole_number
 from xpdl.backends import Array, backend_of
 from xpdl.errors import ArgumentError, ShapeError, shown
 from xpdl.network import Network
-from xpdl.training.ensemble import Ensemble, as_array, share_of_hits
+from xpdl.training.ensemble import Ensemble, share_of_hits
 
 
 class ShiftAverage:
@@ -75,7 +75,7 @@ class ShiftAverage:
         """
         batch_size = whole_number("batch_size", batch_size)
         member = self._ensemble.members[0]
-        x = as_array("x", x, member.backend)
+        x = array_or_list("x", x, member.backend.asarray)
         if x.shape[1:] != member.input_shape or not len(x):
             self._ensemble.predict(x)  # says what it wants instead
         parts = [
