@@ -13,14 +13,19 @@ import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import xpdl
 from bench.measure import record
+from xpdl.backends import Array
 from xpdl.datasets import split_validation
+from xpdl.network import Network
+from xpdl.training.ensemble import Ensemble, train_ensemble
 from xpdl.training.run import RunOptions, load_data, make_network, make_trainer
 from xpdl.training.shifts import ShiftAverage
+from xpdl.training.trainer import Trainer
 
 ONE_IN = 6  # images are set aside
 SPLIT_SEED = 0
@@ -39,8 +44,8 @@ _LESS = _FAST | {"model_options": {"drop_scores": False, "dropout_ratio": 0.25}}
 _TWO = _LESS | {"epochs": 2, "average": 0.99, "batch_size": 32, "learning_rate": 0.003}
 _SMALL = _FAST | {"batch_size": 32, "learning_rate": 0.0025}
 
-# Half of the filters and a part of the epochs that `best` has time for.
-_HALF: dict[str, Any] = {
+# The filters of the book's network and a part of the epochs that `best` has time for.
+_NARROW: dict[str, Any] = {
     "model": "NormalizedConvNet",
     "model_options": {"widths": [16, 32, 64]},
     "epochs": 8,
@@ -52,6 +57,8 @@ _HALF: dict[str, Any] = {
     "augment": {"rotate": 10, "zoom": 0.1, "shear": 10, "shift": 2},
     "average": 0.998,
 }
+
+_BENT = {**_NARROW["augment"], "elastic": 1}
 
 CANDIDATES: dict[str, dict[str, dict[str, Any]]] = {
     "fast": {
@@ -122,19 +129,28 @@ CANDIDATES: dict[str, dict[str, dict[str, Any]]] = {
         "batch 32, average 0.995": _SMALL | {"average": 0.995},
     },
     "best": {
-        "all four": _HALF,
-        "rotate 10, shift 2": _HALF | {"augment": {"rotate": 10, "shift": 2}},
-        "more of all four": _HALF
+        "all four": _NARROW,
+        "rotate 10, shift 2": _NARROW | {"augment": {"rotate": 10, "shift": 2}},
+        "more of all four": _NARROW
         | {"augment": {"rotate": 15, "zoom": 0.15, "shear": 15, "shift": 3}},
-        "and erase": _HALF
-        | {"augment": {**_HALF["augment"], "erase": {"size": 7, "probability": 0.5}}},
-        "no smoothing": _HALF | {"label_smoothing": 0.0},
-        "dropout 0.3": _HALF | {"model_options": {"widths": [16, 32, 64], "dropout_ratio": 0.3}},
-        "peak 0.01": _HALF | {"learning_rate": 0.01},
-        "adamw 0.05": _HALF | {"optimizer": "adamw", "weight_decay": 0.05},
-        "no pictures changed": _HALF | {"augment": {}},
-        "all four, 24 epochs": _HALF | {"epochs": 24},
-        "all four, all filters": _HALF | {"model_options": {"widths": [32, 64, 128]}},
+        "and erase": _NARROW
+        | {"augment": {**_NARROW["augment"], "erase": {"size": 7, "probability": 0.5}}},
+        "no smoothing": _NARROW | {"label_smoothing": 0.0},
+        "dropout 0.3": _NARROW | {"model_options": {"widths": [16, 32, 64], "dropout_ratio": 0.3}},
+        "peak 0.01": _NARROW | {"learning_rate": 0.01},
+        "adamw 0.05": _NARROW | {"optimizer": "adamw", "weight_decay": 0.05},
+        "no pictures changed": _NARROW | {"augment": {}},
+        "all four, 24 epochs": _NARROW | {"epochs": 24},
+        "all four and elastic 1, 24 epochs": _NARROW | {"epochs": 24, "augment": _BENT},
+        "all four and elastic 1.4, 24 epochs": _NARROW
+        | {
+            "epochs": 24,
+            "augment": {**_NARROW["augment"], "elastic": {"pixels": 1.4, "sigma": 5}},
+        },
+        "all four, all filters": _NARROW | {"model_options": {"widths": [32, 64, 128]}},
+    },
+    "ensemble": {
+        "5 members, 15 epochs": _NARROW | {"epochs": 15, "members": 5, "augment": _BENT},
     },
 }
 
@@ -189,7 +205,7 @@ def _trained(
     wanted: Sequence[tuple[str, int]],
     workers: int,
     backend: str,
-) -> Iterator[tuple[str, int, dict[str, float]]]:
+) -> Iterator[tuple[str, int, dict[str, Any]]]:
     """Yield a candidate's name, the seed and the result, in the order in which they end."""
     if workers == 1:
         for name, seed in wanted:
@@ -205,21 +221,44 @@ def _trained(
             yield *jobs[job], job.result()
 
 
-def train_candidate(chosen: Mapping[str, Any], seed: int, backend: str) -> dict[str, float]:
-    """Train one on what is left of the training data, and return how it does on the rest."""
+def train_candidate(chosen: Mapping[str, Any], seed: int, backend: str) -> dict[str, Any]:
+    """Train one on what is left of the training data, and return how it does on the rest.
+
+    Of an ensemble also what each member does alone, and the first two, three ... do together.
+    """
     with xpdl.use_backend(backend):
         options = RunOptions(data="mnist", seed=seed, backend=backend, dtype="float32", **chosen)
         network = make_network(options)
         (x, t), _ = load_data(options.data, network, normalize=False)
         train, (x, t) = split_validation(x, t, 1 / ONE_IN, seed=SPLIT_SEED)
         start = time.perf_counter()
-        make_trainer(options, network, train, progress=False).fit()
+        model: Network | Ensemble
+        if options.members == 1:
+            make_trainer(options, network, train, progress=False).fit()
+            model = network
+        else:
+            model = train_ensemble(
+                lambda own: _trainer(replace(options, seed=own, members=1), train),
+                options.members,
+                seed=seed,
+                progress=False,
+            )
         seconds = time.perf_counter() - start
         x = x.astype(network.precision.compute) / 255
-        result = {"accuracy": network.accuracy(x, t)}
+        result: dict[str, Any] = {"accuracy": model.accuracy(x, t)}
         if options.augment:
-            result["over shifts"] = ShiftAverage(network).accuracy(x, t)
+            result["over shifts"] = ShiftAverage(model).accuracy(x, t)
+        if isinstance(model, Ensemble):
+            members = model.members
+            result["alone"] = [member.accuracy(x, t) for member in members]
+            result["together"] = [
+                Ensemble(members[:n]).accuracy(x, t) for n in range(1, len(members) + 1)
+            ]
     return result | {"seconds": round(seconds, 1)}
+
+
+def _trainer(options: RunOptions, train: tuple[Array, Array]) -> Trainer:
+    return make_trainer(options, make_network(options), train, progress=False)
 
 
 def show(log: Mapping[str, Any]) -> None:

@@ -13,6 +13,7 @@ import pytest
 import xpdl
 from xpdl.training import RECIPES
 from xpdl.training import run as run_module
+from xpdl.training.ensemble import member_seed
 
 ROOT = Path(xpdl.__file__).parents[1]
 sys.path.append(str(ROOT))  # the bench is not part of what is installed
@@ -103,6 +104,26 @@ def test_what_is_set_aside_is_not_trained_on(small, monkeypatch):
     assert len(seen["trained"]) == 50
     assert seen["trained"] | seen["measured"] == set(range(60))
     assert not seen["trained"] & seen["measured"]
+
+
+def test_members_answer_alone_and_together(small, monkeypatch):
+    seeds, made = [], choosing.make_trainer
+
+    def noted(options, network, train, **more):
+        seeds.append(options.seed)
+        return made(options, network, train, **more)
+
+    monkeypatch.setattr(choosing, "make_trainer", noted)
+    chosen = TINY | {"members": 3, "epochs": 1}
+    result = choosing.train_candidate(chosen, 4, "numpy")
+    assert seeds == [member_seed(4, i) for i in range(3)]
+    assert result["together"][0] == result["alone"][0]
+    assert result["together"][2] == result["accuracy"]
+    assert len(result["together"]) == len(result["alone"]) == 3
+    # Each member is as one network trained from its seed.
+    alone = choosing.train_candidate(TINY | {"epochs": 1}, seeds[1], "numpy")
+    assert alone.keys() == {"accuracy", "seconds"}
+    assert alone["accuracy"] == result["alone"][1]
 
 
 @pytest.mark.parametrize("name", ["fast", "best"])

@@ -20,6 +20,7 @@ from xpdl.datasets.augmentation import (
     Brightness,
     Compose,
     Crop,
+    Elastic,
     Erase,
     Flip,
     Noise,
@@ -47,12 +48,15 @@ EVERY = [
     Crop(size=(4, 5), pad=1, fill=-1),
     Flip(),
     Flip(0.25, "vertical"),
+    Elastic(1),
+    Elastic(0.5, sigma=1.5, fill=2),
     Brightness(0.3),
     Noise(0.2),
     Erase(3),
     Erase((2, 5), probability=0.5, fill=0.25),
     Compose([Rotate(10), Shift(2), Zoom(0.1)]),
     Compose([Crop(pad=1), Noise(0.1), Flip(), Shear(5, fill=1), Erase(2)]),
+    Compose([Zoom(0.1), Elastic(0.5), Elastic(0.5), Shift(1)]),
 ]
 TOLERANCE = {"float16": 4e-3, "float32": 2e-5, "float64": 1e-12}
 DTYPES = [*TOLERANCE]
@@ -68,14 +72,16 @@ def changed(augment: Any, x: Array, seed: Any = 3, backend: Backend | None = Non
     return backend.to_numpy(augment(backend.asarray(x), backend.generator(seed)))
 
 
-def seen_through(x: Array, maps: Array, fill: float) -> Array:
+def seen_through(x: Array, maps: Array, fill: float, bends: Array | None = None) -> Array:
     """Return what `resample` should, in loops and float64."""
     n, c, height, width = x.shape
+    bends = np.zeros((n, 2, height, width)) if bends is None else bends
     y = np.empty((n, c, height, width))
     middle = np.array([(height - 1) / 2, (width - 1) / 2])
     for k, channel, i, j in product(*map(range, x.shape)):
         A = maps[k].astype(float)
-        r, s = A[:2, :2] @ (np.array([i, j]) - middle) + A[:2, 2] + middle
+        place = np.array([i, j]) + bends[k, :, i, j]
+        r, s = A[:2, :2] @ (place - middle) + A[:2, 2] + middle
         y[k, channel, i, j] = 0
         for row, column in product(
             (math.floor(r), math.floor(r) + 1), (math.floor(s), math.floor(s) + 1)
@@ -289,6 +295,76 @@ def test_erase_covers_a_rectangle(backend: Backend) -> None:
     np.testing.assert_array_equal(changed(Erase(2, probability=0), x), x)
 
 
+# ---- bent
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_bends_are_what_the_formula_says(backend: Backend, dtype: str) -> None:
+    n, h, w = 4, 6, 9
+    x = backend.asarray(np.zeros((n, 1, h, w), dtype))
+    bends = Elastic(1.5, sigma=2).bends(x, backend.generator(7))
+    assert bends.dtype == dtype
+    uniform = backend.to_numpy(backend.generator(7).random((n, 2, h, w), np.float32))
+    z = math.sqrt(12) * (uniform.astype(float) - 0.5)
+    expected = np.zeros((n, 2, h, w))
+    for i, j, k, m in product(range(h), range(w), range(h), range(w)):
+        near = math.exp(-((i - k) ** 2 + (j - m) ** 2) / (2 * 2**2))
+        rows = sum(math.exp(-((i - a) ** 2) / 2**2) for a in range(h))
+        columns = sum(math.exp(-((j - b) ** 2) / 2**2) for b in range(w))
+        expected[:, :, i, j] += 1.5 * near / math.sqrt(rows * columns) * z[:, :, k, m]
+    np.testing.assert_allclose(backend.to_numpy(bends), expected, atol=10 * TOLERANCE[dtype])
+
+
+def test_bends_have_their_spread_everywhere_and_are_smooth(backend: Backend) -> None:
+    x = backend.asarray(np.zeros((4000, 1, 5, 12), "float32"))
+    u = backend.to_numpy(Elastic(1.4, sigma=3).bends(x, backend.generator(4))).astype(float)
+    assert np.abs(u.mean(axis=0)).max() < 1.4 * 4.5 / math.sqrt(4000)
+    np.testing.assert_allclose(u.std(axis=0), 1.4, rtol=4.5 / math.sqrt(2 * 4000))
+    # exp(-d^2 / 4 sigma^2) between places d apart, far from the edges; none between the directions
+    for d in (1, 3):
+        together = (u[:, 1, 2, 4] * u[:, 1, 2, 4 + d]).mean() / 1.4**2
+        assert together == pytest.approx(math.exp(-(d**2) / (4 * 3**2)), abs=0.08)
+    assert abs((u[:, 0] * u[:, 1]).mean(axis=0)).max() < 1.4**2 * 4.5 / math.sqrt(4000)
+    still = Elastic(0).bends(x, backend.generator(4))
+    assert not backend.to_numpy(still).any()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_bent_pictures_are_what_the_loops_make(backend: Backend, dtype: str) -> None:
+    host = pictures(3, (2, 6, 7), dtype)
+    x = backend.asarray(host)
+    steps = [Rotate(20, fill=0.5), Shift(1, fill=0.5), Elastic(0.8, sigma=2, fill=0.5)]
+    generator = backend.generator(9)
+    A, B = (backend.to_numpy(step.inverse(x, generator)).astype(float) for step in steps[:2])
+    bends = backend.to_numpy(steps[2].bends(x, generator)).astype(float)  # drawn last
+    expected = seen_through(host, A @ B, 0.5, bends)
+    found = changed(Compose(steps), host, 9).astype(float)
+    np.testing.assert_allclose(found, expected, atol=5 * TOLERANCE[dtype])
+    alone = seen_through(
+        host,
+        np.tile(np.eye(3), (3, 1, 1)),
+        0.5,
+        backend.to_numpy(steps[2].bends(x, backend.generator(9))).astype(float),
+    )
+    found = changed(steps[2], host, 9).astype(float)
+    np.testing.assert_allclose(found, alone, atol=5 * TOLERANCE[dtype])
+    np.testing.assert_array_equal(changed(Elastic(0), host), host)
+
+
+def test_what_follows_a_bend_is_a_map_of_its_own(backend: Backend) -> None:
+    host = pictures(3, (1, 6, 7))
+    steps = [Rotate(20), Elastic(0.8, sigma=2), Shift((1, 1)), Elastic(0.5)]
+    generator = backend.generator(2)
+    y = Compose(steps[:2])(backend.asarray(host), generator)
+    y = Compose(steps[2:])(y, generator)
+    np.testing.assert_array_equal(changed(Compose(steps), host, 2), backend.to_numpy(y))
+    # With another ground nothing is joined.
+    steps = [Rotate(20), Elastic(0.8, sigma=2, fill=1)]
+    generator = backend.generator(2)
+    y = steps[1](steps[0](backend.asarray(host), generator), generator)
+    np.testing.assert_array_equal(changed(Compose(steps), host, 2), backend.to_numpy(y))
+
+
 # ---- what is drawn
 
 
@@ -386,7 +462,15 @@ def test_what_is_given_stays_and_what_comes_is_like_it(
 
 
 def test_one_picture_of_one_pixel_and_none(backend: Backend) -> None:
-    for augment in [*EVERY[:4], Flip(1), Brightness(0.1), Noise(0.1), Erase(1), Crop(1, pad=1)]:
+    for augment in [
+        *EVERY[:4],
+        Flip(1),
+        Brightness(0.1),
+        Noise(0.1),
+        Erase(1),
+        Elastic(1),
+        Crop(1, pad=1),
+    ]:
         for shape in ((1, 1, 1, 1), (0, 1, 1, 1)):
             y = augment(backend.asarray(np.ones(shape, "float32")), backend.generator(1))
             assert y.shape == shape
@@ -480,6 +564,10 @@ BAD: list[tuple[Any, Any, str]] = [
     (Flip, {"probability": 1.5}, "probability.*from 0 to 1.*1.5"),
     (Flip, {"probability": -0.5}, "probability.*-0.5"),
     (Noise, {"std": -0.1}, "std.*-0.1"),
+    (Elastic, {"pixels": -1}, "pixels must be a number of at least 0.*-1"),
+    (Elastic, {"pixels": math.inf}, "pixels.*inf"),
+    (Elastic, {"pixels": 1, "sigma": 0}, "sigma must be a number of at least 0.1.*got 0"),
+    (Elastic, {"pixels": 1, "fill": math.nan}, "fill.*nan"),
     (Erase, {"size": (1, 2, 3)}, r"size.*\(1, 2, 3\)"),
     (Erase, {"size": 2, "probability": math.nan}, "probability.*nan"),
     (Compose, {"steps": [Rotate(1), "flip"]}, r"steps.*Rotate\(10\).*'flip'"),
@@ -540,6 +628,7 @@ def test_every_augmentation_has_a_name() -> None:
         "flip": 0.5,
         "brightness": 0.2,
         "noise": 0.1,
+        "elastic": 1,
     }.items():
         kind = augmentation.BY_NAME[name]
         assert make_augmentation({name: first}) == Compose([kind(first)])

@@ -89,6 +89,7 @@ AUGMENTATIONS: dict[str, dict[str, Kind]] = {
     "Shear": {"degrees": spread(8.0), "fill": FILL},
     "Crop": {"size": sides(3, none=True), "pad": whole(1), "fill": FILL},
     "Flip": {"probability": number(0.5), "axis": name("vertical"), "fill": FILL},
+    "Elastic": {"pixels": number(0.5), "sigma": number(0.5), "fill": FILL},
     "Brightness": {"amount": spread(0.25)},
     "Noise": {"std": number(0.5)},
     "Erase": {"size": sides(2), "probability": number(0.5), "fill": FILL},
