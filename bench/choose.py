@@ -150,7 +150,7 @@ CANDIDATES: dict[str, dict[str, dict[str, Any]]] = {
         "all four, all filters": _NARROW | {"model_options": {"widths": [32, 64, 128]}},
     },
     "ensemble": {
-        "5 members, 15 epochs": _NARROW | {"epochs": 15, "members": 5, "augment": _BENT},
+        "5 members, 15 epochs": _NARROW | {"epochs": 15, "members": 5},
     },
 }
 
