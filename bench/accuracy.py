@@ -27,8 +27,9 @@ from bench.timed_command import Watch
 from xpdl import files
 from xpdl.command import seed
 from xpdl.errors import ArgumentError, XpdlError
-from xpdl.training.run import RunOptions, load_data, make_network, make_options, make_trainer
+from xpdl.training.preparation import load_data, make_network, make_trainer
 from xpdl.training.run_folder import read_record
+from xpdl.training.run_options import RunOptions, make_options
 
 ROOT = Path(xpdl.__file__).parents[1]
 START = [sys.executable, "-m"]  # what comes before a module's name to run it

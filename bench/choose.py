@@ -23,7 +23,8 @@ from xpdl.backends import Array
 from xpdl.datasets import split_validation
 from xpdl.network import Network
 from xpdl.training.ensemble import Ensemble, train_ensemble
-from xpdl.training.run import RunOptions, load_data, make_network, make_trainer
+from xpdl.training.preparation import load_data, make_network, make_trainer
+from xpdl.training.run_options import RunOptions
 from xpdl.training.shifts import ShiftAverage
 from xpdl.training.trainer import Trainer
 

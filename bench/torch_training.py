@@ -31,7 +31,8 @@ from xpdl.command import seed
 from xpdl.errors import ArgumentError, DivergenceError, XpdlError
 from xpdl.network import Network
 from xpdl.optimizers import Adam, AdamW
-from xpdl.training.run import RunOptions, load_data, make_network, make_options, make_trainer
+from xpdl.training.preparation import load_data, make_network, make_trainer
+from xpdl.training.run_options import RunOptions, make_options
 from xpdl.training.trainer import AUGMENTATION_STREAM, Data, Trainer
 
 TESTED_AT_ONCE = 500

@@ -21,8 +21,9 @@ from xpdl import Trainer
 from xpdl.errors import ArgumentError, DivergenceError
 from xpdl.layers import Affine
 from xpdl.network import Network
-from xpdl.training import run as run_module
-from xpdl.training.run import RunOptions, make_network, make_options, make_trainer
+from xpdl.training import RECIPES, preparation
+from xpdl.training.preparation import make_network, make_trainer
+from xpdl.training.run_options import RunOptions, make_options
 
 ROOT = Path(xpdl.__file__).parents[1]
 sys.path.append(str(ROOT))  # the bench is not part of what is installed
@@ -38,7 +39,7 @@ from dataclasses import replace
 import numpy as np
 sys.path.insert(0, os.getcwd())
 import xpdl
-from xpdl.training import run
+from xpdl.training import RECIPES, preparation
 
 with np.load({path!r}) as file:
     arrays = dict(file)
@@ -51,10 +52,10 @@ def load(normalize=True, flatten=True, one_hot_label=False):
         for part in ("train", "test")
     )
 
-run.LOADERS["mnist"] = load
+preparation.LOADERS["mnist"] = load
 short = {{"model": "SimpleConvNet", "model_options": {{}}, "epochs": 2, "batch_size": 100}}
 plain = {{"learning_rate": 0.004, "label_smoothing": 0.0, "average": 0.0}}
-run.RECIPES["fast"] = replace(run.RECIPES["fast"], **short, **plain)
+RECIPES["fast"] = replace(RECIPES["fast"], **short, **plain)
 """
 MODULE = """
 sys.argv = sys.argv[1:]
@@ -81,8 +82,8 @@ def small_mnist(monkeypatch, tmp_path):
     program = SMALL.format(path=str(path))
     (tmp_path / "small.py").write_text(program + MODULE)
     names: dict = {}
-    monkeypatch.setitem(run_module.LOADERS, "mnist", None)  # what the program sets is undone
-    monkeypatch.setitem(run_module.RECIPES, "fast", run_module.RECIPES["fast"])
+    monkeypatch.setitem(preparation.LOADERS, "mnist", None)  # what the program sets is undone
+    monkeypatch.setitem(RECIPES, "fast", RECIPES["fast"])
     exec(program, names)
     monkeypatch.setattr(accuracy, "START", [sys.executable, str(tmp_path / "small.py")])
     return tmp_path
@@ -122,7 +123,7 @@ def test_our_own_training(small_mnist, capsys):
     with xpdl.use_backend("numpy"):
         options = make_options("fast", data="mnist", seed=3, dtype="float32")
         network = make_network(options)
-        train, test = run_module.load_data("mnist", network, normalize=False)
+        train, test = preparation.load_data("mnist", network, normalize=False)
         history = make_trainer(options, network, train, test, progress=False).fit()
     expected = [epoch.test_accuracy for epoch in history.epochs]
     assert row["accuracies"] == pytest.approx(expected, abs=1e-6)
@@ -253,7 +254,7 @@ def test_programs_take_turns(pretended, tmp_path):
     ("changed", "said"),
     [
         ({"machine": {"processor": "abacus"}}, "processor ('abacus' then"),
-        ({"options": {"epochs": 5}}, f"epochs (5 then, {run_module.RECIPES['fast'].epochs} now)"),
+        ({"options": {"epochs": 5}}, f"epochs (5 then, {RECIPES['fast'].epochs} now)"),
         ({"seeds": None}, "no record"),
     ],
 )
@@ -459,7 +460,7 @@ def test_the_twin_is_the_same_network(torch_training, name):
 
 
 SHORT = {"model": "MultiLayerNet", "epochs": 2, "batch_size": 20, "learning_rate": 0.002}
-RECIPES = {
+ALIKE = {
     "the fast one's": SHORT
     | {"model": "DeepConvNet", "model_options": {"dropout_ratio": 0.0, "drop_scores": False}},
     "warm-up": SHORT | {"warm_up": 0.5, "schedule": "cosine"},
@@ -473,10 +474,10 @@ RECIPES = {
 }
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", ALIKE)
 def test_the_recipe_is_the_same(torch_training, name):
     """Epoch for epoch the same losses and accuracies: the same steps on the same batches."""
-    options = options_of(**RECIPES[name])
+    options = options_of(**ALIKE[name])
     flat = options.model == "MultiLayerNet"
     data = [(x.reshape(len(x), -1) if flat else x, t) for x, t in (digits(100, 0), digits(200, 1))]
     network = make_network(options)
@@ -527,8 +528,8 @@ def test_what_pytorch_cannot_follow_is_refused(torch_training):
 
 def test_a_refusal_comes_before_anything_is_measured(small_mnist, monkeypatch, capsys):
     pytest.importorskip("torch")
-    slow = replace(run_module.RECIPES["fast"], optimizer="sgd")
-    monkeypatch.setitem(run_module.RECIPES, "fast", slow)
+    slow = replace(RECIPES["fast"], optimizer="sgd")
+    monkeypatch.setitem(RECIPES, "fast", slow)
     code, record = measure(small_mnist, "--against", "torch")
     assert (code, record) == (2, None)
     assert "the optimizer sgd" in capsys.readouterr().err

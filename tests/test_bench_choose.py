@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 import xpdl
-from xpdl.training import RECIPES
-from xpdl.training import run as run_module
+from xpdl.training import RECIPES, preparation
 from xpdl.training.ensemble import member_seed
 
 ROOT = Path(xpdl.__file__).parents[1]
@@ -43,7 +42,7 @@ def small(monkeypatch):
         assert not normalize
         return (xpdl.asarray(x), xpdl.asarray(t)), tuple(map(xpdl.asarray, test))
 
-    monkeypatch.setitem(run_module.LOADERS, "mnist", load)
+    monkeypatch.setitem(preparation.LOADERS, "mnist", load)
     candidates = {"slow": TINY, "quick": TINY | {"learning_rate": 0.1, "batch_size": {0: 5, 1: 10}}}
     monkeypatch.setitem(choosing.CANDIDATES, "fast", candidates)
     return x

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 import xpdl
-from xpdl.backends import available_backends, get_backend, use_backend
+from xpdl.backends import available_backends, get_backend
 from xpdl.backends.threads import thread_count
 from xpdl.command import Parser, add_device_options, count, escape_output, rate, run_command, seed
 from xpdl.datasets import DATA_SETS, data_folder, folder_status, prepare_digit
@@ -34,21 +34,18 @@ from xpdl.training.ensemble import Ensemble
 from xpdl.training.ensemble_run import resume_run, start_run
 from xpdl.training.evaluation import evaluate, load_trained
 from xpdl.training.learning_rate import RateSweep, find_learning_rate
-from xpdl.training.profile import profile_step
-from xpdl.training.recipes import RECIPES, TrainingOptions
-from xpdl.training.run import (
-    LOADERS,
-    Result,
-    RunOptions,
-    backend_of_run,
+from xpdl.training.preparation import (
     expect_digits,
     load_data,
     make_augmentation_for,
     make_network,
     make_optimizer,
-    make_options,
 )
+from xpdl.training.profile import profile_step
+from xpdl.training.recipes import RECIPES, TrainingOptions
+from xpdl.training.run import Result
 from xpdl.training.run_folder import save_figures
+from xpdl.training.run_options import RunOptions, make_options
 from xpdl.training.shifts import answering
 
 
@@ -122,7 +119,7 @@ def _add_train(commands: Any) -> None:
         metavar="NAME=VALUE",
         help="what the model is made with, beside the recipe's: drop_scores=false",
     )
-    add("--data", metavar="NAME", help=f"{', '.join(LOADERS)} (default: mnist)")
+    add("--data", metavar="NAME", help=f"{', '.join(DATA_SETS)} (default: mnist)")
     add("--epochs", type=count, metavar="N", help="passes over the training data")
     add(
         "--batch-size",
@@ -212,9 +209,7 @@ def _train(options: argparse.Namespace) -> int:
             return _complain(options, f"--resume goes on where the run is; omit {lone[0]}.")
         changes = overrides | {name: getattr(options, name) for name in ("data", "seed", "dtype")}
         changes = {name: value for name, value in changes.items() if value is not None}
-        if options.backend is None:
-            use_backend(backend_of_run(options.resume))
-        run = resume_run(options.resume, changes)
+        run = resume_run(options.resume, changes, on_its_backend=options.backend is None)
     else:
         run = start_run(
             make_options(
@@ -371,7 +366,7 @@ def _add_find_lr(commands: Any) -> None:
     add = parser.add_argument
     add("--recipe", metavar="NAME", help="where options not given come from (default: fast)")
     add("--model", metavar="NAME", help=", ".join(MODELS))
-    add("--data", metavar="NAME", help=f"{', '.join(LOADERS)} (default: mnist)")
+    add("--data", metavar="NAME", help=f"{', '.join(DATA_SETS)} (default: mnist)")
     add("--optimizer", metavar="NAME", help=", ".join(OPTIMIZERS))
     add("--batch-size", type=count, metavar="N", help="images a step")
     add("--low", type=rate, metavar="RATE", default=1e-6, help="the first rate (default: 1e-6)")

@@ -15,7 +15,7 @@ from small_digits import load_small
 
 from xpdl import files
 from xpdl.cli import main
-from xpdl.training import run
+from xpdl.training import preparation
 
 
 def in_two_parts(path: Any, content: bytes) -> None:
@@ -27,7 +27,7 @@ def in_two_parts(path: Any, content: bytes) -> None:
 
 
 if __name__ == "__main__":
-    run.LOADERS.update({"mnist": load_small, "fashion-mnist": load_small})
+    preparation.LOADERS.update({"mnist": load_small, "fashion-mnist": load_small})
     if "SLOW_SAVES" in os.environ:
         files.write_bytes = in_two_parts
     sys.exit(main())

@@ -24,8 +24,9 @@ from xpdl.cli import main
 from xpdl.datasets.augmentation import Compose, Erase, Rotate, Shift
 from xpdl.layers import Affine, IdentityWithLoss
 from xpdl.schedules import Cosine, WarmUp
-from xpdl.training import RECIPES
-from xpdl.training import run as run_module
+from xpdl.training import RECIPES, preparation
+from xpdl.training.run import Run
+from xpdl.training.run_options import RunOptions, make_options
 
 ENVIRONMENT = {"XPDL_BACKEND", "XPDL_DTYPE"}
 
@@ -131,7 +132,7 @@ def test_all_that_a_recipe_can_say(small_mnist: Path, capsys: Any, monkeypatch: 
         made.append(Trainer(*arguments, **options))
         return made[-1]
 
-    monkeypatch.setattr(run_module, "Trainer", keep)
+    monkeypatch.setattr(preparation, "Trainer", keep)
     assert main(["train", *ALL, "--out", "run"]) == 0
     (trainer,) = made
     assert trainer.network.params["conv1.W"].shape == (2, 1, 3, 3)
@@ -172,10 +173,10 @@ def test_a_run_with_everything_is_interrupted_and_resumed(
     small_mnist: Path, monkeypatch: Any
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(run_module, "Trainer", _interrupted_after(run_module.Trainer, epochs=1))
+        patch.setattr(preparation, "Trainer", _interrupted_after(preparation.Trainer, epochs=1))
         assert main(["train", *ALL, "--out", "cut"]) == 130
     options = json.loads(Path("cut/history.json").read_text())["options"]
-    whole = run_module.Run(run_module.RunOptions.from_record(options), "whole").trainer
+    whole = Run(RunOptions.from_record(options), "whole").trainer
     losses = whole.fit().losses
     after_one = xpdl.load("cut").arrays()
     assert main(["train", "--resume", "cut"]) == 0
@@ -194,13 +195,13 @@ def test_a_network_that_takes_no_pictures_is_augmented_too(
     small_mnist: Path, monkeypatch: Any
 ) -> None:
     recipe = replace(RECIPES["fast"], epochs=1, augment={"shift": 2})
-    monkeypatch.setitem(run_module.RECIPES, "shifting", recipe)
+    monkeypatch.setitem(RECIPES, "shifting", recipe)
     losses = []
     for more in ([], ["--recipe", "shifting"], ["--recipe", "shifting", "--augment"]):
         folder = f"run{len(losses)}"
         arguments = ["--model", "TwoLayerNet", "--epochs", "1", "--out", folder]
         with monkeypatch.context() as patch:
-            patch.setattr(run_module, "Trainer", _interrupted_after(run_module.Trainer, epochs=1))
+            patch.setattr(preparation, "Trainer", _interrupted_after(preparation.Trainer, epochs=1))
             assert main(["train", *arguments, *more]) == 130
         losses.append(json.loads(Path(folder, "history.json").read_text())["losses"])
     plain, shifted, not_shifted = losses
@@ -215,7 +216,7 @@ def test_a_run_from_before_the_new_options_goes_on(
     arguments += ["--average", "0", "--label-smoothing", "0"]
     assert main([*arguments, "--out", "whole"]) == 0
     with monkeypatch.context() as patch:
-        patch.setattr(run_module, "Trainer", _interrupted_after(run_module.Trainer, epochs=2))
+        patch.setattr(preparation, "Trainer", _interrupted_after(preparation.Trainer, epochs=2))
         assert main([*arguments, "--out", "cut"]) == 130
     record = json.loads(Path("cut/history.json").read_text())
     for name in (
@@ -244,7 +245,7 @@ def test_interrupted_and_resumed(
 ) -> None:
     args = ["train", "--model", model, "--epochs", "4", "--batch-size", "50"]
     assert main([*args, "--out", "whole"]) == 0
-    monkeypatch.setattr(run_module, "Trainer", _interrupted_after(run_module.Trainer, epochs=2))
+    monkeypatch.setattr(preparation, "Trainer", _interrupted_after(preparation.Trainer, epochs=2))
     assert main([*args, "--out", "cut"]) == 130
     err = capsys.readouterr().err
     assert "interrupted after 2 of 4 epochs" in err
@@ -252,7 +253,7 @@ def test_interrupted_and_resumed(
     assert main(["evaluate", "cut"]) == 0
     monkeypatch.undo()
     monkeypatch.chdir(small_mnist)
-    monkeypatch.setitem(run_module.LOADERS, "mnist", load_small)
+    monkeypatch.setitem(preparation.LOADERS, "mnist", load_small)
     assert main(["train", "--resume", "cut"]) == 0
     assert (
         Path("cut/model.safetensors").read_bytes() == Path("whole/model.safetensors").read_bytes()
@@ -287,10 +288,8 @@ RECORDS: dict[str, Any] = {
 
 @pytest.mark.parametrize("case", RECORDS)
 def test_an_altered_record_is_refused(small_mnist: Path, capsys: Any, case: str) -> None:
-    options = run_module.make_options(
-        "fast", data="mnist", seed=0, dtype=None, model="TwoLayerNet", epochs=1
-    )
-    run_module.Run(options, "run")
+    options = make_options("fast", data="mnist", seed=0, dtype=None, model="TwoLayerNet", epochs=1)
+    Run(options, "run")
     record = json.loads(Path("run/history.json").read_text())
     assert record["finished"] is False
     record["options"] |= RECORDS[case]

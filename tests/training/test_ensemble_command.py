@@ -19,11 +19,11 @@ from xpdl.backends import Backend
 from xpdl.cli import main
 from xpdl.errors import ArgumentError
 from xpdl.storage import load_with_notes
-from xpdl.training import load_ensemble
-from xpdl.training import run as run_module
+from xpdl.training import load_ensemble, preparation
 from xpdl.training.ensemble import member_seed
 from xpdl.training.ensemble_run import EnsembleRun, resume_run
-from xpdl.training.run import Run, make_options
+from xpdl.training.run import Run
+from xpdl.training.run_options import make_options
 
 TEST_IMAGES = 60
 EPOCHS = 3
@@ -82,7 +82,7 @@ def drawn(monkeypatch: Any) -> dict[str, Any]:
 @pytest.fixture(autouse=True)
 def _small_data(monkeypatch: Any, tmp_path: Path) -> None:
     for name in ("mnist", "fashion-mnist"):
-        monkeypatch.setitem(run_module.LOADERS, name, load_bars)
+        monkeypatch.setitem(preparation.LOADERS, name, load_bars)
     monkeypatch.chdir(tmp_path)
 
 
@@ -160,8 +160,8 @@ def interrupt_after(monkeypatch: Any, epochs: int) -> None:
         if len(done) == epochs:
             raise KeyboardInterrupt
 
-    make = run_module.Trainer
-    monkeypatch.setattr(run_module, "Trainer", lambda *a, **o: make(*a, **o, callbacks=[note]))
+    make = preparation.Trainer
+    monkeypatch.setattr(preparation, "Trainer", lambda *a, **o: make(*a, **o, callbacks=[note]))
 
 
 # ---- over shifts
@@ -450,7 +450,7 @@ def whole(tmp_path_factory: Any) -> Path:
     """Return the folder of an ensemble that nothing interrupted."""
     folder: Path = tmp_path_factory.mktemp("uninterrupted") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(run_module.LOADERS, "mnist", load_bars)
+        patch.setitem(preparation.LOADERS, "mnist", load_bars)
         patch.delenv("XPDL_DTYPE", raising=False)
         draw_blank(patch)
         assert main([*TRAIN, *EVERYTHING, "--out", str(folder)]) == 0

@@ -15,7 +15,7 @@ import xpdl
 from xpdl import Network, cli
 from xpdl.cli import main
 from xpdl.layers import Affine, SoftmaxWithLoss
-from xpdl.training import run as run_module
+from xpdl.training import RECIPES, preparation
 
 
 def bars(n, seed):
@@ -39,7 +39,7 @@ def load_bars(normalize=True, flatten=True, one_hot_label=False):
 @pytest.fixture(autouse=True)
 def _small_data(monkeypatch, tmp_path):
     for name in ("mnist", "fashion-mnist"):
-        monkeypatch.setitem(run_module.LOADERS, name, load_bars)
+        monkeypatch.setitem(preparation.LOADERS, name, load_bars)
     monkeypatch.chdir(tmp_path)
 
 
@@ -89,11 +89,11 @@ def test_it_looks_at_what_the_recipe_trains(monkeypatch, capsys):
     find_learning_rate = cli.find_learning_rate
     monkeypatch.setattr(cli, "find_learning_rate", find)
     recipe = replace(
-        run_module.RECIPES["fast"], model="SimpleConvNet", model_options={"filters": 2},
+        RECIPES["fast"], model="SimpleConvNet", model_options={"filters": 2},
         optimizer="adamw", weight_decay=0.3, label_smoothing=0.2, augment={"shift": 2},
         batch_size={0: 40, 3: 80},
     )  # fmt: skip
-    monkeypatch.setitem(run_module.RECIPES, "mine", recipe)
+    monkeypatch.setitem(RECIPES, "mine", recipe)
     chosen = ["--recipe", "mine", "--steps", "12", "--low", "1e-5", "--high", "0.5", "--seed", "4"]
     main(["find-lr", *chosen])  # whether or not so few steps suggest anything
     network = asked["network"]

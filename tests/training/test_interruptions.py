@@ -17,8 +17,8 @@ import pytest
 
 import xpdl
 from xpdl.cli import main
-from xpdl.training import ensemble_run
-from xpdl.training import run as run_module
+from xpdl.training import ensemble_run, preparation
+from xpdl.training.run import Run
 from xpdl.training.run_folder import FolderLock
 
 PROGRAM = Path(__file__).with_name("small_train.py")
@@ -183,7 +183,7 @@ os.execv(sys.argv[1], sys.argv[1:])
 def interrupted(small_mnist: Path, monkeypatch: Any, capsys: Any) -> Path:
     """A run in the folder ``run`` that was interrupted after the first of two epochs."""
     with monkeypatch.context() as patch:
-        patch.setattr(run_module.Run, "_keep_best", interrupt)
+        patch.setattr(Run, "_keep_best", interrupt)
         assert main([*SMALL, "--out", "run"]) == 130
     capsys.readouterr()
     return small_mnist / "run"
@@ -361,7 +361,7 @@ def test_a_rate_that_depends_on_the_length_keeps_it(
     small_mnist: Path, monkeypatch: Any, capsys: Any
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(run_module.Run, "_keep_best", interrupt)
+        patch.setattr(Run, "_keep_best", interrupt)
         assert main([*SMALL[:5], "--out", "run"]) == 130
     assert main(["train", "--resume", "run", "--epochs", "3"]) == 2
     assert "its own epochs (2)" in capsys.readouterr().err
@@ -372,15 +372,15 @@ def test_a_rate_that_depends_on_the_length_keeps_it(
 
 def test_the_best_is_kept_beside_the_last(small_mnist: Path, monkeypatch: Any) -> None:
     accuracies = iter([0.5, 0.8, 0.7, 0.8])
-    monkeypatch.setattr(run_module.Trainer, "_test_accuracy", lambda self: next(accuracies))
+    monkeypatch.setattr(preparation.Trainer, "_test_accuracy", lambda self: next(accuracies))
     seen: list[dict[str, Any]] = []
-    keep = run_module.Run._keep_best
+    keep = Run._keep_best
 
     def watch(run: Any, trainer: Any, epoch: Any) -> None:
         seen.append({name: a.tolist() for name, a in trainer.network.arrays().items()})
         keep(run, trainer, epoch)
 
-    monkeypatch.setattr(run_module.Run, "_keep_best", watch)
+    monkeypatch.setattr(Run, "_keep_best", watch)
     assert main([*SMALL[:4], "4", "--backend", "numpy", "--out", "run"]) == 0
     network, about = xpdl.storage.load_with_notes("run/best.safetensors")
     assert {name: xpdl.to_numpy(a).tolist() for name, a in network.arrays().items()} == seen[1]

@@ -13,7 +13,7 @@ from xpdl.models import make_model
 from xpdl.optimizers import get_optimizer
 from xpdl.schedules import get_schedule
 from xpdl.training.recipes import RECIPES, Recipe
-from xpdl.training.run import RunOptions, make_options
+from xpdl.training.run_options import RunOptions, make_options
 
 PLAIN = Recipe(
     about="for tests",

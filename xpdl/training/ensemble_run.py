@@ -14,22 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from xpdl import plots
 from xpdl.arguments import number, whole_number
-from xpdl.backends import Array
+from xpdl.backends import Array, use_backend
 from xpdl.errors import ArgumentError, ModelFileError
 from xpdl.training.answers import classes_seen
 from xpdl.training.ensemble import Ensemble, member_path, train_ensemble
 from xpdl.training.history import Epoch, History
-from xpdl.training.run import (
-    Result,
-    Run,
-    RunOptions,
-    make_network,
-    make_notes,
-    make_trainer,
-    show_steps,
-    unfinished_options,
-)
-from xpdl.training.run_folder import HISTORY, read_record
+from xpdl.training.preparation import make_network, make_trainer
+from xpdl.training.run import Result, Run, UnfinishedRun, make_notes, show_steps
+from xpdl.training.run_folder import HISTORY
+from xpdl.training.run_options import RunOptions
 from xpdl.training.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -41,11 +34,25 @@ def start_run(options: RunOptions, folder: str | Path | None = None) -> Run:
     return (EnsembleRun if options.members > 1 else Run)(options, folder)
 
 
-def resume_run(folder: str | Path, changes: Mapping[str, Any] | None = None) -> Run:
-    """Return the unfinished run in `folder`, whichever it is; see `Run.resume`."""
-    folder = Path(folder)
-    options = unfinished_options(folder, read_record(folder))
-    return (EnsembleRun if options.members > 1 else Run).resume(folder, changes)
+def resume_run(
+    folder: str | Path,
+    changes: Mapping[str, Any] | None = None,
+    *,
+    on_its_backend: bool = False,
+) -> Run:
+    """Return the unfinished run in `folder`, whichever it is; see `Run.resume`.
+
+    Parameters
+    ----------
+    folder : str or path
+    changes : mapping of str to value, optional
+    on_its_backend : bool
+        Whether to make the run's backend the active one, rather than to want it to be.
+    """
+    left = UnfinishedRun(folder)
+    if on_its_backend:
+        use_backend(left.options.backend)
+    return (EnsembleRun if left.options.members > 1 else Run).take_up(left, changes)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from xpdl.errors import ArgumentError
 from xpdl.network import Network, count_hits
 from xpdl.storage import load_with_notes
 from xpdl.training.ensemble import INDEX, Ensemble, load_ensemble_with_notes
-from xpdl.training.run import Result, load_data
+from xpdl.training.preparation import load_data
+from xpdl.training.run import Result
 from xpdl.training.run_folder import HISTORY, read_record
 from xpdl.training.shifts import answering
 

@@ -9,26 +9,19 @@ While the run lasts, ``checkpoint.safetensors`` holds all that it takes to go on
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from xpdl import files, plots
-from xpdl.arguments import number, whole_number
 from xpdl.backends import Array, get_backend
-from xpdl.datasets import CLASS_NAMES, load_fashion_mnist, load_mnist
-from xpdl.datasets.augmentation import Augmentation, OfRows, make_augmentation
-from xpdl.errors import ArgumentError, DivergenceError, ModelFileError, UnknownNameError
-from xpdl.layers import SoftmaxWithLoss
-from xpdl.models import MODELS, make_model
+from xpdl.datasets import CLASS_NAMES
+from xpdl.errors import ArgumentError, DivergenceError, ModelFileError
 from xpdl.network import Network
-from xpdl.optimizers import Optimizer, get_optimizer
-from xpdl.precision import get_precision
-from xpdl.schedules import get_schedule, keeps_its_pace, with_warm_up
 from xpdl.training.answers import classes_seen
 from xpdl.training.ensemble import Ensemble
 from xpdl.training.history import Epoch
-from xpdl.training.recipes import RECIPES, TrainingOptions
+from xpdl.training.preparation import load_data, make_network, make_trainer
 from xpdl.training.run_folder import (
     BEST,
     CHECKPOINT,
@@ -42,43 +35,13 @@ from xpdl.training.run_folder import (
     save_figures,
     write_record,
 )
+from xpdl.training.run_options import RunOptions, changed_options, unfinished_options
 from xpdl.training.shifts import answering
 from xpdl.training.signals import stopping_in_order
-from xpdl.training.trainer import Data, Trainer
+from xpdl.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-LOADERS = {"mnist": load_mnist, "fashion-mnist": load_fashion_mnist}
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunOptions(TrainingOptions):
-    """All that decides how a run goes; a run's ``history.json`` keeps them.
-
-    `checkpoint_every` and `on_divergence` are those of `Trainer`.
-    """
-
-    data: str
-    seed: int
-    backend: str
-    dtype: str
-    checkpoint_every: float = 180.0
-    on_divergence: str = "stop"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._expect_text("data", "backend", "dtype", "on_divergence")
-        whole_number("seed", self.seed, least=0)
-        number("checkpoint_every", self.checkpoint_every, above=0)
-
-    @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> RunOptions:
-        """Return the options that a ``history.json`` keeps; older ones have fewer of them."""
-        batch_size = record["batch_size"]
-        if isinstance(batch_size, dict):  # JSON has no keys but texts
-            batch_size = {int(first): size for first, size in batch_size.items()}
-        return cls(**{**record, "batch_size": batch_size})
 
 
 @dataclass(frozen=True)
@@ -97,40 +60,33 @@ class Result:
     single_look_accuracy: float | None = None
 
 
-def make_options(recipe: str, *, data: str, seed: int, dtype: Any, **overrides: Any) -> RunOptions:
-    """Return the options of a recipe, with those in `overrides` that are not None in its place.
+class UnfinishedRun:
+    """A run that was left before its end; no other process can take it up meanwhile.
 
-    Model options are added to the recipe's, or take the place of all if it is of another model.
+    Attributes
+    ----------
+    folder : Path
+    record : dict
+        What its ``history.json`` holds.
+    options : RunOptions
+        Which it began with, or was last changed to.
+    lock : FolderLock
 
     Raises
     ------
-    UnknownNameError
-        If there is no such recipe, data set, augmentation or dtype.
+    ModelFileError
+        If `folder` holds no run.
+    FileAccessError
+        If it cannot be read.
     ArgumentError
-        If an option does not serve.
+        If the run is finished, or at work in another process.
     """
-    for kind, name, known in (("recipe", recipe, RECIPES), ("data set", data, LOADERS)):
-        if name not in known:
-            raise UnknownNameError(kind, name, known)
-    chosen = asdict(RECIPES[recipe])
-    del chosen["about"]
-    model = overrides.get("model")
-    if model is not None:
-        proper = _proper(model)
-        if proper != chosen["model"]:
-            chosen["model_options"] = {}
-        overrides["model"] = proper
-    if overrides.get("model_options") is not None:
-        overrides["model_options"] = chosen["model_options"] | overrides["model_options"]
-    chosen |= {name: value for name, value in overrides.items() if value is not None}
-    return RunOptions(
-        data=data, seed=seed, dtype=get_precision(dtype).name, backend=get_backend().name, **chosen
-    )
 
-
-def _proper(model: Any) -> Any:
-    """Return the name of a model as it is written, whatever its capitals."""
-    return {known.lower(): known for known in MODELS}.get(str(model).lower(), model)
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.lock = FolderLock(self.folder)
+        self.record = read_record(self.folder)
+        self.options = unfinished_options(self.folder, self.record)
 
 
 class Run:
@@ -183,18 +139,25 @@ class Run:
             If the run is finished, is of another backend than the active one, is at work in another
             process, or would not go on as it began with `changes`. Nothing is changed then.
         """
-        folder = Path(folder)
-        run = cls.__new__(cls)
-        run._lock = FolderLock(folder)
-        record = read_record(folder)
-        before = unfinished_options(folder, record)
+        return cls.take_up(UnfinishedRun(folder), changes)
+
+    @classmethod
+    def take_up(cls, left: UnfinishedRun, changes: Mapping[str, Any] | None = None) -> Self:
+        """Return the run that was left, to go on; see `resume`."""
+        before = left.options
+        if before.backend != get_backend().name:
+            raise ArgumentError(
+                f"the run in {str(left.folder)!r} was on the backend {before.backend!r}, the "
+                f"active one is {get_backend().name!r}; give --backend {before.backend}."
+            )
         options = changed_options(before, changes or {})
+        run = cls.__new__(cls)
         run._prepare(options)
-        run.folder = folder
-        run._take_up(record)
+        run.folder, run._lock = left.folder, left.lock
+        run._take_up(left.record)
         # Now it shows if the folder cannot be written to, not when something is to be kept.
-        files.write_json(folder / HISTORY, record | {"options": asdict(options)})
-        files.remove_unfinished(folder)
+        files.write_json(run.folder / HISTORY, left.record | {"options": asdict(options)})
+        files.remove_unfinished(run.folder)
         run.changes = {
             name: (getattr(before, name), value)
             for name, value in vars(options).items()
@@ -350,78 +313,6 @@ class Run:
         )
 
 
-def unfinished_options(folder: Path, record: Mapping[str, Any]) -> RunOptions:
-    """Return the options of a run that is to go on, of what its ``history.json`` holds.
-
-    Raises
-    ------
-    ModelFileError
-        If the record is damaged.
-    ArgumentError
-        If the run is finished, or is of another backend than the active one.
-    """
-    try:
-        options, finished = RunOptions.from_record(record["options"]), record["finished"]
-    except (TypeError, KeyError, ValueError) as error:
-        raise ModelFileError(f"{str(folder / HISTORY)!r} is damaged: {error!r}.") from error
-    if finished:
-        # A process that was killed at its very end may have left them.
-        (folder / CHECKPOINT).unlink(missing_ok=True)
-        files.remove_unfinished(folder)
-        raise ArgumentError(f"the run in {str(folder)!r} is finished; there is no more to do.")
-    if options.backend != get_backend().name:
-        raise ArgumentError(
-            f"the run in {str(folder)!r} was on the backend {options.backend!r}, the active "
-            f"one is {get_backend().name!r}; give --backend {options.backend}."
-        )
-    return options
-
-
-def backend_of_run(folder: str | Path) -> str:
-    """Return the name of the backend that the run in `folder` is on.
-
-    Raises
-    ------
-    FileAccessError, ModelFileError
-        If there is no run in it.
-    """
-    options = read_record(Path(folder)).get("options")
-    if not isinstance(options, dict) or not isinstance(options.get("backend"), str):
-        raise ModelFileError(f"{str(Path(folder) / HISTORY)!r} does not name a backend.")
-    return str(options["backend"])
-
-
-def changed_options(options: RunOptions, changes: Mapping[str, Any]) -> RunOptions:
-    """Return the options of a run that goes on with `changes`; the same value is no change.
-
-    Raises
-    ------
-    ArgumentError
-        If the run would not go on as it began; all such changes are named.
-    """
-    wanted = dict(changes)
-    if "model" in wanted:
-        wanted["model"] = _proper(wanted["model"])
-    if "model_options" in wanted:
-        wanted["model_options"] = {**options.model_options, **wanted["model_options"]}
-    made = {name: value for name, value in wanted.items() if getattr(options, name) != value}
-    free = changeable(options)
-    fixed = [f"{name} ({getattr(options, name)!r})" for name in made if name not in free]
-    if fixed:
-        raise ArgumentError(
-            f"the run goes on with its own {', '.join(fixed)}: leave that out, or begin another "
-            f"run. What may change is {', '.join(free)}."
-        )
-    return replace(options, **made)
-
-
-def changeable(options: RunOptions) -> tuple[str, ...]:
-    """Return the options that may change when a run goes on."""
-    free = ("checkpoint_every", "on_divergence", "shifts")
-    pace = keeps_its_pace(get_schedule(options.schedule)) and not options.warm_up
-    return (*free, "epochs") if pace and options.members == 1 else free
-
-
 def show_steps(trainer: Trainer) -> str:
     """Say how far a trainer is in an epoch, if it is in one."""
     if trainer.steps_of_epoch is None:
@@ -434,97 +325,3 @@ def make_notes(options: RunOptions) -> dict[str, Any]:
     """Return what the file of a run's network keeps about it."""
     notes = {"data": options.data, "class_names": list(CLASS_NAMES[options.data])}
     return notes | ({"shifts": options.shifts} if options.shifts else {})
-
-
-def make_network(options: RunOptions) -> Network:
-    """Return the new network of a run, with its loss."""
-    return make_model(
-        options.model,
-        seed=options.seed,
-        dtype=options.dtype,
-        loss=SoftmaxWithLoss(label_smoothing=options.label_smoothing),
-        **options.model_options,
-    )
-
-
-def make_augmentation_for(network: Network, options: RunOptions) -> Augmentation | None:
-    """Return what changes the pictures of a run's batches, flat ones too."""
-    if not options.augment:
-        return None
-    augmentation = make_augmentation(options.augment)
-    flat = len(network.input_shape) == 1
-    return OfRows(augmentation, (1, 28, 28)) if flat else augmentation
-
-
-def make_optimizer(options: RunOptions) -> Optimizer:
-    """Return the new optimizer of a run."""
-    given = {"learning_rate": options.learning_rate}
-    if options.weight_decay is not None:
-        given["weight_decay"] = options.weight_decay
-    return get_optimizer(options.optimizer, **given)
-
-
-def make_trainer(
-    options: RunOptions, network: Network, train: Data, test: Data | None = None, **more: Any
-) -> Trainer:
-    """Return the Trainer of a run.
-
-    Parameters
-    ----------
-    options : RunOptions
-    network : Network
-        As `make_network` makes it.
-    train, test : (x, t)
-        Pixels from 0 to 255, and labels.
-    **more
-        Of `Trainer`: callbacks, progress ...
-    """
-    schedule = get_schedule(options.schedule)
-    if options.warm_up:
-        schedule = with_warm_up(schedule, options.warm_up, options.epochs)
-    return Trainer(
-        network,
-        train,
-        test,
-        optimizer=make_optimizer(options),
-        epochs=options.epochs,
-        batch_size=options.batch_size,
-        schedule=schedule,
-        seed=options.seed,
-        divisor=255,  # pixels stay bytes until they are in a batch
-        augment=make_augmentation_for(network, options),
-        average=options.average or None,
-        checkpoint_every=options.checkpoint_every,
-        on_divergence=options.on_divergence,
-        **more,
-    )
-
-
-def load_data(
-    name: str, network: Network, *, normalize: bool = True
-) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
-    """Return training and test data (x, t) of a name, in the shape that `network` takes.
-
-    Pixels are floats from 0 to 1, or, without `normalize`, bytes from 0 to 255.
-    """
-    if name not in LOADERS:
-        raise UnknownNameError("data set", name, LOADERS)
-    expect_digits(network)
-    return LOADERS[name](normalize=normalize, flatten=len(network.input_shape) == 1)
-
-
-def expect_digits(network: Network) -> None:
-    """See that a network takes pictures of 28 x 28 and gives scores of classes.
-
-    Raises
-    ------
-    ArgumentError
-        If it does not.
-    """
-    if network.input_shape not in ((784,), (1, 28, 28)):
-        raise ArgumentError(
-            f"{network.name} takes inputs of shape {network.input_shape}; the pictures are "
-            "(1, 28, 28)."
-        )
-    if not network.loss_layer.classifies:
-        raise ArgumentError(f"{network.name} does not tell classes apart: it is a regression.")
