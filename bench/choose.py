@@ -59,8 +59,6 @@ _NARROW: dict[str, Any] = {
     "average": 0.998,
 }
 
-_BENT = {**_NARROW["augment"], "elastic": 1}
-
 CANDIDATES: dict[str, dict[str, dict[str, Any]]] = {
     "fast": {
         "3 epochs": _FAST,
@@ -142,7 +140,8 @@ CANDIDATES: dict[str, dict[str, dict[str, Any]]] = {
         "adamw 0.05": _NARROW | {"optimizer": "adamw", "weight_decay": 0.05},
         "no pictures changed": _NARROW | {"augment": {}},
         "all four, 24 epochs": _NARROW | {"epochs": 24},
-        "all four and elastic 1, 24 epochs": _NARROW | {"epochs": 24, "augment": _BENT},
+        "all four and elastic 1, 24 epochs": _NARROW
+        | {"epochs": 24, "augment": {**_NARROW["augment"], "elastic": 1}},
         "all four and elastic 1.4, 24 epochs": _NARROW
         | {
             "epochs": 24,

@@ -125,11 +125,23 @@ def test_members_answer_alone_and_together(small, monkeypatch):
     assert alone["accuracy"] == result["alone"][1]
 
 
-@pytest.mark.parametrize("name", ["fast", "best"])
+@pytest.mark.parametrize("name", ["fast", "best", "ensemble"])
 def test_the_recipe_is_one_that_was_measured(name):
     log = json.loads((ROOT / f"bench/results/choice-{name}.json").read_text())["candidates"]
     recipe = json.loads(json.dumps(asdict(RECIPES[name])))
     del recipe["about"]
+    shifts, members = recipe.pop("shifts"), recipe.pop("members")
     plain = {"model_options": {}, "warm_up": 0.0, "weight_decay": None, "label_smoothing": 0.0}
-    plain |= {"augment": {}, "average": 0.0, "shifts": 0, "members": 1}
-    assert recipe in [plain | candidate["options"] for candidate in log.values()]
+    plain |= {"augment": {}, "average": 0.0}
+    (runs,) = [
+        list(candidate["runs"].values())
+        for candidate in log.values()
+        if plain | {k: v for k, v in candidate["options"].items() if k != "members"} == recipe
+    ]
+    # As many members as do best together, and more than one look where that was seen to pay.
+    together = [
+        sum(column) for column in zip(*(run.get("together", [0]) for run in runs), strict=True)
+    ]
+    assert together[members - 1] == max(together)
+    gain = sum(run["over shifts"] - run["accuracy"] for run in runs if "over shifts" in run)
+    assert shifts == (1 if gain > 0 else 0)

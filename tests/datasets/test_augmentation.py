@@ -304,8 +304,8 @@ def test_bends_are_what_the_formula_says(backend: Backend, dtype: str) -> None:
     x = backend.asarray(np.zeros((n, 1, h, w), dtype))
     bends = Elastic(1.5, sigma=2).bends(x, backend.generator(7))
     assert bends.dtype == dtype
-    uniform = backend.to_numpy(backend.generator(7).random((n, 2, h, w), np.float32))
-    z = math.sqrt(12) * (uniform.astype(float) - 0.5)
+    uniform = backend.to_numpy(backend.generator(7).random((h, n, 2, w), np.float32))
+    z = math.sqrt(12) * (uniform.astype(float).transpose(1, 2, 0, 3) - 0.5)
     expected = np.zeros((n, 2, h, w))
     for i, j, k, m in product(range(h), range(w), range(h), range(w)):
         near = math.exp(-((i - k) ** 2 + (j - m) ** 2) / (2 * 2**2))

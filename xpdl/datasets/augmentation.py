@@ -433,10 +433,10 @@ class Elastic(Augmentation):
     def bends(self, x: Array, generator: RandomGenerator) -> Array:
         """Return the displacements of pictures x, (N, 2, H, W): downwards and to the right."""
         n, _, h, w = x.shape
-        uniform = _random(x, generator, (n, 2, h, w))
-        z = (2 * math.sqrt(3)) * (uniform - 1 / 2)
-        of_rows, of_columns = (self._kernel(x, size) for size in (h, w))
-        return self.pixels * (of_rows @ z @ of_columns.T)
+        z = (2 * math.sqrt(3)) * (_random(x, generator, (h, n, 2, w)) - 1 / 2)
+        u = self._kernel(x, h) @ z.reshape(h, n * 2 * w)
+        u = self.pixels * (u.reshape(h * n * 2, w) @ self._kernel(x, w).T)
+        return u.reshape(h, n, 2, w).transpose(1, 2, 0, 3)
 
     def _kernel(self, x: Array, size: int) -> Array:
         """Return K, (size, size)."""
