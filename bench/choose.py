@@ -140,6 +140,7 @@ CANDIDATES: dict[str, dict[str, dict[str, Any]]] = {
         "adamw 0.05": _NARROW | {"optimizer": "adamw", "weight_decay": 0.05},
         "no pictures changed": _NARROW | {"augment": {}},
         "all four, 24 epochs": _NARROW | {"epochs": 24},
+        "all four, 60 epochs": _NARROW | {"epochs": 60},
         "all four and elastic 1, 24 epochs": _NARROW
         | {"epochs": 24, "augment": {**_NARROW["augment"], "elastic": 1}},
         "all four and elastic 1.4, 24 epochs": _NARROW
@@ -151,6 +152,7 @@ CANDIDATES: dict[str, dict[str, dict[str, Any]]] = {
     },
     "ensemble": {
         "5 members, 15 epochs": _NARROW | {"epochs": 15, "members": 5},
+        "3 members, 20 epochs": _NARROW | {"epochs": 20, "members": 3},
     },
 }
 
