@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
@@ -82,7 +83,7 @@ def accuracy_over_time(
     axes.ticklabel_format(useOffset=False)
     axes.margins(0.12)
     axes.set(xlabel="seconds, the whole process", ylabel="test accuracy (%)")
-    axes.set_title(title, fontsize="medium")
+    axes.set_title(textwrap.fill(title, 78), fontsize="medium")
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", fontsize="small", ncols=2)
     save(figure, path)

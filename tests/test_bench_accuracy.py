@@ -402,6 +402,19 @@ def test_summary_of_one_seed_has_no_deviation(capsys):
     assert "wall 60.0 s (60.0 to 60.0), 25.0% outside the steps" in out
 
 
+def test_a_long_title_stays_in_the_picture(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(charts, "save", lambda figure, path: figures.append(figure))
+    title = "xpdl train --recipe ensemble: NormalizedConvNet on fashion-mnist, 15 epochs, the whole"
+    title += " command"
+    charts.accuracy_over_time(tmp_path / "a.png", {"xpdl numba": [(72.0, 0.99)]}, title)
+    (figure,) = figures
+    figure.draw_without_rendering()
+    box = figure.axes[0].title.get_window_extent()
+    assert box.x0 >= 0
+    assert box.x1 <= figure.bbox.x1
+
+
 def test_the_chart_shows_each_training_and_the_means(tmp_path, monkeypatch):
     figures = []
     monkeypatch.setattr(charts, "save", lambda figure, path: figures.append(figure))
