@@ -379,7 +379,6 @@ def test_what_follows_a_bend_is_a_map_of_its_own(backend: Backend) -> None:
         (Zoom((0.5, 3)), (1, 1), lambda a: 1 / a, 0.5, 3),
         (Shear(15), (1, 0), lambda a: math.degrees(math.atan(a)), -15, 15),
     ],
-    ids=str,
 )
 def test_each_picture_has_its_own_number_from_the_range(
     backend: Backend, augment: Any, place: Any, of_entry: Any, low: float, high: float

@@ -325,7 +325,7 @@ def test_a_gzip_bomb_is_not_unpacked():
         tracemalloc.stop()
 
 
-@pytest.mark.parametrize("unit", [gzip.compress(b""), gzip.compress(b"") + b"\0"])
+@pytest.mark.parametrize("unit", [gzip.compress(b"", mtime=0), gzip.compress(b"", mtime=0) + b"\0"])
 def test_a_million_empty_gzip_files_in_one_are_given_up(unit):
     start = time.thread_time()
     with pytest.raises(DataFileError, match="more than 1000 files in one"):

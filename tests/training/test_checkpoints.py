@@ -104,7 +104,9 @@ def test_an_interruption_before_the_first_step_is_heeded(tmp_path: Path) -> None
     assert what_is_left(trainer) == what_is_left(whole)
 
 
-@pytest.mark.parametrize("optimizer", [SGD(0.1), Momentum(0.1), AdamW(0.01)], ids=repr)
+@pytest.mark.parametrize(
+    "optimizer", [SGD(0.1), Momentum(0.1), AdamW(0.01)], ids=lambda rule: type(rule).__name__
+)
 def test_every_step_can_be_the_last(backend: Backend, tmp_path: Path, optimizer: Any) -> None:
     def again(**more: Any) -> Trainer:
         rule = type(optimizer)(optimizer.learning_rate)
