@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import xpdl
-from bench.measure import record
+from bench.measure import machine, record
 from xpdl.backends import Array
 from xpdl.datasets import split_validation
 from xpdl.network import Network
@@ -58,6 +58,7 @@ _NARROW: dict[str, Any] = {
     "augment": {"rotate": 10, "zoom": 0.1, "shear": 10, "shift": 2},
     "average": 0.998,
 }
+_WIDE = _NARROW | {"model_options": {"widths": [32, 64, 128]}}
 
 CANDIDATES: dict[str, dict[str, dict[str, Any]]] = {
     "fast": {
@@ -148,7 +149,8 @@ CANDIDATES: dict[str, dict[str, dict[str, Any]]] = {
             "epochs": 24,
             "augment": {**_NARROW["augment"], "elastic": {"pixels": 1.4, "sigma": 5}},
         },
-        "all four, all filters": _NARROW | {"model_options": {"widths": [32, 64, 128]}},
+        "all four, all filters": _WIDE,
+        "all four, all filters, 24 epochs": _WIDE | {"epochs": 24},
     },
     "ensemble": {
         "5 members, 15 epochs": _NARROW | {"epochs": 15, "members": 5},
@@ -256,7 +258,12 @@ def train_candidate(chosen: Mapping[str, Any], seed: int, backend: str) -> dict[
             result["together"] = [
                 Ensemble(members[:n]).accuracy(x, t) for n in range(1, len(members) + 1)
             ]
-    return result | {"seconds": round(seconds, 1)}
+    on = machine()
+    return result | {
+        "seconds": round(seconds, 1),
+        "processor": on["processor"],
+        "threads": on["threads"],
+    }
 
 
 def _trainer(options: RunOptions, train: tuple[Array, Array]) -> Trainer:

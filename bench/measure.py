@@ -120,13 +120,18 @@ def machine() -> dict[str, Any]:
 
 
 def _processor() -> str:
+    """Return the processor's name, and its family and model: clouds call several by one name."""
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
+        lines = Path("/proc/cpuinfo").read_text().partition("\n\n")[0].splitlines()
     except OSError:
-        pass  # another system than Linux
-    return platform.processor() or platform.machine()
+        lines = []  # another system than Linux
+    told = {
+        name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)
+    }
+    name = told.get("model name") or platform.processor() or platform.machine()
+    if "cpu family" in told:
+        name += f", family {told['cpu family']}, model {told['model']}"
+    return name
 
 
 def _memory() -> int:
