@@ -120,14 +120,19 @@ def machine() -> dict[str, Any]:
 
 
 def _processor() -> str:
-    """Return the processor's name, and its family and model: clouds call several by one name."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().partition("\n\n")[0].splitlines()
+        return processor_name(Path("/proc/cpuinfo").read_text())
     except OSError:
-        lines = []  # another system than Linux
-    told = {
-        name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)
-    }
+        return processor_name("")  # another system than Linux
+
+
+def processor_name(cpuinfo: str) -> str:
+    """Return the name of the first processor in the text of Linux's /proc/cpuinfo.
+
+    With its family and model where they are told: clouds call several generations by one name.
+    """
+    lines = cpuinfo.partition("\n\n")[0].splitlines()
+    told = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
     name = told.get("model name") or platform.processor() or platform.machine()
     if "cpu family" in told:
         name += f", family {told['cpu family']}, model {told['model']}"

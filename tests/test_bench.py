@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import xpdl
+from bench.measure import processor_name
 
 ROOT = Path(xpdl.__file__).parents[1]
 SMALL = ["--rounds", "1", "--batch-size", "4"]
@@ -133,3 +134,13 @@ def test_bad_input_is_answered_in_one_line(tmp_path, arguments, said):
     assert len(done.stderr.splitlines()) == 1
     assert said in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_processors_of_one_name_are_told_apart():
+    one, other = (
+        f"processor\t: 0\ncpu family\t: {family}\nmodel\t\t: 2\nmodel name\t: AMD EPYC\n\n"
+        for family in (25, 26)
+    )
+    assert processor_name(one + other) == "AMD EPYC, family 25, model 2"
+    assert processor_name(other + one) == "AMD EPYC, family 26, model 2"
+    assert processor_name("processor\t: 0\nmodel name\t: some chip\n\n") == "some chip"

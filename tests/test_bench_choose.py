@@ -121,7 +121,7 @@ def test_members_answer_alone_and_together(small, monkeypatch):
     assert len(result["together"]) == len(result["alone"]) == 3
     # Each member is as one network trained from its seed.
     alone = choosing.train_candidate(TINY | {"epochs": 1}, seeds[1], "numpy")
-    assert alone.keys() == {"accuracy", "seconds"}
+    assert alone.keys() == {"accuracy", "seconds", "processor", "threads"}
     assert alone["accuracy"] == result["alone"][1]
 
 
