@@ -35,7 +35,7 @@ ROOT = Path(xpdl.__file__).parents[1]
 START = [sys.executable, "-m"]  # what comes before a module's name to run it
 TORCH = "PyTorch"
 BOOK = {"mnist": 0.9938}  # what the book reaches, by the data
-# What must be the same for figures to stand side by side.
+# What of a machine must be the same for figures to stand side by side.
 OF_ONE_MACHINE = (
     "processor", "cores", "threads", "system", "python", "xpdl", "packages", "environment",
 )  # fmt: skip
@@ -146,12 +146,11 @@ def _draw(path: Path, title: str, seeds: Seeds, book: float | None) -> None:
 
 def _about(recipe: str, options: RunOptions) -> dict[str, Any]:
     """Return what is measured, as it reads in a record."""
-    fixed = {name: value for name, value in asdict(options).items() if name != "seed"}
     epochs = f"{options.epochs} {'epoch' if options.epochs == 1 else 'epochs'}"
     return {
         "title": f"xpdl train --recipe {recipe}: {options.model} on {options.data}, {epochs}, "
         "the whole command",
-        "options": json.loads(json.dumps(fixed)),
+        "options": _written(options),
     }
 
 
@@ -168,22 +167,44 @@ def _kept(path: Path, about: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """
     if not path.exists():
         return {}
-    before, now = files.read_json(path), {**about, "machine": json.loads(json.dumps(machine()))}
-    if not isinstance(before, dict) or not {"options", "machine", "seeds"} <= before.keys():
-        raise ArgumentError(f"{str(path)!r} is no record of this command; --anew replaces it.")
+    before = files.read_json(path)
+    try:
+        # Older records lack the options that are newer, and were measured with what is usual.
+        options = RunOptions.from_record(before["options"] | {"seed": 0})
+        then, seeds = _comparable(_written(options), before["machine"]), dict(before["seeds"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ArgumentError(
+            f"{str(path)!r} is no record of this command; --anew replaces it."
+        ) from error
+    now = _comparable(about["options"], json.loads(json.dumps(machine())))
     differing = [
-        f"{name} ({before[part].get(name)!r} then, {now[part].get(name)!r} now)"
-        for part, names in (("options", now["options"]), ("machine", OF_ONE_MACHINE))
-        for name in names
-        if before[part].get(name) != now[part].get(name)
+        f"{name} ({then.get(name)!r} then, {now.get(name)!r} now)"
+        for name in now
+        if then.get(name) != now.get(name)
     ]
     if differing:
         raise ArgumentError(
             f"{str(path)!r} was measured with other {', '.join(differing)}; start over with "
             "--anew, or give another folder to --out."
         )
-    seeds: dict[str, dict[str, Any]] = before["seeds"]
     return seeds
+
+
+def _written(options: RunOptions) -> dict[str, Any]:
+    """Return the options that all seeds have in common, as they read in a record."""
+    fixed = {name: value for name, value in asdict(options).items() if name != "seed"}
+    written: dict[str, Any] = json.loads(json.dumps(fixed))
+    return written
+
+
+def _comparable(options: Mapping[str, Any], machine: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what must be the same for figures to stand side by side."""
+    on = {name: machine.get(name) for name in OF_ONE_MACHINE}
+    # The variable may name the backend, or an option; in the end that is one of the options.
+    on["environment"] = {
+        name: value for name, value in machine["environment"].items() if name != "XPDL_BACKEND"
+    }
+    return {**on, **options}
 
 
 def _record(path: Path, about: Mapping[str, Any], seeds: Seeds) -> None:
@@ -241,14 +262,17 @@ def train_ours(recipe: str, options: RunOptions) -> dict[str, Any]:
         more = ["--backend", options.backend, "--dtype", options.dtype, "--out", str(out)]
         start, report, end = _in_process("bench.timed_command", "train", *chosen, *more)
         history = read_record(out)
-    if history["options"] != json.loads(json.dumps(asdict(options))):
+    if RunOptions.from_record(history["options"]) != options:
         raise FailedTraining(
             f"xpdl train took other options than were asked for: {history['options']}, "
             f"not {asdict(options)}."
         )
     trainings = history.get("members", [history])  # one after another, where they are several
     accuracies = [epoch["test_accuracy"] for part in trainings for epoch in part["epochs"]]
-    return _row(start, report, end, history["test_accuracy"], accuracies)
+    row = _row(start, report, end, history["test_accuracy"], accuracies)
+    if "single_look_accuracy" in history:
+        row["single_look_accuracy"] = round(history["single_look_accuracy"], 6)
+    return row
 
 
 def train_torch(recipe: str, options: RunOptions) -> dict[str, Any]:

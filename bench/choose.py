@@ -21,6 +21,7 @@ import xpdl
 from bench.measure import machine, record
 from xpdl.backends import Array
 from xpdl.datasets import split_validation
+from xpdl.errors import UnknownNameError
 from xpdl.network import Network
 from xpdl.training.ensemble import Ensemble, train_ensemble
 from xpdl.training.preparation import load_data, make_network, make_trainer
@@ -177,8 +178,16 @@ def choose(
     backend : str
     out : path
         The folder of the log.
+
+    Raises
+    ------
+    UnknownNameError
+        If one of `names` is no candidate.
     """
     candidates = CANDIDATES[recipe]
+    for name in names or ():
+        if name not in candidates:
+            raise UnknownNameError("candidate", name, candidates)
     written = json.loads(json.dumps(candidates))  # as they read in the log
     path = out / f"choice-{recipe}.json"
     log: dict[str, Any] = json.loads(path.read_text())["candidates"] if path.exists() else {}
@@ -228,7 +237,8 @@ def _trained(
 def train_candidate(chosen: Mapping[str, Any], seed: int, backend: str) -> dict[str, Any]:
     """Train one on what is left of the training data, and return how it does on the rest.
 
-    Of an ensemble also what each member does alone, and the first two, three ... do together.
+    Of an ensemble also what each member does alone, and the first two, three ... do together, at
+    one look and over shifts.
     """
     with xpdl.use_backend(backend):
         options = RunOptions(data="mnist", seed=seed, backend=backend, dtype="float32", **chosen)
@@ -255,9 +265,12 @@ def train_candidate(chosen: Mapping[str, Any], seed: int, backend: str) -> dict[
         if isinstance(model, Ensemble):
             members = model.members
             result["alone"] = [member.accuracy(x, t) for member in members]
-            result["together"] = [
-                Ensemble(members[:n]).accuracy(x, t) for n in range(1, len(members) + 1)
-            ]
+            first = [Ensemble(members[:n]) for n in range(1, len(members) + 1)]
+            result["together"] = [some.accuracy(x, t) for some in first]
+            if options.augment:
+                result["together over shifts"] = [
+                    ShiftAverage(some).accuracy(x, t) for some in first
+                ]
     on = machine()
     return result | {
         "seconds": round(seconds, 1),

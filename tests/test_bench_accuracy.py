@@ -255,7 +255,9 @@ def test_programs_take_turns(pretended, tmp_path):
     [
         ({"machine": {"processor": "abacus"}}, "processor ('abacus' then"),
         ({"options": {"epochs": 5}}, f"epochs (5 then, {RECIPES['fast'].epochs} now)"),
+        ({"machine": {"environment": {"OMP_NUM_THREADS": "7"}}}, "environment ("),
         ({"seeds": None}, "no record"),
+        ({"options": {"model": 3}}, "no record"),
     ],
 )
 def test_other_figures_are_not_mixed_in(pretended, tmp_path, capsys, changed, said):
@@ -277,6 +279,19 @@ def test_other_figures_are_not_mixed_in(pretended, tmp_path, capsys, changed, sa
     assert said in err
     assert "--anew" in err
     assert measure(tmp_path, "--seeds", "1", "--anew")[0] == 0
+    assert pretended == [("xpdl", 0), ("xpdl", 1)]
+
+
+def test_a_record_from_before_an_option_goes_on(pretended, tmp_path, monkeypatch):
+    """What it does not tell was as is usual; and the variable only names the backend."""
+    measure(tmp_path, "--seeds", "0")
+    path = tmp_path / "results" / "time-to-accuracy-mnist-fast-numpy.json"
+    record = json.loads(path.read_text())
+    for name in ("checkpoint_every", "on_divergence"):
+        del record["options"][name]
+    path.write_text(json.dumps(record))
+    monkeypatch.setenv("XPDL_BACKEND", "numba")
+    assert measure(tmp_path, "--seeds", "0", "1")[0] == 0
     assert pretended == [("xpdl", 0), ("xpdl", 1)]
 
 

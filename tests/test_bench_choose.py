@@ -40,7 +40,8 @@ def small(monkeypatch):
 
     def load(normalize, flatten):
         assert not normalize
-        return (xpdl.asarray(x), xpdl.asarray(t)), tuple(map(xpdl.asarray, test))
+        shape = (-1, 784) if flatten else (-1, 1, 28, 28)
+        return tuple((xpdl.asarray(x.reshape(shape)), xpdl.asarray(t)) for x, t in ((x, t), test))
 
     monkeypatch.setitem(preparation.LOADERS, "mnist", load)
     candidates = {"slow": TINY, "quick": TINY | {"learning_rate": 0.1, "batch_size": {0: 5, 1: 10}}}
@@ -119,10 +120,31 @@ def test_members_answer_alone_and_together(small, monkeypatch):
     assert result["together"][0] == result["alone"][0]
     assert result["together"][2] == result["accuracy"]
     assert len(result["together"]) == len(result["alone"]) == 3
+    assert "together over shifts" not in result  # they take no pictures, and none are changed
     # Each member is as one network trained from its seed.
     alone = choosing.train_candidate(TINY | {"epochs": 1}, seeds[1], "numpy")
     assert alone.keys() == {"accuracy", "seconds", "processor", "threads"}
     assert alone["accuracy"] == result["alone"][1]
+
+
+def test_members_over_shifts(small):
+    chosen = TINY | {
+        "model_options": {"input_size": [1, 28, 28]}, "augment": {"shift": 1},
+        "members": 2, "epochs": 1,
+    }  # fmt: skip
+    result = choosing.train_candidate(chosen, 4, "numpy")
+    assert result["together over shifts"][1] == result["over shifts"]
+    assert len(result["together over shifts"]) == 2
+
+
+def test_a_name_that_is_no_candidate_is_refused(small, tmp_path, capsys):
+    arguments = ["choose", "fast", "--only", "slow", "quik", "--out", str(tmp_path)]
+    assert command.main(arguments) == 2
+    assert capsys.readouterr().err == (
+        "python -m bench choose: unknown candidate 'quik'; the choices are slow, quick. "
+        "Did you mean 'quick'?\n"
+    )
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["fast", "best", "ensemble"])

@@ -130,16 +130,30 @@ def test_one_cycle_does_not_jump():
 
 
 def test_warm_up_rises_evenly_and_then_follows():
-    schedule = WarmUp(Cosine(), epochs=2)
+    schedule = WarmUp(Cosine(), epochs=2, start=0.1)
     for e in (0, 0.5, 1, 1.5):
-        assert schedule(e, EPOCHS) == pytest.approx(e / 2 * Cosine()(e, EPOCHS))
+        assert schedule(e, EPOCHS) == pytest.approx(0.1 + 0.9 * e / 2)
     for e in (2, 3, 8):
-        assert schedule(e, EPOCHS) == Cosine()(e, EPOCHS)
+        assert schedule(e, EPOCHS) == Cosine()(e - 2, EPOCHS - 2)
+
+
+@pytest.mark.parametrize("schedule", [Constant(), Step(), Exponential(), Cosine()])
+def test_after_a_warm_up_the_whole_schedule_follows(schedule):
+    warmed = WarmUp(schedule, epochs=3)
+    assert warmed(3, 23) == schedule(0, 20) == 1
+    assert warmed(13, 23) == schedule(10, 20)
+    assert warmed(23, 23) == schedule(20, 20)
+
+
+def test_a_training_may_end_within_its_warm_up():
+    schedule = WarmUp(Cosine(), epochs=4, start=0)
+    assert [schedule(e, 2) for e in (0, 1, 2)] == [0, 0.25, 0.5]
+    assert schedule(4, 4) == 1
 
 
 def test_warm_up_by_default():
     schedule = WarmUp()
-    assert [schedule(e, EPOCHS) for e in (0, 0.25, 1, 5)] == [0, 0.25, 1, 1]
+    assert [schedule(e, EPOCHS) for e in (0, 0.25, 1, 5)] == pytest.approx([0.04, 0.28, 1, 1])
 
 
 @pytest.mark.parametrize("argument", ["every", "factor"])
@@ -210,8 +224,10 @@ def test_what_is_no_schedule_is_refused():
 def test_a_warm_up_is_a_share_of_the_training(schedule):
     for epochs in (EPOCHS, 40):
         warmed = with_warm_up(schedule, 0.25, epochs)
-        for share in (0, 0.1, 0.2, 0.25, 0.5, 1):
-            expected = min(1, share / 0.25) * schedule(share * epochs, epochs)
+        for share in (0, 0.1, 0.2, 0.25):
+            assert warmed(share * epochs, epochs) == pytest.approx(0.04 + 0.96 * share / 0.25)
+        for share in (0.25, 0.5, 1):
+            expected = schedule((share - 0.25) * epochs, 0.75 * epochs)
             assert warmed(share * epochs, epochs) == pytest.approx(expected)
 
 

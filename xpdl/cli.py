@@ -130,7 +130,12 @@ def _add_train(commands: Any) -> None:
     add("--optimizer", metavar="NAME", help=", ".join(OPTIMIZERS))
     add("--learning-rate", type=rate, metavar="RATE", help="its peak, if it has a schedule")
     add("--schedule", metavar="NAME", help=", ".join(SCHEDULES))
-    add("--warm-up", type=float, metavar="SHARE", help="of the training, in which the rate rises")
+    add(
+        "--warm-up",
+        type=float,
+        metavar="SHARE",
+        help="of the training, in which the rate rises; 0 is as long as the schedule has it",
+    )
     add("--weight-decay", type=float, metavar="RATE", help="of the optimizer")
     add("--label-smoothing", type=float, metavar="SHARE", help="of each target, over all classes")
     add(
@@ -143,7 +148,7 @@ def _add_train(commands: Any) -> None:
     add("--average", type=float, metavar="DECAY", help="average the parameters: 0.999; 0 does not")
     add(
         "--shifts",
-        type=int,
+        type=_shifts,
         metavar="PIXELS",
         help="answer by the average over pictures moved so far, nine looks at each; 0 is one look",
     )
@@ -291,11 +296,27 @@ def _add_evaluate(commands: Any) -> None:
     )
     parser.add_argument("network", metavar="RUN", help="a run's folder, or a .safetensors file")
     parser.add_argument("--data", metavar="NAME", help="another data set than it was trained on")
+    _add_shifts(parser)
+
+
+def _add_shifts(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--shifts",
+        type=_shifts,
+        metavar="PIXELS",
+        help="answer by the average over pictures moved so far, nine looks at each; 0 is one look "
+        "(default: as it was trained for)",
+    )
+
+
+def _shifts(text: str) -> int:
+    """Return how far pictures are moved, of an argument; 0 is not at all."""
+    return 0 if text == "0" else count(text)
 
 
 def _evaluate(options: argparse.Namespace) -> int:
     model, about = load_trained(options.network, dtype=options.dtype)
-    data, shifts = options.data or about.get("data", "mnist"), about.get("shifts", 0)
+    data, shifts = options.data or about.get("data", "mnist"), _looks(options, about)
     result, loss = evaluate(model, data, Path(options.network), shifts)
     smoothing = 0.0
     if isinstance(model, Network) and not shifts:
@@ -305,6 +326,12 @@ def _evaluate(options: argparse.Namespace) -> int:
         f"{_name(model)} on {data}: {_score(result)}, loss {loss:.4f}{told}, {result.seconds:.1f} s"
     )
     return 0
+
+
+def _looks(options: argparse.Namespace, about: Mapping[str, Any]) -> int:
+    """Return the shifts by which a network answers: those asked for, or its own."""
+    shifts: int = about.get("shifts", 0) if options.shifts is None else options.shifts
+    return shifts
 
 
 def _name(model: Network | Ensemble) -> str:
@@ -323,6 +350,7 @@ def _add_predict(commands: Any) -> None:
     )
     parser.add_argument("network", metavar="RUN", help="a run's folder, or a .safetensors file")
     parser.add_argument("images", metavar="IMAGE", nargs="+", help="PNG, JPEG ... of one digit")
+    _add_shifts(parser)
 
 
 def _predict(options: argparse.Namespace) -> int:
@@ -332,7 +360,7 @@ def _predict(options: argparse.Namespace) -> int:
     if data != "mnist":
         print(f"{_name(model)} was trained on {data}.", file=sys.stderr)
     expect_digits(network)
-    together = answering(model, about.get("shifts", 0))
+    together = answering(model, _looks(options, about))
     classes = network.output_shape[0]
     names = about.get("class_names") or []
     if len(names) != classes:

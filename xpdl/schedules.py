@@ -98,13 +98,19 @@ class OneCycle:
 
 @dataclass(frozen=True)
 class WarmUp:
-    """Rise evenly to `schedule` over the first `epochs` epochs, then follow it."""
+    """Rise evenly from `start` of `schedule` over the first `epochs` epochs, then follow it.
+
+    The schedule begins where the rise ends, and has the rest of the training: all of it is seen.
+    Goyal et al. 2017 (arXiv:1706.02677), section 2.2.
+    """
 
     schedule: Schedule = Constant()
     epochs: float = 1.0
+    start: float = 0.04
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "epochs", number("epochs", self.epochs, above=0))
+        object.__setattr__(self, "start", number("start", self.start))
         if isinstance(self.schedule, type) or not callable(self.schedule):
             raise ArgumentError(
                 f"schedule must be one such as Cosine(), got {shown(self.schedule)}."
@@ -112,7 +118,10 @@ class WarmUp:
 
     def __call__(self, epoch: float, epochs: float) -> float:
         _share(epoch, epochs)
-        return min(1.0, epoch / self.epochs) * self.schedule(epoch, epochs)
+        if epoch < self.epochs or epochs <= self.epochs:
+            rise = self.start + (1 - self.start) * min(1.0, epoch / self.epochs)
+            return rise * self.schedule(0, epochs)
+        return self.schedule(epoch - self.epochs, epochs - self.epochs)
 
 
 BY_NAME: dict[str, Callable[[], Schedule]] = {

@@ -442,6 +442,7 @@ SCHEDULES: dict[str, dict[str, Kind]] = {
     "WarmUp": {
         "schedule": thing(lambda _: schedules.Cosine(), schedules.Cosine),
         "epochs": number(1.0),
+        "start": number(0.25),
     },
 }
 

@@ -299,6 +299,29 @@ def test_what_is_trained_begins_with_fit(backend: Backend) -> None:
         np.testing.assert_array_equal(backend.to_numpy(a), start[name])
 
 
+def test_interrupted_in_its_first_epoch_it_goes_on_with_the_averages_that_were(
+    backend: Backend,
+) -> None:
+    whole = trainer(average=0.9)
+    whole.fit()
+    t = trainer(average=0.9)
+    take, steps = t.batches.take, []
+
+    def interrupting(part: Any) -> Any:
+        steps.append(part)
+        if len(steps) == 2:
+            t.interrupt()
+        return take(part)
+
+    t.batches.take = interrupting  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        t.fit()
+    assert t.steps_of_epoch is not None  # of the first epoch
+    assert not t.history.epochs
+    t.fit()
+    assert_same(on_host(t.network.arrays(), backend), on_host(whole.network.arrays(), backend))
+
+
 def test_an_interrupted_network_is_averaged(backend: Backend) -> None:
     class Interrupted(Recording):
         def update(self, params: Any, grads: Any, **more: Any) -> None:

@@ -221,6 +221,26 @@ def test_more_epochs_where_the_rate_does_not_ask_how_many(tmp_path: Path) -> Non
         make(epochs=3, checkpoint=path).fit()
 
 
+def test_fewer_epochs_than_are_begun_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint"
+    with pytest.raises(KeyboardInterrupt):
+        interrupt_after(make(schedule="constant", checkpoint=path), 11).fit()  # of 8 an epoch
+    before = path.read_bytes()
+    for epochs in (1, 3):
+        shorter = make(schedule="constant", epochs=epochs, checkpoint=path)
+        if epochs == 1:
+            left = what_is_left(shorter)
+            with pytest.raises(ArgumentError, match="epochs must be at least 2, got 1: as many"):
+                shorter.fit()
+            assert what_is_left(shorter) == left
+            assert path.read_bytes() == before
+        else:
+            shorter.fit()
+    make(schedule="constant", checkpoint=path).fit()  # of three epochs, all done: nothing to do
+    with pytest.raises(ArgumentError, match="epochs must be at least 3, got 2"):
+        make(schedule="constant", epochs=2, checkpoint=path).fit()
+
+
 # ---- files that are not whole
 
 

@@ -151,6 +151,13 @@ def shown(line: str) -> tuple[str, int, str]:
     return found[1], int(found[2]), found[3]
 
 
+def scores(line: str) -> str:
+    """Return what a line says of the test images."""
+    found = re.search(r"test accuracy .* wrong\)( over shifts; [\d.]+% at one look)?", line)
+    assert found, line
+    return found[0]
+
+
 def interrupt_after(monkeypatch: Any, epochs: int) -> None:
     """Let Ctrl-C come after so many epochs, of whichever trainers."""
     done = []
@@ -215,6 +222,63 @@ def test_the_answers_of_a_run_are_those_over_shifts(
     assert [int(first[1]), int(first[3])] == order[:2].tolist()
     assert float(first[2]) == pytest.approx(100 * p[order[0]], abs=0.06)
     assert abs(p - looks(networks, digit, 0)[0]).max() > 0.002  # one look would show
+
+
+@pytest.mark.parametrize("members", [1, 2])
+@pytest.mark.parametrize(("begun", "resumed"), [(2, 0), (0, 2), (1, 2)])
+def test_shifts_that_changed_on_the_way_are_those_that_answer(
+    capsys: Any, monkeypatch: Any, members: int, begun: int, resumed: int
+) -> None:
+    """The files of before, the first member's or the best network's, know only the old ones."""
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 2 if members == 1 else EPOCHS + 1)
+        arguments = ["--members", str(members), "--shifts", str(begun), "--out", "run"]
+        assert main([*TRAIN, *arguments]) == 130
+    assert main(["train", "--resume", "run", "--shifts", str(resumed)]) == 0
+    told = scores(capsys.readouterr().out.splitlines()[-2])
+    assert main(["evaluate", "run"]) == 0
+    assert scores(capsys.readouterr().out) == told
+    assert ("over shifts" in told) is bool(resumed)
+
+
+@pytest.mark.parametrize(("begun", "resumed"), [(2, 0), (0, 2), (1, 2)])
+def test_the_best_network_answers_by_the_shifts_that_the_run_has_now(
+    monkeypatch: Any, begun: int, resumed: int
+) -> None:
+    accuracies = iter([0.9, 0.5, 0.6])
+    monkeypatch.setattr(preparation.Trainer, "_test_accuracy", lambda self: next(accuracies))
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 2)
+        assert main([*TRAIN, "--shifts", str(begun), "--out", "run"]) == 130
+    before, notes = load_with_notes("run/best.safetensors")
+    assert notes.pop("shifts", 0) == begun
+    assert main(["train", "--resume", "run", "--shifts", str(resumed)]) == 0
+    after, notes_after = load_with_notes("run/best.safetensors")
+    assert notes_after.pop("shifts", 0) == resumed
+    assert notes_after == notes
+    for name, a in before.arrays().items():
+        np.testing.assert_array_equal(xpdl.to_numpy(a), xpdl.to_numpy(after.arrays()[name]))
+
+
+@pytest.mark.parametrize("members", [1, 2])
+def test_other_shifts_than_it_was_trained_for(capsys: Any, members: int) -> None:
+    arguments = [*TRAIN, "--shifts", "1", "--members", str(members)]
+    assert main([*arguments, "--out", "run"]) == 0
+    networks = list(load_ensemble("run").members) if members > 1 else [xpdl.load("run")]
+    x, _ = pictures()
+    capsys.readouterr()
+    Image.fromarray(bars(1, 5)[0][0, 0]).save("a.png")
+    digit = xpdl.datasets.prepare_digit("a.png").reshape(1, 1, 28, 28)
+    for shifts in (0, 2):
+        assert main(["evaluate", "run", "--shifts", str(shifts)]) == 0
+        line = capsys.readouterr().out
+        assert f"{accuracy(looks(networks, x, shifts)):.2%}" in line
+        assert ("over shifts" in line) is bool(shifts)
+        assert main(["predict", "run", "a.png", "--shifts", str(shifts)]) == 0
+        most = looks(networks, digit, shifts)[0].max()
+        assert f"({most:.1%})" in capsys.readouterr().out
+    assert main(["evaluate", "run", "--shifts", "30"]) == 2
+    assert "shift must be smaller than the picture" in capsys.readouterr().err
 
 
 def test_shifts_of_a_file_that_cannot_have_them(capsys: Any) -> None:

@@ -340,6 +340,40 @@ def test_what_may_not_change_is_refused_by_name(interrupted: Path, capsys: Any) 
     assert {path.name: path.read_bytes() for path in interrupted.iterdir()} == before
 
 
+def test_fewer_epochs_than_are_begun_are_refused(
+    small_mnist: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    def interrupt_second(run: Any, trainer: Any, epoch: Any) -> None:
+        if epoch.number == 1:
+            trainer.interrupt()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "_keep_best", interrupt_second)
+        assert main([*SMALL[:4], "4", *SMALL[5:], "--out", "run"]) == 130
+    before = {path.name: path.read_bytes() for path in Path("run").iterdir()}
+    capsys.readouterr()
+    assert main(["train", "--resume", "run", "--epochs", "1"]) == 2
+    assert capsys.readouterr().err == (
+        "xpdl train: epochs must be at least 2, got 1: as many are begun in "
+        "'run/checkpoint.safetensors'.\n"
+    )
+    assert {path.name: path.read_bytes() for path in Path("run").iterdir()} == before
+    assert main(["train", "--resume", "run", "--epochs", "2"]) == 0
+    assert main([*SMALL, "--out", "whole"]) == 0
+    one, other = (Path(folder, "model.safetensors").read_bytes() for folder in ("run", "whole"))
+    assert one == other
+
+
+def test_a_damaged_checkpoint_is_found_before_anything_is_changed(
+    interrupted: Path, capsys: Any
+) -> None:
+    (interrupted / "checkpoint.safetensors").write_bytes(b"not a checkpoint")
+    before = {path.name: path.read_bytes() for path in interrupted.iterdir()}
+    assert main(["train", "--resume", "run", "--epochs", "3"]) == 2
+    assert "checkpoint.safetensors" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in interrupted.iterdir()} == before
+
+
 def test_a_run_goes_on_where_it_was(interrupted: Path, capsys: Any) -> None:
     """The command that is printed will do, on whatever backend the run began."""
     record = json.loads((interrupted / "history.json").read_text())

@@ -84,10 +84,27 @@ def load_checkpoint(path: str | os.PathLike[str], trainer: Trainer) -> Tally | N
     ModelFileError
         If it is foreign or damaged.
     ArgumentError
-        If it is of another training; the message names what differs.
+        If it is of another training; the message names what differs. Or if it is further than that
+        trainer's `epochs`.
 
     In each of these cases network, optimizer and all else are as they were.
     """
+    return _read(path, trainer).apply(trainer)
+
+
+def check_checkpoint(path: str | os.PathLike[str], trainer: Trainer) -> None:
+    """See that `load_checkpoint` will bring a new trainer to where `path` left another.
+
+    Raises
+    ------
+    FileAccessError, ModelFileError, ArgumentError
+        As `load_checkpoint`.
+    """
+    _read(path, trainer)
+
+
+def _read(path: str | os.PathLike[str], trainer: Trainer) -> _Resting:
+    """Return what a checkpoint holds; see `load_checkpoint`."""
     tensors, about = files.read_tensors(path)
     found = about.get("format")
     if found != FILE_FORMAT:
@@ -111,7 +128,13 @@ def load_checkpoint(path: str | os.PathLike[str], trainer: Trainer) -> Tally | N
             f"{str(path)!r} is of another training: {', '.join(differ)}. "
             "Go on with the same, or start anew elsewhere."
         )
-    return resting.apply(trainer)
+    begun = len(resting.history.epochs) + (resting.tally is not None)
+    if begun > trainer.epochs:
+        raise ArgumentError(
+            f"epochs must be at least {begun}, got {trainer.epochs}: as many are begun in "
+            f"{str(path)!r}."
+        )
+    return resting
 
 
 def _differences(trainer: Trainer, about: Mapping[str, Any]) -> list[str]:

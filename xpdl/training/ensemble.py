@@ -124,7 +124,7 @@ class Ensemble:
             raise ArgumentError(f"the folder {str(folder)!r} holds an ensemble; choose another.")
         for i, member in enumerate(self.members):
             member.save(member_path(place, i))
-        _write_index(place, len(self.members))
+        _write_index(place, len(self.members), {})
 
     def __len__(self) -> int:
         """Return the number of members."""
@@ -173,7 +173,7 @@ def load_ensemble(folder: str | os.PathLike[str], *, dtype: Any = None) -> Ensem
 def load_ensemble_with_notes(
     folder: str | os.PathLike[str], *, dtype: Any = None
 ) -> tuple[Ensemble, dict[str, Any]]:
-    """Read an ensemble as `load_ensemble` does, and what its first member's file keeps about it."""
+    """Read an ensemble as `load_ensemble` does, and what `train_ensemble` was told about it."""
     index = files.read_json(Path(folder) / INDEX)
     count = index.get("members") if isinstance(index, dict) else None
     if count is None or index.get("format") != FILE_FORMAT:
@@ -182,7 +182,10 @@ def load_ensemble_with_notes(
         whole_number("members", count)
     except ArgumentError as error:
         raise ModelFileError(f"{str(Path(folder) / INDEX)!r} is damaged: {error}") from error
-    first, about = load_with_notes(member_path(folder, 0), dtype=dtype)
+    about = index.get("about", {})
+    if not isinstance(about, dict):
+        raise ModelFileError(f"{str(Path(folder) / INDEX)!r} is damaged: about is {shown(about)}.")
+    first = load(member_path(folder, 0), dtype=dtype)
     others = (load(member_path(folder, i), dtype=dtype) for i in range(1, count))
     return Ensemble([first, *others]), about
 
@@ -217,7 +220,7 @@ def train_ensemble(
     progress : bool
         Whether to print a line before and after each member; a Trainer has its own.
     about : mapping, optional
-        More to keep in each member's file, as of `Network.save`.
+        More to keep in each member's file, as of `Network.save`, and in the index of them all.
     callback : callable, optional
         Called as ``callback(i, trainer)`` when member i is trained, before its file is written; not
         for one from the folder.
@@ -276,7 +279,7 @@ def train_ensemble(
         if progress:
             print(f"{title}  {told}", flush=True)
     if place is not None:
-        _write_index(place, n)
+        _write_index(place, n, about or {})
     return Ensemble(members)
 
 
@@ -305,5 +308,7 @@ def _load_member(path: Path, settings: dict[str, Any]) -> Network:
     return network
 
 
-def _write_index(folder: Path, members: int) -> None:
-    files.write_json(folder / INDEX, {"format": FILE_FORMAT, "members": members})
+def _write_index(folder: Path, members: int, about: Mapping[str, Any]) -> None:
+    files.write_json(
+        folder / INDEX, {"format": FILE_FORMAT, "members": members, "about": dict(about)}
+    )

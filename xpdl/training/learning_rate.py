@@ -63,7 +63,7 @@ class RateSweep:
         but below `lowest`, where training begins to be unstable.
         """
         way = self.smoothed[: self._lowest + 1]
-        if way[0] - way[-1] < NOTICEABLE * abs(way[0]):
+        if way[0] - way[-1] <= NOTICEABLE * abs(way[0]):
             return None
         slopes = np.gradient(way)  # rates are evenly spaced on a log scale
         return self.rates[int(slopes.argmin())]

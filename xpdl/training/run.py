@@ -18,7 +18,9 @@ from xpdl.backends import Array, get_backend
 from xpdl.datasets import CLASS_NAMES
 from xpdl.errors import ArgumentError, DivergenceError, ModelFileError
 from xpdl.network import Network
+from xpdl.storage import load_with_notes
 from xpdl.training.answers import classes_seen
+from xpdl.training.checkpoint import check_checkpoint
 from xpdl.training.ensemble import Ensemble
 from xpdl.training.history import Epoch
 from xpdl.training.preparation import load_data, make_network, make_trainer
@@ -163,6 +165,7 @@ class Run:
             for name, value in vars(options).items()
             if value != getattr(before, name)
         }
+        run._renew_notes()
         return run
 
     def _prepare(self, options: RunOptions) -> None:
@@ -183,13 +186,25 @@ class Run:
         Raises
         ------
         ModelFileError
-            If it is of another kind of run.
+            If it is of another kind of run, or the checkpoint is damaged.
+        ArgumentError
+            If the options are not those of the checkpoint, or it is further than they go.
         """
         if "members" in record:
             raise ModelFileError(
                 f"{str(self.folder / HISTORY)!r} is damaged: it tells of members, and its options "
                 "are those of one network."
             )
+        if (self.folder / CHECKPOINT).exists():
+            check_checkpoint(self.folder / CHECKPOINT, self.trainer)
+
+    def _renew_notes(self) -> None:
+        """Write into the best network so far how it answers now."""
+        best = self.folder / BEST
+        if "shifts" in self.changes and best.exists():
+            network, notes = load_with_notes(best)
+            notes.pop("shifts", None)
+            network.save(best, notes | make_notes(self.options))
 
     def fit(self) -> Result:
         """Train to the end and fill the folder; say what it came to.

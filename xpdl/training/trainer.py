@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from xpdl import functions
-from xpdl.arguments import number, whole_number
+from xpdl.arguments import flag, number, whole_number
 from xpdl.backends import Array, Number, RandomGenerator, backend_of
 from xpdl.datasets.augmentation import Augmentation
 from xpdl.datasets.batches import Batches
@@ -169,7 +169,7 @@ class Trainer:
         self.average: MovingAverage | None = None
         if average is not None:
             decay = number("average", average, below=1)
-            self.average = MovingAverage(network, decay, average_warm_up)
+            self.average = MovingAverage(network, decay, flag("average_warm_up", average_warm_up))
         self.learning_rate = self.optimizer.host_learning_rate()
         self._tally: Tally | None = None  # of an epoch that is not at its end
         self._augmentation_generator: RandomGenerator | None = (
@@ -200,7 +200,7 @@ class Trainer:
             self._tally, self.answers = load_checkpoint(self.checkpoint, self), None
         elif average is not None:
             average.hide()
-            if not self.history.epochs:
+            if not self.history.epochs and self._tally is None:
                 average.start()
         try:
             with self.clock():
