@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import platform
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +23,7 @@ from xpdl.command import Parser, add_device_options, count, escape_output, rate,
 from xpdl.datasets import DATA_SETS, data_folder, folder_status, prepare_digit
 from xpdl.datasets.augmentation import BY_NAME as KINDS
 from xpdl.datasets.batches import batch_sizes
-from xpdl.errors import BackendUnavailableError, XpdlError
+from xpdl.errors import ArgumentError, BackendUnavailableError, XpdlError
 from xpdl.models import MODELS, make_model
 from xpdl.network import Network
 from xpdl.optimizers import BY_NAME as OPTIMIZERS
@@ -104,22 +105,8 @@ def _add_train(commands: Any) -> None:
         "xpdl train --model SimpleConvNet --epochs 2 --out runs/simple",
     )
     add = parser.add_argument
-    recipes = "; ".join(f"{name}: {recipe.about}" for name, recipe in RECIPES.items())
-    add(
-        "--recipe",
-        metavar="NAME",
-        help=f"where options not given come from (default: fast). {recipes}",
-    )
     add("--list-recipes", action="store_true", help="print the recipes as JSON, and train nothing")
-    add("--model", metavar="NAME", help=", ".join(MODELS))
-    add(
-        "--model-options",
-        type=_setting,
-        nargs="+",
-        metavar="NAME=VALUE",
-        help="what the model is made with, beside the recipe's: drop_scores=false",
-    )
-    add("--data", metavar="NAME", help=f"{', '.join(DATA_SETS)} (default: mnist)")
+    _add_choices(parser, *_CHOICES)
     add("--epochs", type=count, metavar="N", help="passes over the training data")
     add(
         "--batch-size",
@@ -127,23 +114,13 @@ def _add_train(commands: Any) -> None:
         metavar="N",
         help="images a step; 0:100,3:400 is 100 at first, and 400 after 3 epochs",
     )
-    add("--optimizer", metavar="NAME", help=", ".join(OPTIMIZERS))
     add("--learning-rate", type=rate, metavar="RATE", help="its peak, if it has a schedule")
     add("--schedule", metavar="NAME", help=", ".join(SCHEDULES))
     add(
         "--warm-up",
         type=float,
         metavar="SHARE",
-        help="of the training, in which the rate rises; 0 is as long as the schedule has it",
-    )
-    add("--weight-decay", type=float, metavar="RATE", help="of the optimizer")
-    add("--label-smoothing", type=float, metavar="SHARE", help="of each target, over all classes")
-    add(
-        "--augment",
-        type=_setting,
-        nargs="*",
-        metavar="NAME=VALUE",
-        help=f"change the pictures: shift=2 rotate=10; without any, leave them. {', '.join(KINDS)}",
+        help="of the training, in which the rate rises; 0 leaves that to the schedule",
     )
     add("--average", type=float, metavar="DECAY", help="average the parameters: 0.999; 0 does not")
     add(
@@ -181,6 +158,51 @@ def _setting(text: str) -> tuple[str, Any]:
         ) from None
 
 
+# What decides how one step is made; each takes the place of what the recipe says.
+_CHOICES: dict[str, dict[str, Any]] = {
+    "--recipe": {
+        "metavar": "NAME",
+        "help": "where options not given come from (default: fast). "
+        + "; ".join(f"{name}: {recipe.about}" for name, recipe in RECIPES.items()),
+    },
+    "--model": {"metavar": "NAME", "help": ", ".join(MODELS)},
+    "--model-options": {
+        "type": _setting,
+        "nargs": "+",
+        "metavar": "NAME=VALUE",
+        "help": "what the model is made with, beside the recipe's: drop_scores=false",
+    },
+    "--data": {"metavar": "NAME", "help": f"{', '.join(DATA_SETS)} (default: mnist)"},
+    "--optimizer": {
+        "metavar": "NAME",
+        "help": f"{', '.join(OPTIMIZERS)}; another than the recipe's has its usual learning rate",
+    },
+    "--weight-decay": {"type": float, "metavar": "RATE", "help": "of the optimizer"},
+    "--clip-norm": {
+        "type": rate,
+        "metavar": "LENGTH",
+        "help": "of all gradients together, at most",
+    },
+    "--label-smoothing": {
+        "type": float,
+        "metavar": "SHARE",
+        "help": "of each target, over all classes",
+    },
+    "--augment": {
+        "type": _setting,
+        "nargs": "*",
+        "metavar": "NAME=VALUE",
+        "help": "change the pictures: shift=2 rotate=10; without any, leave them. "
+        + ", ".join(KINDS),
+    },
+}
+
+
+def _add_choices(parser: argparse.ArgumentParser, *flags: str) -> None:
+    for flag in flags:
+        parser.add_argument(flag, **_CHOICES[flag])
+
+
 def _batch_size(text: str) -> int | dict[int, int]:
     """Return the batch size that an argument says, or from which epoch on which."""
     if ":" not in text:
@@ -200,20 +222,12 @@ def _train(options: argparse.Namespace) -> int:
         return 0
     names = [field.name for field in fields(TrainingOptions)]
     names += ["checkpoint_every", "on_divergence"]
-    overrides = {name: getattr(options, name) for name in names}
-    for name in ("model_options", "augment"):
-        given = overrides[name]
-        if given is not None:
-            overrides[name] = dict(given)
-            if len(overrides[name]) < len(given):
-                flag = "--" + name.replace("_", "-")
-                return _complain(options, f"{flag} has a name twice: {given}.")
+    overrides = _given(options, *names)
     if options.resume is not None:
         lone = [f"--{name}" for name in ("recipe", "out") if getattr(options, name) is not None]
         if lone:
             return _complain(options, f"--resume goes on where the run is; omit {lone[0]}.")
-        changes = overrides | {name: getattr(options, name) for name in ("data", "seed", "dtype")}
-        changes = {name: value for name, value in changes.items() if value is not None}
+        changes = overrides | _given(options, "data", "seed", "dtype")
         run = resume_run(options.resume, changes, on_its_backend=options.backend is None)
     else:
         run = start_run(
@@ -238,7 +252,15 @@ def _train(options: argparse.Namespace) -> int:
     )
     more = {
         name: getattr(o, name)
-        for name in ("warm_up", "weight_decay", "label_smoothing", "average", "augment", "shifts")
+        for name in (
+            "warm_up",
+            "weight_decay",
+            "clip_norm",
+            "label_smoothing",
+            "average",
+            "augment",
+            "shifts",
+        )
     }
     more["members"] = o.members if o.members > 1 else 0
     if any(more.values()):
@@ -262,6 +284,27 @@ def _train(options: argparse.Namespace) -> int:
         print(f"loss scale {epochs[-1].loss_scale:g} at the end, {skipped} steps skipped")
     print(f"{result.folder}: {', '.join(sorted(path.name for path in result.folder.iterdir()))}")
     return 0
+
+
+def _given(options: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """Return those of the options that were given, by name.
+
+    Raises
+    ------
+    ArgumentError
+        If one of NAME=VALUE has a name twice.
+    """
+    given = {name: value for name in names if (value := getattr(options, name)) is not None}
+    for name in given.keys() & {"model_options", "augment"}:
+        settings = dict(given[name])
+        if len(settings) < len(given[name]):
+            raise ArgumentError(f"{_flag(name)} has a name twice: {given[name]}.")
+        given[name] = settings
+    return given
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _show_batch_size(batch_size: int | Mapping[int, int]) -> str:
@@ -392,10 +435,7 @@ def _add_find_lr(commands: Any) -> None:
         "xpdl find-lr --model SimpleConvNet --optimizer momentum --chart rates.png",
     )
     add = parser.add_argument
-    add("--recipe", metavar="NAME", help="where options not given come from (default: fast)")
-    add("--model", metavar="NAME", help=", ".join(MODELS))
-    add("--data", metavar="NAME", help=f"{', '.join(DATA_SETS)} (default: mnist)")
-    add("--optimizer", metavar="NAME", help=", ".join(OPTIMIZERS))
+    _add_choices(parser, *_CHOICES)
     add("--batch-size", type=count, metavar="N", help="images a step")
     add("--low", type=rate, metavar="RATE", default=1e-6, help="the first rate (default: 1e-6)")
     add("--high", type=rate, metavar="RATE", default=10.0, help="the last rate (default: 10)")
@@ -405,30 +445,44 @@ def _add_find_lr(commands: Any) -> None:
 
 
 def _find_lr(options: argparse.Namespace) -> int:
-    names = ("recipe", "model", "data", "optimizer", "batch_size", "seed", "dtype", "backend")
-    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    choices = (flag.removeprefix("--").replace("-", "_") for flag in _CHOICES)
+    given = _given(options, *choices, "batch_size", "seed", "dtype")
     usual: dict[str, Any] = {"recipe": "fast", "data": "mnist", "seed": 0, "dtype": None}
-    o = make_options(**usual | {name: given[name] for name in given if name != "backend"})
+    o = make_options(**usual | given)
     sweep = _sweep(o, options)
     print(sweep.table())
     if sweep.diverged:
         print(f"the loss diverged at {sweep.rates[-1]:.2g}")
-    if options.chart is not None:
-        save_figures(Path(), {options.chart: sweep.chart()})
-        print(options.chart)
-    if sweep.suggestion is None:
-        return _complain(
+    suggestion, code = sweep.suggestion, 0
+    if suggestion is None:
+        code = _complain(
             options,
             f"no suggestion: the loss hardly falls before {sweep.lowest:.2g}; use more --steps, a "
             "lower --low or a higher --high.",
         )
-    arguments = "".join(f" --{name.replace('_', '-')} {value}" for name, value in given.items())
-    print(
-        f"suggestion: {sweep.suggestion:.2g}, where the loss falls most steeply. The peak of a "
-        f"schedule may lie above it, but below {sweep.lowest:.2g}, where the loss is lowest.\n"
-        f"Use it with: xpdl train{arguments} --learning-rate {sweep.suggestion:.2g}"
-    )
-    return 0
+    else:
+        given |= _given(options, "backend")
+        print(
+            f"suggestion: {suggestion:.2g}, where the loss falls most steeply. The peak of a "
+            f"schedule may lie above it, but below {sweep.lowest:.2g}, where the loss is lowest.\n"
+            f"Use it with: xpdl train {_as_arguments(given)}--learning-rate {suggestion:.2g}"
+        )
+    if options.chart is not None:
+        save_figures(Path(), {options.chart: sweep.chart()})
+        print(options.chart)
+    return code
+
+
+def _as_arguments(given: Mapping[str, Any]) -> str:
+    """Return options as they are written on the command line, a space behind each."""
+    words: list[str] = []
+    for name, value in given.items():
+        words.append(_flag(name))
+        if isinstance(value, dict):
+            words += [f"{key}={json.dumps(setting)}" for key, setting in value.items()]
+        else:
+            words.append(str(value))
+    return "".join(f"{shlex.quote(word)} " for word in words)
 
 
 def _sweep(o: RunOptions, options: argparse.Namespace) -> RateSweep:

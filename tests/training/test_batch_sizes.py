@@ -90,6 +90,14 @@ def test_bad_sizes(sizes: Any, words: str) -> None:
 # ---- the loop
 
 
+def test_sizes_that_never_come_are_refused() -> None:
+    trainer(batch_size={0: 5, 2: 10}, epochs=3)
+    with pytest.raises(
+        ArgumentError, match="batch_size is 10 after 3 epochs, and there are only 3"
+    ):
+        trainer(batch_size={0: 5, 3: 10}, epochs=3)
+
+
 def test_the_history_has_all_steps_and_says_their_size(backend: Backend) -> None:
     history = trainer().fit()
     assert len(history.losses) == 5 + 3 + 3 + 1

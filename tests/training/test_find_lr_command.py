@@ -91,7 +91,7 @@ def test_it_looks_at_what_the_recipe_trains(monkeypatch, capsys):
     recipe = replace(
         RECIPES["fast"], model="SimpleConvNet", model_options={"filters": 2},
         optimizer="adamw", weight_decay=0.3, label_smoothing=0.2, augment={"shift": 2},
-        batch_size={0: 40, 3: 80},
+        batch_size={0: 40, 1: 80},
     )  # fmt: skip
     monkeypatch.setitem(RECIPES, "mine", recipe)
     chosen = ["--recipe", "mine", "--steps", "12", "--low", "1e-5", "--high", "0.5", "--seed", "4"]
@@ -109,6 +109,43 @@ def test_it_looks_at_what_the_recipe_trains(monkeypatch, capsys):
     main(["find-lr", "--recipe", "mine", "--model", "TwoLayerNet", "--steps", "12"])
     assert asked["network"].name == "TwoLayerNet"
     assert asked["network"].input_shape == (784,)
+
+
+def test_what_is_given_takes_the_place_of_the_recipes_and_is_told_again(monkeypatch, capsys):
+    made, make = [], cli.make_options
+
+    def noted(*arguments, **given):
+        made.append(make(*arguments, **given))
+        return made[-1]
+
+    monkeypatch.setattr(cli, "make_options", noted)
+    chosen = [
+        "--model", "TwoLayerNet", "--model-options", 'weight_init_std="he"', "hidden_size=20",
+        "--weight-decay", "0.01", "--clip-norm", "4.5", "--label-smoothing", "0.2",
+        "--augment", "shift=1", "--batch-size", "20",
+    ]  # fmt: skip
+    assert main(["find-lr", *chosen, "--steps", "60"]) == 0
+    assert made[0].model_options == {"weight_init_std": "he", "hidden_size": 20}
+    assert (made[0].weight_decay, made[0].clip_norm, made[0].label_smoothing) == (0.01, 4.5, 0.2)
+    assert made[0].augment == {"shift": 1}
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert main([*shlex.split(line.removeprefix("Use it with: xpdl ")), "--epochs", "1"]) == 0
+    rate = float(line.split()[-1])
+    assert made[1] == replace(made[0], learning_rate=rate, epochs=1)
+    assert "clip norm 4.5" in capsys.readouterr().out
+
+
+def test_without_any_augmentation_the_recipes_is_left_out(monkeypatch, capsys):
+    monkeypatch.setitem(RECIPES, "mine", replace(RECIPES["fast"], augment={"shift": 2}))
+    assert main([*SMALL, "--recipe", "mine", "--augment"]) == 0
+    assert " --augment --" in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_a_chart_that_cannot_be_written_costs_no_suggestion(capsys):
+    assert main([*SMALL, "--optimizer", "sgd", "--chart", "nowhere/rates.png"]) == 2
+    out, err = capsys.readouterr()
+    assert "suggestion: " in out
+    assert "nowhere" in err
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])

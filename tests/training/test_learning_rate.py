@@ -254,7 +254,14 @@ def test_the_suggestion_is_where_it_falls_most():
 
 @pytest.mark.parametrize(
     "losses",
-    [[1.0], [1.0, 2.0], [1.0, 1.0, 1.0], [1.0, 2.0, 4.0], [1.0, 0.99, 0.97, 0.96, 2.0]],
+    [
+        [1.0],
+        [1.0, 2.0],
+        [1.0, 1.0, 1.0],
+        [1.0, 2.0, 4.0],
+        [1.0, 0.99, 0.97, 0.96, 2.0],
+        [0.0, 0.0, 0.0],
+    ],
 )
 def test_where_the_loss_does_not_fall_there_is_no_suggestion(losses):
     assert sweep_of(losses).suggestion is None

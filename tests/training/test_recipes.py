@@ -107,6 +107,15 @@ def test_what_is_given_takes_the_place_of_the_recipes(monkeypatch: Any) -> None:
     other = made(model="twolayernet", model_options={"hidden_size": 9})
     assert (other.model, other.model_options) == ("TwoLayerNet", {"hidden_size": 9})
     assert RECIPES["full"].model_options == {"filters": 4}
+    # The rate is for the recipe's optimizer.
+    monkeypatch.setitem(
+        RECIPES, "full", replace(PLAIN, **FULL, optimizer="adam", learning_rate=0.4)
+    )
+    assert made(optimizer="Adam").learning_rate == 0.4
+    assert made(optimizer="sgd").learning_rate == 0.01
+    assert made(optimizer="sgd", learning_rate=0.3).learning_rate == 0.3
+    with pytest.raises(UnknownNameError, match="optimizer 'adm'"):
+        made(optimizer="adm")
 
 
 BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
@@ -118,6 +127,8 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "an augmentation": ({"augment": {"twirl": 1}}, UnknownNameError, "twirl.*rotate"),
     "a setting": ({"augment": {"shift": 0.5}}, ArgumentError, "shift.*whole"),
     "sizes": ({"batch_size": {2: 4}}, ArgumentError, "batch_size.*epoch 0"),
+    "sizes too late": ({"batch_size": {0: 4, 2: 9}}, ArgumentError, "batch_size is 9 after 2 .*2;"),
+    "no length": ({"clip_norm": 0}, ArgumentError, "clip_norm must be a number above 0, got 0"),
     "the loss": ({"model_options": {"loss": 1}}, ArgumentError, "model_options.*loss"),
     "a text": ({"schedule": 3}, ArgumentError, "schedule must be a str, got 3"),
     "shifts": ({"shifts": -1}, ArgumentError, "shifts must be an int of at least 0, got -1"),

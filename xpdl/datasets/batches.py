@@ -184,6 +184,22 @@ def batch_sizes(batch_size: int | Mapping[int, int]) -> dict[int, int]:
     return dict(sorted(sizes.items()))
 
 
+def check_reached(batch_size: int | Mapping[int, int], epochs: int) -> None:
+    """See that a training of so many epochs comes to all sizes of `batch_size`.
+
+    Raises
+    ------
+    ArgumentError
+        If it does not, or `batch_size` says no sizes; see `batch_sizes`.
+    """
+    for first, size in batch_sizes(batch_size).items():
+        if first >= epochs:
+            raise ArgumentError(
+                f"batch_size is {size} after {first} epochs, and there are only {epochs}; train "
+                "longer, or leave that out."
+            )
+
+
 def _numbers(argument: str, a: Any) -> Array:
     """Return `a`, an array of real numbers or a list of them, as an array."""
     if not hasattr(a, "dtype"):

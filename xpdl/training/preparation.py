@@ -42,8 +42,9 @@ def make_augmentation_for(network: Network, options: RunOptions) -> Augmentation
 def make_optimizer(options: RunOptions) -> Optimizer:
     """Return the new optimizer of a run."""
     given = {"learning_rate": options.learning_rate}
-    if options.weight_decay is not None:
-        given["weight_decay"] = options.weight_decay
+    for name in ("weight_decay", "clip_norm"):
+        if getattr(options, name) is not None:
+            given[name] = getattr(options, name)
     return get_optimizer(options.optimizer, **given)
 
 

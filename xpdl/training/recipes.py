@@ -8,7 +8,7 @@ from typing import Any
 
 from xpdl.arguments import number, whole_number
 from xpdl.datasets.augmentation import make_augmentation
-from xpdl.datasets.batches import batch_sizes
+from xpdl.datasets.batches import check_reached
 from xpdl.errors import ArgumentError
 
 
@@ -36,6 +36,8 @@ class TrainingOptions:
         leaves that to the schedule.
     weight_decay : float, optional
         Of the optimizer; its usual one by default.
+    clip_norm : float, optional
+        Of the optimizer, above 0: gradients together are made no longer than that.
     label_smoothing : float
         Of `SoftmaxWithLoss`, below 1.
     augment : mapping of str to value
@@ -65,6 +67,7 @@ class TrainingOptions:
     model_options: Mapping[str, Any] = field(default_factory=dict)
     warm_up: float = 0.0
     weight_decay: float | None = None
+    clip_norm: float | None = None
     label_smoothing: float = 0.0
     augment: Mapping[str, Any] = field(default_factory=dict)
     average: float = 0.0
@@ -74,12 +77,14 @@ class TrainingOptions:
     def __post_init__(self) -> None:
         self._expect_text("model", "optimizer", "schedule")
         whole_number("epochs", self.epochs)
-        batch_sizes(self.batch_size)
+        check_reached(self.batch_size, self.epochs)
         number("learning_rate", self.learning_rate, above=0)
         for name in ("warm_up", "label_smoothing", "average"):
             number(name, getattr(self, name), below=1)
         if self.weight_decay is not None:
             number("weight_decay", self.weight_decay)
+        if self.clip_norm is not None:
+            number("clip_norm", self.clip_norm, above=0)
         whole_number("shifts", self.shifts, least=0)
         whole_number("members", self.members)
         for name in ("model_options", "augment"):

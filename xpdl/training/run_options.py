@@ -13,6 +13,7 @@ from xpdl.backends import get_backend
 from xpdl.datasets import DATA_SETS
 from xpdl.errors import ArgumentError, ModelFileError, UnknownNameError
 from xpdl.models import MODELS
+from xpdl.optimizers import get_optimizer
 from xpdl.precision import get_precision
 from xpdl.schedules import get_schedule, keeps_its_pace
 from xpdl.training.recipes import RECIPES, TrainingOptions
@@ -51,7 +52,8 @@ class RunOptions(TrainingOptions):
 def make_options(recipe: str, *, data: str, seed: int, dtype: Any, **overrides: Any) -> RunOptions:
     """Return the options of a recipe, with those in `overrides` that are not None in its place.
 
-    Model options are added to the recipe's, or take the place of all if it is of another model.
+    Model options are added to the recipe's, or take the place of all if it is of another model. The
+    recipe's learning rate is for its optimizer; another has its usual one.
 
     Raises
     ------
@@ -73,6 +75,9 @@ def make_options(recipe: str, *, data: str, seed: int, dtype: Any, **overrides: 
         overrides["model"] = proper
     if overrides.get("model_options") is not None:
         overrides["model_options"] = chosen["model_options"] | overrides["model_options"]
+    rule = overrides.get("optimizer")
+    if isinstance(rule, str) and rule.lower() != chosen["optimizer"]:
+        chosen["learning_rate"] = get_optimizer(rule).host_learning_rate()
     chosen |= {name: value for name, value in overrides.items() if value is not None}
     return RunOptions(
         data=data, seed=seed, dtype=get_precision(dtype).name, backend=get_backend().name, **chosen

@@ -17,7 +17,7 @@ from xpdl import functions
 from xpdl.arguments import flag, number, whole_number
 from xpdl.backends import Array, Number, RandomGenerator, backend_of
 from xpdl.datasets.augmentation import Augmentation
-from xpdl.datasets.batches import Batches
+from xpdl.datasets.batches import Batches, check_reached
 from xpdl.errors import ArgumentError, DivergenceError, UnknownNameError
 from xpdl.network import Network, count_hits
 from xpdl.optimizers import Optimizer, get_optimizer
@@ -154,6 +154,7 @@ class Trainer:
         self.answers: Array | None = None
         self.capture = capture
         self.augment = self._augmentation(augment)
+        check_reached(batch_size, self.epochs)
         self.batches = self._batches(train, batch_size, divisor)
         self.test = None
         if test is not None:
