@@ -155,7 +155,7 @@ CANDIDATES: dict[str, dict[str, dict[str, Any]]] = {
     },
     "ensemble": {
         "5 members, 15 epochs": _NARROW | {"epochs": 15, "members": 5},
-        "3 members, 20 epochs": _NARROW | {"epochs": 20, "members": 3},
+        "3 members, all filters, 18 epochs": _WIDE | {"epochs": 18, "members": 3},
     },
 }
 
