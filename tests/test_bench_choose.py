@@ -153,8 +153,8 @@ def test_the_recipe_is_one_that_was_measured(name):
     recipe = json.loads(json.dumps(asdict(RECIPES[name])))
     del recipe["about"]
     shifts, members = recipe.pop("shifts"), recipe.pop("members")
-    plain = {"model_options": {}, "warm_up": 0.0, "weight_decay": None, "label_smoothing": 0.0}
-    plain |= {"augment": {}, "average": 0.0}
+    plain = {"model_options": {}, "warm_up": 0.0, "weight_decay": None, "clip_norm": None}
+    plain |= {"label_smoothing": 0.0, "augment": {}, "average": 0.0}
     (runs,) = [
         list(candidate["runs"].values())
         for candidate in log.values()

@@ -135,7 +135,7 @@ RECIPES: dict[str, Recipe] = {
         average=0.99,
     ),
     "best": Recipe(
-        about="24 epochs of changed pictures in a wider, normalised network, which looks nine times",
+        about="24 epochs of changed pictures in a wide, normalised network, which looks nine times",
         epochs=24,
         shifts=1,
         **_CHANGED_PICTURES,
