@@ -32,7 +32,25 @@ from xpdl.optimizers import Adam
 from xpdl.training.profile import profile_step
 
 RESULTS = Path(__file__).parent / "results"
-PEERS = ("torch", "generic", "numpy", "numba", "book")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
+PEERS = ("torch", "generic", "numpy", "numba")
+_DEFAULTS: dict[str, Any] = {
+    "dtype": "float32", "rounds": None, "batch_size": 100, "network": "deep", "book_path": None,
+}  # fmt: skip
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "--dtype": {"metavar": "TYPE"},
+    "--rounds": {"type": _count, "metavar": "N", "help": "turns of each program"},
+    "--batch-size": {"type": _count, "metavar": "N", "help": "(default: 100)"},
+    "--network": {"choices": NETWORKS, "help": "(default: deep: DeepConvNet)"},
+    "--book-path": {"type": Path, "help": "for --against book: the folder of the book's code"},
+}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -54,25 +72,24 @@ def main(arguments: list[str] | None = None) -> int:
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = _Parser(prog="python -m bench", description="Measure xpdl beside its peers.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, run, text in (
-        ("step", _step, "one training step: forward, backward, Adam"),
-        ("inference", _inference, "prediction of 10,000 images"),
-        ("memory", _memory, "peak memory of a training run"),
-        ("scaling", _scaling, "how time and memory grow with sizes, depth and threads"),
-        ("layers", _layers, "time by layer, against what the machine can do"),
-        ("loop", _loop, "what the training loop adds to its steps"),
+    usual = ["--dtype", "--rounds", "--batch-size", "--network"]
+    for name, run, flags, peers, text in (
+        ("step", _step, [*usual, "--book-path"], [*PEERS, "book"], "one training step with Adam"),
+        ("inference", _inference, usual, PEERS, "prediction of 10,000 images"),
+        ("memory", _memory, ["--batch-size"], PEERS, "peak memory of a training run"),
+        ("scaling", _scaling, usual[:2], (), "time and memory by sizes, depth and threads"),
+        ("layers", _layers, usual, ["torch"], "time by layer, against what the machine can do"),
+        ("loop", _loop, usual[:3], (), "what the training loop adds to its steps"),
     ):
         command = commands.add_parser(name, help=text, description=text)
-        command.set_defaults(run=run)
+        command.set_defaults(run=run, against=[], **_DEFAULTS)
         add = command.add_argument
         add("--backend", default=xpdl.get_backend().name)
-        add("--dtype", default="float32")
-        add("--rounds", type=_count, default=None, metavar="N", help="turns of each program")
-        add("--batch-size", type=_count, default=100, metavar="N")
-        add("--network", choices=NETWORKS, default="deep", help="(default: deep: DeepConvNet)")
+        for flag in flags:
+            add(flag, default=_DEFAULTS[flag[2:].replace("-", "_")], **_OPTIONS[flag])
+        if peers:
+            add("--against", nargs="*", choices=peers, default=[], help="programs beside ours")
         add("--out", type=Path, default=RESULTS, help="folder (default: bench/results)")
-        add("--against", nargs="*", choices=PEERS, default=[], help="programs to set beside ours")
-        add("--book-path", type=Path, help="for --against book: the folder of the book's code")
     text = "all that wants a GPU, in one run: tests, gradients, steps, layers, training, memory"
     gpu.add_options(commands.add_parser("gpu", help=text, description=text), _count, RESULTS)
     _add_choose(commands)
@@ -83,8 +100,8 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.command == "choose":
         return options
-    if "book" in options.against and (options.book_path is None or options.command != "step"):
-        parser.error("--against book is for step, and wants --book-path DIR")
+    if "book" in options.against and options.book_path is None:
+        parser.error("--against book wants --book-path DIR")
     if "book" in options.against and options.network != "deep":
         parser.error("--against book has the network deep alone")
     if "torch" in options.against:
@@ -117,12 +134,6 @@ def _choose(options: argparse.Namespace) -> None:
         options.backend,
         options.out,
     )
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
-    return int(text)
 
 
 def _ours(options: argparse.Namespace) -> str:

@@ -22,7 +22,7 @@ from typing import Any
 import xpdl
 from bench import charts, torch_training
 from bench.gpu import said_by
-from bench.measure import machine
+from bench.measure import command_line, machine
 from bench.timed_command import Watch
 from xpdl import files
 from xpdl.command import seed
@@ -211,7 +211,7 @@ def _record(path: Path, about: Mapping[str, Any], seeds: Seeds) -> None:
     """Write what was measured so far; the old record or the new one is there at any time."""
     files.make_folder(path.parent)
     what = {
-        "command": " ".join(["python -m bench", *sys.argv[1:]]),
+        "command": command_line(),
         "when": _now(),
         "machine": machine(),
     }

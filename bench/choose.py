@@ -274,6 +274,7 @@ def train_candidate(chosen: Mapping[str, Any], seed: int, backend: str) -> dict[
     on = machine()
     return result | {
         "seconds": round(seconds, 1),
+        "backend": backend,
         "processor": on["processor"],
         "threads": on["threads"],
     }

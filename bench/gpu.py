@@ -24,7 +24,7 @@ from typing import Any
 import xpdl
 from bench.gpu_parts import FULL, PARTS, QUICK, ROOT, Session, forget_frames, one_line
 from bench.gpu_tables import TABLES, heading
-from bench.measure import machine
+from bench.measure import command_line, machine
 from xpdl import files
 from xpdl.backends import Backend
 from xpdl.errors import ArgumentError
@@ -149,7 +149,7 @@ def said_by(*command: str) -> str | None:
 
 def _about(session: Session, device: dict[str, Any]) -> dict[str, Any]:
     return {
-        "command": " ".join(["python -m bench", *sys.argv[1:]]),
+        "command": command_line(),
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "source": said_by("git", "describe", "--always", "--dirty", "--abbrev=40"),
         "device": device,

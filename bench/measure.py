@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import platform
+import shlex
 import statistics
 import sys
 import time
@@ -145,11 +146,22 @@ def _memory() -> int:
     return 0
 
 
+def command_line() -> str:
+    """Return the command that measures, but for where its results go."""
+    words = sys.argv[1:]
+    for i in reversed(range(len(words))):
+        if words[i] == "--out":
+            del words[i : i + 2]
+        elif words[i].startswith("--out="):
+            del words[i]
+    return shlex.join(["python", "-m", "bench", *words])
+
+
 def record(path: Path, results: Mapping[str, Any]) -> None:
     """Write results as JSON, with the command, the time and the machine."""
     path.parent.mkdir(parents=True, exist_ok=True)
     about = {
-        "command": " ".join(["python -m bench", *sys.argv[1:]]),
+        "command": command_line(),
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine(),
     }

@@ -15,7 +15,7 @@ import xpdl
 ROOT = Path(xpdl.__file__).parents[1]
 sys.path.append(str(ROOT))  # the bench is not part of what is installed
 
-from bench.measure import processor_name  # noqa: E402
+from bench.measure import command_line, processor_name  # noqa: E402
 
 SMALL = ["--rounds", "1", "--batch-size", "4"]
 
@@ -36,6 +36,7 @@ def result_of(done, folder, name):
     assert done.returncode == 0, done.stderr
     record = json.loads((folder / f"{name}.json").read_text())
     assert record["command"].startswith("python -m bench ")
+    assert "--out" not in record["command"]
     assert record["machine"]["processor"]
     assert record["machine"]["packages"]["numpy"]
     return record
@@ -67,7 +68,7 @@ def test_layers(tmp_path):
 
 
 def test_memory(tmp_path):
-    done = bench("memory", *SMALL, out=tmp_path)
+    done = bench("memory", "--batch-size", "4", out=tmp_path)
     record = result_of(done, tmp_path, "memory-numpy-batch4")
     figures = record["results"]["xpdl numpy"]
     assert 0 < figures["over_start_mib"] < figures["over_data_mib"] < figures["peak_mib"]
@@ -122,7 +123,10 @@ def test_the_books_code_is_timed_where_there_is_a_copy(tmp_path):
     [
         (["step", "--against", "book"], "--book-path DIR"),
         (["step", "--against", "book", "--book-path", "/nowhere"], "'common'"),
-        (["inference", "--against", "book", "--book-path", "."], "step"),
+        (["inference", "--against", "book"], "--against"),
+        (["memory", "--dtype", "float16"], "--dtype"),
+        (["scaling", "--network", "simple"], "--network"),
+        (["layers", "--against", "numba"], "--against"),
         (["step", "--backend", "nonsense"], "unknown backend 'nonsense'"),
         (["step", "--dtype", "float31"], "float31"),
         (["step", "--network", "large"], "large"),
@@ -147,3 +151,9 @@ def test_processors_of_one_name_are_told_apart():
     assert processor_name(one + other) == "AMD EPYC, family 25, model 2"
     assert processor_name(other + one) == "AMD EPYC, family 26, model 2"
     assert processor_name("processor\t: 0\nmodel name\t: some chip\n\n") == "some chip"
+
+
+@pytest.mark.parametrize("out", [["--out", "a folder"], ["--out=a folder"]])
+def test_where_results_go_is_no_part_of_the_command(monkeypatch, out):
+    monkeypatch.setattr(sys, "argv", ["bench", "step", *out, "--rounds", "1", "a b"])
+    assert command_line() == "python -m bench step --rounds 1 'a b'"

@@ -123,7 +123,8 @@ def test_members_answer_alone_and_together(small, monkeypatch):
     assert "together over shifts" not in result  # they take no pictures, and none are changed
     # Each member is as one network trained from its seed.
     alone = choosing.train_candidate(TINY | {"epochs": 1}, seeds[1], "numpy")
-    assert alone.keys() == {"accuracy", "seconds", "processor", "threads"}
+    assert alone.keys() == {"accuracy", "seconds", "backend", "processor", "threads"}
+    assert alone["backend"] == "numpy"
     assert alone["accuracy"] == result["alone"][1]
 
 

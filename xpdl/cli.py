@@ -253,6 +253,7 @@ def _train(options: argparse.Namespace) -> int:
     more = {
         name: getattr(o, name)
         for name in (
+            "model_options",
             "warm_up",
             "weight_decay",
             "clip_norm",
@@ -264,7 +265,7 @@ def _train(options: argparse.Namespace) -> int:
     }
     more["members"] = o.members if o.members > 1 else 0
     if any(more.values()):
-        told = (f"{name.replace('_', ' ')} {value}" for name, value in more.items() if value)
+        told = (f"{name.replace('_', ' ')} {_show(value)}" for name, value in more.items() if value)
         print(f"with {', '.join(told)}", flush=True)
     if o.dtype == "float16" and o.backend != "cupy":
         print("float16 is emulated on a CPU: products are computed in float32, and it is slow.")
@@ -284,6 +285,15 @@ def _train(options: argparse.Namespace) -> int:
         print(f"loss scale {epochs[-1].loss_scale:g} at the end, {skipped} steps skipped")
     print(f"{result.folder}: {', '.join(sorted(path.name for path in result.folder.iterdir()))}")
     return 0
+
+
+def _show(value: Any) -> str:
+    """Return a value as a heading has it; settings as they are written on the command line."""
+    return " ".join(_settings(value)) if isinstance(value, Mapping) else str(value)
+
+
+def _settings(settings: Mapping[str, Any]) -> list[str]:
+    return [f"{name}={json.dumps(value)}" for name, value in settings.items()]
 
 
 def _given(options: argparse.Namespace, *names: str) -> dict[str, Any]:
@@ -478,10 +488,7 @@ def _as_arguments(given: Mapping[str, Any]) -> str:
     words: list[str] = []
     for name, value in given.items():
         words.append(_flag(name))
-        if isinstance(value, dict):
-            words += [f"{key}={json.dumps(setting)}" for key, setting in value.items()]
-        else:
-            words.append(str(value))
+        words += _settings(value) if isinstance(value, Mapping) else [str(value)]
     return "".join(f"{shlex.quote(word)} " for word in words)
 
 

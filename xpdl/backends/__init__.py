@@ -159,7 +159,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def use_backend(name: str | Backend) -> BackendChoice:
-    """Choose where new arrays are born: ``"numpy"``, ``"cupy"``, ``"strict"`` or ``"generic"``.
+    """Choose where new arrays are born: a name of `BACKEND_NAMES`, such as ``"cupy"``.
 
     A call holds from now on; ``with use_backend("numpy"): ...`` holds for the block. A thread
     follows its own choice, else the main thread's, else the variable ``XPDL_BACKEND``, else NumPy.
