@@ -641,3 +641,16 @@ def test_blocks_are_cut_alike_from_arrays_of_another_layout(backend):
     for name, array in theirs.items():
         filled = backend.to_numpy(array).any()
         assert filled == (name not in ("c.W", "a.b")), name
+
+
+def test_backward_follows_what_forward_did(backend):
+    """Not the flag as it is by then."""
+    norm = BatchNormalization()
+    norm.build((3,), np.random.default_rng(0))
+    x, dout = (backend.asarray(np.random.default_rng(i).random((5, 3), np.float32)) for i in (1, 2))
+    norm.forward(x + 1, train=True)
+    norm.frozen = True
+    norm.forward(x, train=True)
+    norm.frozen = False
+    expected = backend.to_numpy(dout / backend.xp.sqrt(norm.state["running_var"] + norm.epsilon))
+    np.testing.assert_allclose(backend.to_numpy(norm.backward(dout)), expected, rtol=1e-5)

@@ -26,11 +26,13 @@ from xpdl.layers import (
     Convolution,
     Dropout,
     IdentityWithLoss,
+    Loss,
     MaxPooling,
     ReLU,
     Residual,
     Sequential,
     Sigmoid,
+    SoftmaxWithLoss,
 )
 from xpdl.models import (
     MODELS,
@@ -431,3 +433,60 @@ def test_a_choice_that_cannot_be_had_does_not_matter_to_arrays(monkeypatch: Any)
     monkeypatch.setattr(backends, "_main_choice", None)
     monkeypatch.setenv("XPDL_BACKEND", "nonsense")
     assert backends.backend_of(np.zeros(3)).name == "numpy"
+
+
+def test_layers_that_stood_elsewhere_compute_as_they_stand_now(backend: Backend, rng: Any) -> None:
+    """A ReLU that was joined to the product before it is joined no more."""
+    conv, relu = Convolution(3, 3), ReLU()
+    with pytest.raises(ShapeError, match="end with Affine or Flatten"):
+        Network([conv, relu], (1, 6, 6))
+    network = Network([conv, BatchNormalization(), relu, Affine(2)], (1, 6, 6))
+    fresh = Network([Convolution(3, 3), BatchNormalization(), ReLU(), Affine(2)], (1, 6, 6))
+    x = backend.asarray(rng.standard_normal((4, 1, 6, 6)).astype("float32"))
+    for one, other in zip(
+        network.activations(x).values(), fresh.activations(x).values(), strict=True
+    ):
+        np.testing.assert_array_equal(backend.to_numpy(one), backend.to_numpy(other))
+
+
+def test_a_regression_has_no_accuracy(backend: Backend) -> None:
+    network = Network([Affine(1)], 3, loss=IdentityWithLoss(), name="Line")
+    with pytest.raises(ArgumentError, match="Line does not tell classes apart"):
+        network.accuracy(backend.xp.ones((2, 3), "float32"), backend.xp.ones((2, 1), "float32"))
+
+
+@pytest.mark.parametrize("target", [1000.3, 1e5])
+def test_a_regression_in_half_precision_takes_its_difference_in_single(
+    backend: Backend, target: float
+) -> None:
+    loss = IdentityWithLoss()
+    x = backend.asarray([[1000.5]], dtype="float16")
+    value = loss.forward(x, backend.asarray([[target]], dtype="float32"))
+    difference = 1000.5 - float(np.float32(target))
+    assert backend.item(value) == pytest.approx(difference**2 / 2, rel=1e-3)
+    dx = loss.backward(backend.asarray(np.float32(0.25)))
+    assert dx.dtype == np.float16
+    assert backend.item(dx[0, 0]) == pytest.approx(difference / 4, rel=1e-3)
+
+
+def test_a_loss_of_xpdl_is_not_replaced_by_one_of_its_name() -> None:
+    with pytest.raises(ArgumentError, match="there is a loss SoftmaxWithLoss in xpdl"):
+        type("SoftmaxWithLoss", (Loss,), {})
+    assert Loss.classes["SoftmaxWithLoss"] is SoftmaxWithLoss
+
+
+def test_masks_are_told_of_the_backend_that_drew_them() -> None:
+    """Arrays of "generic" are NumPy's: the active backend computes, and draws."""
+    x, t = np.ones((3, 4), "float32"), np.array([0, 1, 0])
+    with xpdl.use_backend("numpy"):
+        network = Network([Dropout(0.5), Affine(2)], 4).to("generic")
+        before = network.random_state()
+        network.forward_backward(x, t)
+        after = network.random_state()
+        assert after != before
+        network.forward_backward(x, t)
+        second = network.random_state()
+        network.reseed(0)
+        network.set_random_state(after)
+        network.forward_backward(x, t)
+        assert network.random_state() == second

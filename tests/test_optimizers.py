@@ -857,3 +857,13 @@ def test_bad_fractions_are_refused(rule, argument, bad):
 def test_a_bad_clip_norm_is_refused(bad):
     with pytest.raises(ArgumentError, match=r"^clip_norm must be"):
         SGD(clip_norm=bad)
+
+
+@pytest.mark.parametrize("size", [2e19, 2e38, 1e-30])
+def test_gradients_are_clipped_whose_squares_are_no_floats(backend, size):
+    grads = {"W": backend.asarray([[3 / 4 * size, size]], dtype="float32")}
+    assert backend.item(gradient_norm(grads)) == pytest.approx(1.25 * size, rel=1e-6)
+    params = {"W": backend.asarray([[0.0, 0.0]], dtype="float32")}
+    SGD(1.0, clip_norm=1.25).update(params, grads)
+    factor = -min(1.0, size)
+    np.testing.assert_allclose(backend.to_numpy(params["W"]), [[0.75 * factor, factor]], rtol=1e-5)

@@ -277,7 +277,14 @@ class Network:
         """Return the share of samples whose highest score is their class, over all of x.
 
         Reads one number from the device, at the end.
+
+        Raises
+        ------
+        ArgumentError
+            If the network tells no classes apart, or as `predict`.
         """
+        if not self.loss_layer.classifies:
+            raise ArgumentError(f"{self.name} does not tell classes apart: it is a regression.")
         x, t = self._input(x), self._target(t, len(x))
         hits = count_hits(self._scores(x, batch_size), t)
         return self.backend.item(hits) / len(x)
@@ -471,7 +478,11 @@ class Network:
     # ---- moving, copying, saving ---------------------------------------------------------------
 
     def to(self, backend: str | Backend) -> Network:
-        """Move the network to another backend, and return it."""
+        """Move the network to another backend, and return it.
+
+        Code follows arrays: those of "numpy", "numba" and "generic" are the same, and which of the
+        three computes is the one that is active (`use_backend`).
+        """
         if not isinstance(backend, str | Backend):
             raise ArgumentError(f"backend must be a name or a Backend, got {shown(backend)}.")
         target = backend if isinstance(backend, Backend) else get_backend(backend)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from functools import reduce
 from typing import Any, ClassVar, TypeAlias
 
 from xpdl.arguments import check_writable, flag, number, plainly, real_array
@@ -36,13 +37,13 @@ class Blocks(Mapping[str, Array]):
         Holds all of them.
     decayed : set of str
         The names of the weights, as opposed to biases and parameters of normalisation.
-    copy : Blocks, optional
+    in_compute_type : Blocks, optional
         The same arrays in the type that layers compute in, which an update writes in its pass.
     """
 
     buffer: Array
     decayed: frozenset[str]
-    copy: Blocks | None = None  # the same numbers in another type, to be kept up to date
+    in_compute_type: Blocks | None = None  # the same numbers in another type, to be kept up to date
 
     @property
     @abstractmethod
@@ -199,7 +200,11 @@ class Optimizer:
         gradients = self._clipped(backend, gradients)
         decayed = self._decayed(values, params, blocks is not None)
         self.iteration += 1 if go is None else go  # in its place, where it is an array
-        copies = pieces(params.copy) if isinstance(params, Blocks) and params.copy else {}
+        copies = (
+            pieces(params.in_compute_type)
+            if isinstance(params, Blocks) and params.in_compute_type
+            else {}
+        )
         for name, p in values.items():
             missed = self._missed.get(name)
             self.count = self.iteration if missed is None else self._since(missed)
@@ -539,13 +544,13 @@ def gradient_norm(grads: Arrays) -> Array:
     _expect_floats("grads", grads)
     blocks = _blocks(grads)
     backend = backend_of(*blocks.values())
-    squares = [_sum_of_squares(g) for g in blocks.values()]
-    return backend.xp.sqrt(sum(squares[1:], start=squares[0]))
-
-
-def _sum_of_squares(g: Array) -> Array:
-    wide = g.astype(accumulation_dtype(g.dtype), copy=False)
-    return (wide * wide).sum()
+    xp = backend.xp
+    wide = [g.astype(accumulation_dtype(g.dtype), copy=False) for g in blocks.values()]
+    # In units of the largest, whose square might be infinite.
+    largest = reduce(xp.maximum, [xp.abs(g).max() for g in wide])
+    unit = largest + (largest == 0)
+    squares = [((g / unit) ** 2).sum() for g in wide]
+    return unit * xp.sqrt(sum(squares[1:], start=squares[0]))
 
 
 def _blocks(arrays: Arrays) -> dict[str, Array]:

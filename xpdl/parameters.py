@@ -181,7 +181,7 @@ class Parameters:
         self.gradients = zeros(precision.accumulate)
         self.compute = zeros(precision.compute) if precision.mixed else self.values
         if precision.mixed:
-            self.values.copy = self.compute
+            self.values.in_compute_type = self.compute
 
     @property
     def nbytes(self) -> int:

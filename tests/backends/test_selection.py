@@ -395,7 +395,8 @@ def test_what_is_compiled_is_compiled_for_float32():
     assert numba.providers("float16")["convolution"] == "numba"  # computed in float32
     for primitive in ("max_pooling", "moments", "normalize", "normalize_backward"):
         assert numba.providers("float32")[primitive] == "numba"
-        assert numba.providers("float16")[primitive] == "numpy"
+        widened = primitive == "max_pooling"  # by NumPy's, which then asks for float32's
+        assert numba.providers("float16")[primitive] == ("numba" if widened else "numpy")
 
 
 def test_a_sum_comes_to_the_host_from_every_backend(backend):

@@ -400,3 +400,17 @@ def test_where_cores_cannot_be_chosen_work_goes_on(monkeypatch):
     if hasattr(os, "sched_setaffinity"):
         monkeypatch.setattr(os, "sched_setaffinity", forbidden)
         assert Workers().each(range(4), lambda task: task) == [0, 1, 2, 3]
+
+
+def test_helpers_warn_as_their_caller_does(monkeypatch, workers):
+    monkeypatch.setenv("XPDL_THREADS", "3")
+    begun = threading.Barrier(3)
+
+    def overflow(task):
+        begun.wait(10)  # one task a thread
+        return np.full(4, 1e30, np.float32).astype(np.float16)
+
+    with np.errstate(all="ignore"):
+        workers.each(range(3), overflow)
+    with np.errstate(all="raise"), pytest.raises(FloatingPointError):
+        workers.each(range(3), overflow)

@@ -14,7 +14,7 @@ import xpdl
 from xpdl import Network, Trainer
 from xpdl.backends import Backend
 from xpdl.errors import DivergenceError, UnknownNameError
-from xpdl.layers import Affine, BatchNormalization, Dropout, IdentityWithLoss, ReLU
+from xpdl.layers import Affine, BatchNormalization, Dropout, IdentityWithLoss, ReLU, Residual
 from xpdl.models import DeepConvNet
 from xpdl.optimizers import SGD
 from xpdl.training.divergence import explain
@@ -283,3 +283,46 @@ def test_the_check_takes_less_than_a_hundredth_of_a_step(monkeypatch: Any) -> No
     share = np.median(checks) / np.median(steps)
     print(f"{1e6 * np.median(checks):.0f} us of {1e3 * np.median(steps):.1f} ms: {share:.3%}")
     assert share < 0.01
+
+
+def test_the_way_around_a_residual_is_part_of_what_is_looked_at(backend: Backend) -> None:
+    """The second layer overflows only for the sum that it really gets."""
+
+    def net() -> Network:
+        block = Residual([Affine(np.eye(2, dtype="float32"), np.zeros(2, "float32"))])
+        last = Affine(np.full((2, 2), 1e18, "float32"), np.zeros(2, "float32"))
+        return Network([block, last], (2,))
+
+    x = np.full((3, 2), 1e20, "float32")
+    told = explain(net(), backend.asarray(x), backend.asarray(np.array([0, 1, 0])))
+    assert "the output of affine1 is infinite, for inputs up to 2e+20" in told
+    network = net()
+    huge = backend.asarray(np.full((3, 2), 2e38, "float32"))
+    told = explain(network, huge, backend.asarray(np.array([0, 1, 0])))
+    assert "for inputs up to inf" in told
+    assert all("forward" not in vars(leaf) for _, leaf in network.body.leaves())
+
+
+def test_it_is_said_that_pictures_were_looked_at_as_they_are() -> None:
+    with pytest.raises(DivergenceError, match=r"finite.* \(looked at without augmentation\)"):
+        make().fit()
+
+
+def test_a_pause_between_two_sittings_is_not_counted(monkeypatch: Any) -> None:
+    now = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    trainer = make(None, epochs=1)
+    take = trainer.batches.take
+
+    def a_second_each(part: Any) -> Any:
+        now[0] += 1
+        if now[0] == 5:
+            trainer.interrupt()
+        return take(part)
+
+    trainer.batches.take = a_second_each  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit()
+    now[0] += 3600
+    trainer.fit()
+    assert trainer.history.epochs[0].seconds == 12

@@ -95,3 +95,19 @@ def test_the_chart_shows_shares():
     assert texts == ["25.0 %", "75.0 %"]
     with pytest.raises(ArgumentError):
         layer_times(["a"], [1.0], [1.0, 2.0])
+
+
+def test_what_is_not_done_is_not_counted(backend):
+    layers = [Convolution(4, 3), ReLU(), Affine(6), Affine(5)]
+    network = Network(layers, (2, 6, 6), dtype="float16")
+    network.freeze("affine1")
+    x = backend.asarray(np.zeros((3, 2, 6, 6), np.float32))
+    t = backend.asarray([0, 1, 2])
+    parts = {part.name: part for part in profile_step(network, x, t, SGD(), rounds=1).parts}
+    # Halves, whatever the caller's x is in.
+    taken, given, parameters = 3 * 2 * 36, 3 * 4 * 16, 4 * 2 * 9 + 4
+    assert parts["conv1"].forward_bytes == 2 * (taken + given + parameters)
+    assert parts["relu1"].forward_bytes == 0  # computed with the convolution
+    assert parts["relu1"].backward_bytes > 0
+    assert parts["affine1"].backward_flops == parts["affine1"].forward_flops  # dx alone
+    assert parts["affine2"].backward_flops == 2 * parts["affine2"].forward_flops

@@ -284,7 +284,7 @@ class Backend:
     # ---- products -----------------------------------------------------------------------
 
     def matmul(self, a: Array, b: Array, dtype: Any = None) -> Array:
-        """Matrix product, in the type of `a` or in `dtype`.
+        """Matrix product, in the type of the two together or in `dtype`.
 
         Half precision is multiplied and summed in float32, and rounded once, at the end.
         """
@@ -328,16 +328,18 @@ class Backend:
     def col2im(self, col: Array, shape: Shape, size: Pair, stride: Pair, pad: Pair) -> Array:
         """Add the rows of `col` back to where `im2col` took them from: its adjoint.
 
-        `shape` is that of the image, (N, C, H, W). A pixel seen by several windows gets the sum.
+        `shape` is that of the image, (N, C, H, W). A pixel seen by several windows gets the sum,
+        which is taken in float32 at least.
         """
         (n, c, h, w), (fh, fw), (sh, sw), (ph, pw) = shape, size, stride, pad
         oh, ow = output_size(h, fh, sh, ph), output_size(w, fw, sw, pw)
         parts = col.reshape(n, oh, ow, c, fh, fw).transpose(0, 3, 4, 5, 1, 2)
-        image: Array = self.xp.zeros((n, c, h + 2 * ph, w + 2 * pw), dtype=col.dtype)
+        wide = accumulation_dtype(col.dtype)
+        image: Array = self.xp.zeros((n, c, h + 2 * ph, w + 2 * pw), dtype=wide)
         for i in range(fh):
             for j in range(fw):
                 image[:, :, i : i + sh * oh : sh, j : j + sw * ow : sw] += parts[:, :, i, j]
-        return image[:, :, ph : ph + h, pw : pw + w]
+        return image[:, :, ph : ph + h, pw : pw + w].astype(col.dtype, copy=False)
 
     # ---- convolution --------------------------------------------------------------------
 
@@ -413,9 +415,10 @@ class Backend:
         """Share dout (N, C, OH, OW) evenly among its window: dx of `shape` (N, C, H, W)."""
         area = size[0] * size[1]
         n, c, oh, ow = dout.shape
-        share = dout.transpose(0, 2, 3, 1)[..., None] / area
+        wide = accumulation_dtype(dout.dtype)
+        share = dout.transpose(0, 2, 3, 1)[..., None].astype(wide, copy=False) / area
         col = self.xp.broadcast_to(share, (n, oh, ow, c, area)).reshape(n * oh * ow, c * area)
-        return self.col2im(col, shape, size, stride, pad)
+        return self.col2im(col, shape, size, stride, pad).astype(dout.dtype, copy=False)
 
     # ---- normalisation ------------------------------------------------------------------
     # A feature is a column of x (N, C) or a channel of x (N, C, H, W): M numbers each, over all
@@ -552,10 +555,10 @@ class Backend:
     ) -> Array:
         """Return the rows x[indices]; with `divisor`, divided by it in float32 at least.
 
-        In `dtype`, or, without one, in the type of x. So pixels stay bytes on the device, and are
-        floats only in the batch. An index below 0 counts from the end. One out of range is an
-        IndexError on the host; a GPU, which would have to be waited for, gives NaN there, or, in
-        plain array code, some other row.
+        In `dtype`, or, without one, in the type of x, or of what the division gives. So pixels stay
+        bytes on the device, and are floats only in the batch. An index below 0 counts from the end.
+        One out of range is an IndexError on the host; a GPU, which would have to be waited for,
+        gives NaN there, or, in plain array code, some other row.
         """
         rows = x[indices]
         if divisor is not None:

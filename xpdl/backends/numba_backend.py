@@ -68,13 +68,15 @@ class NumbaBackend(NumpyBackend):
 
     @classmethod
     def providers(cls, dtype: Any = "float32") -> dict[str, str]:
-        # Half precision is computed in single, whose convolution is ours; the rest is NumPy's.
+        # Half precision is computed in single, whose convolution and max pooling are ours; the rest
+        # is NumPy's.
         ours = super().providers(dtype)
         if np.dtype(dtype) == np.float32:
             return ours
         plain = NumpyBackend.providers(dtype)
         if np.dtype(dtype) == np.float16:
-            return plain | {name: ours[name] for name in ours if name.startswith("convolution")}
+            widened = ("convolution", "max_pooling")
+            return plain | {name: ours[name] for name in ours if name.startswith(widened)}
         return plain
 
     def convolution(

@@ -152,11 +152,11 @@ class NumpyBackend(Backend):
         self, dout: Array, shape: Shape, size: Pair, stride: Pair, pad: Pair
     ) -> Array:
         (n, c, h, w), (ph, pw), last = shape, pad, _channels_last(dout)
-        dx = pool.empty((n, h, w, c), dout.dtype)
+        dx, wide = pool.empty((n, h, w, c), dout.dtype), accumulation_dtype(dout.dtype)
 
         def work(part: slice) -> None:
-            share = last[part] / (size[0] * size[1])
-            target = np.zeros((len(share), h + 2 * ph, w + 2 * pw, c), dx.dtype)
+            share = last[part].astype(wide, copy=False) / (size[0] * size[1])
+            target = np.zeros((len(share), h + 2 * ph, w + 2 * pw, c), wide)
             for place in _places(target, size, stride, share.shape[1:3]):
                 place += share
             dx[part] = target[:, ph : ph + h, pw : pw + w]

@@ -130,6 +130,7 @@ class _Job(Generic[Task]):
         watch: Watch | None,
     ) -> None:
         self._work, self._tasks, self.watch = work, tasks, watch
+        self._warnings = np.geterr()  # of the caller; a helper has its own
         self.results: list[Any] = [None] * len(tasks)
         self.errors: dict[int, BaseException] = {}
         bounds = [len(tasks) * k // threads for k in range(threads + 1)]
@@ -150,7 +151,13 @@ class _Job(Generic[Task]):
                 continue
         return None
 
+    def help(self, thread: int) -> None:
+        """Do as `run`, in a thread that is not the caller's."""
+        with np.errstate(**self._warnings):
+            self.run(thread)
+
     def run(self, thread: int) -> None:
+        """Do tasks, those of `thread` first, until none is left."""
         while (i := self._next(thread)) is not None:
             try:
                 if not self.errors:  # after an error, nothing new is begun
@@ -238,7 +245,7 @@ class Workers:
             if watch is not None and jobs.empty():
                 watch(self.bell, seen)
             job = jobs.get()
-            job.run(thread)
+            job.help(thread)
             watch = job.watch
             del job  # and what it holds
 

@@ -135,7 +135,10 @@ class Layer:
         return input_shape
 
     def forward(self, x: Array, train: bool = False) -> Array:
-        """Return the output for a batch x; keep what `backward` needs only if `train`."""
+        """Return the output for a batch x; keep what `backward` needs only if `train`.
+
+        What is kept may be x and the output themselves: neither may change until `backward`.
+        """
         raise NotImplementedError
 
     def backward(self, dout: Array) -> Array:
@@ -187,7 +190,7 @@ class Layer:
                 self.params[name] = array
 
     def set_gradient(self, name: str, value: Array) -> None:
-        """Put `value` where the gradient of parameter `name` belongs; that of a frozen one is 0."""
+        """Put `value` where the gradient of a parameter belongs, unless the layer is frozen."""
         if self.frozen:
             return
         if name in self.grads:

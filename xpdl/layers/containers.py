@@ -83,13 +83,23 @@ class Sequential(Layer):
             except ShapeError as error:
                 raise ShapeError(f"{name}, with input {shape}: {error}") from error
             self.shapes[name] = shape
-        # A product's result is still at hand where its ReLU is computed with it; a second max(x, 0)
-        # would change nothing, so that each layer alone still means the same. A layer derived from
-        # these may do something else, and is left alone.
-        for layer, after in pairwise(self.layers.values()):
+        self._join_relus()
+        return shape
+
+    def _join_relus(self) -> None:
+        """Let a product compute the ReLU behind it, while its result is still at hand.
+
+        The product's y is then the ReLU's, which hands it on. A layer derived from these may do
+        something else, and is left alone.
+        """
+        layers = list(self.layers.values())
+        for layer in layers:  # what may have stood elsewhere before
+            layer.relu = False
+            if isinstance(layer, ReLU):
+                layer.computed_before = False
+        for layer, after in pairwise(layers):
             if vars(type(layer)).get("takes_relu") and type(after) is ReLU:
                 layer.relu = after.computed_before = True
-        return shape
 
     def forward(self, x: Array, train: bool = False) -> Array:
         for layer in self.layers.values():

@@ -40,12 +40,13 @@ class Dropout(Layer):
     def reseed(self, seed: Sequence[int]) -> None:
         """Start the masks from `seed`, on whatever device the next batch is."""
         self._seed = list(seed)
-        self._generators: dict[str, Any] = {}
+        self._generators: dict[type, Any] = {}
 
     def _generator(self, backend: Backend) -> Any:
-        if backend.name not in self._generators:
-            self._generators[backend.name] = backend.generator(self._seed)
-        return self._generators[backend.name]
+        """Return the numbers for arrays of the backend; those that share arrays share them."""
+        if backend.array_type not in self._generators:
+            self._generators[backend.array_type] = backend.generator(self._seed)
+        return self._generators[backend.array_type]
 
     def random_state(self, backend: Backend) -> Any:
         return backend.generator_state(self._generator(backend))

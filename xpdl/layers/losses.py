@@ -27,6 +27,9 @@ class Loss:
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
+        known = Loss.classes.get(cls.__name__)
+        if known is not None and known.__module__.startswith("xpdl."):
+            raise ArgumentError(f"there is a loss {cls.__name__} in xpdl; choose another name.")
         Loss.classes[cls.__name__] = cls
 
     def forward(self, x: Array, t: Array) -> Array:
@@ -138,7 +141,9 @@ class IdentityWithLoss(Loss):
             raise ShapeError(f"outputs must be (N, K), got x of shape {x.shape}.")
         _expect_examples(x)
         loss = functions.sum_squared_error(x, real_array("t", t))
-        self.difference, self._dtype = x - t.astype(x.dtype, copy=False), x.dtype
+        wide = accumulation_dtype(x.dtype)
+        self.difference = x.astype(wide, copy=False) - t.astype(wide, copy=False)
+        self._dtype = x.dtype
         return loss
 
     def backward(self, dout: float | Array = 1.0) -> Array:

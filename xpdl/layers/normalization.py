@@ -38,6 +38,7 @@ class BatchNormalization(Layer):
     shape: Any = Kept()
     mean: Any = Kept()
     inverse_std: Any = Kept()
+    batch_counted: Any = Kept()  # whether the statistics were the batch's own
 
     def __init__(self, momentum: float = 0.9, epsilon: float = 1e-6) -> None:
         super().__init__()
@@ -76,7 +77,7 @@ class BatchNormalization(Layer):
             mean, variance = self.state["running_mean"], self.state["running_var"]
         inverse_std = 1 / backend.xp.sqrt(variance + self.epsilon)
         if train:
-            self.inverse_std, self.shape = inverse_std, x.shape
+            self.inverse_std, self.shape, self.batch_counted = inverse_std, x.shape, batch_counts
         y = backend.normalize(x, mean, inverse_std * gamma, beta)
         if batch_counts:
             self.x, self.mean = x, mean
@@ -86,7 +87,7 @@ class BatchNormalization(Layer):
     def backward(self, dout: Array) -> Array:
         inverse_std, gamma = self.inverse_std, self.params["gamma"]
         backend = self.expect_gradient(dout, self.shape, gamma)
-        if self.frozen:
+        if not self.batch_counted:
             xp, factor = backend.xp, inverse_std * gamma
             factor = factor.reshape(-1, *(1,) * (dout.ndim - 2))
             return xp.multiply(factor, dout, out=xp.empty_like(dout), casting="same_kind")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -35,11 +36,20 @@ def explain(network: Network, x: Array, t: Array) -> str:
 def _find(network: Network, x: Array, t: Array) -> str:
     network.parameters.refresh()
     y = x.astype(network.precision.compute, copy=False)
-    for name, layer in network.body.leaves():
-        before, y = y, layer.forward(y, train=True)
-        what = _what(network, y)
-        if what:
-            return f"the output of {name} is {what}, for inputs up to {_size(network, before):.3g}"
+    found: list[str] = []
+    leaves = dict(network.body.leaves())
+    for name, layer in leaves.items():
+        vars(layer)["forward"] = _watched(network, name, layer.forward, found)
+    try:
+        y = network.body.forward(y, train=True)
+    finally:
+        for layer in leaves.values():
+            del vars(layer)["forward"]
+    if found:
+        return found[0]
+    what = _what(network, y)
+    if what:  # a container made it so
+        return f"the output of all layers is {what}, and that of each is not"
     loss = network.backend.item(network.loss_layer.forward(y, t))
     if not math.isfinite(loss):
         return f"the loss is {loss}, for outputs up to {_size(network, y):.3g}"
@@ -49,6 +59,23 @@ def _find(network: Network, x: Array, t: Array) -> str:
         if what:
             return f"the gradient of {name} is {what}"
     return "computed again, the loss and the gradients are finite"
+
+
+def _watched(
+    network: Network, name: str, forward: Callable[..., Array], found: list[str]
+) -> Callable[..., Array]:
+    """Return a layer's `forward` that also tells in `found` of a result that is not finite."""
+
+    def watched(x: Array, train: bool = False) -> Array:
+        y = forward(x, train)
+        what = "" if found else _what(network, y)
+        if what:
+            found.append(
+                f"the output of {name} is {what}, for inputs up to {_size(network, x):.3g}"
+            )
+        return y
+
+    return watched
 
 
 def _what(network: Network, a: Array) -> str:

@@ -166,7 +166,8 @@ def profile_step(
     for name in [*leaves, "loss", "update"]:
         forward, backward = (medians.get((name, way), 0.0) for way in ("forward", "backward"))
         layer = leaves.get(name)
-        counts = _counts(layer, *sizes[name], len(x), x.itemsize) if layer else (0, 0, 0, 0)
+        itemsize = network.precision.compute.itemsize
+        counts = _counts(layer, *sizes[name], itemsize) if layer else (0, 0, 0, 0)
         kind = type(layer or (network.loss_layer if name == "loss" else optimizer)).__name__
         parts.append(LayerTime(name, kind, forward, backward, (forward + backward) / step, *counts))
     rest = step - sum(part.forward + part.backward for part in parts)
@@ -217,9 +218,7 @@ def _timed(
             del vars(layer)["forward"], vars(layer)["backward"]
 
 
-def _counts(
-    layer: Layer, taken: Shape, given: Shape, samples: int, itemsize: int
-) -> tuple[int, int, int, int]:
+def _counts(layer: Layer, taken: Shape, given: Shape, itemsize: int) -> tuple[int, int, int, int]:
     """Return FLOPs and bytes, forward and backward, for a batch."""
     parameters = sum(array.size for array in layer.params.values())
     forward = 0
@@ -227,11 +226,14 @@ def _counts(
         window = math.prod(layer.params["W"].shape[1:]) if isinstance(layer, Convolution) else 0
         outputs = math.prod(given)
         forward = 2 * outputs * (window or layer.params["W"].shape[0])
-    backward = forward * (2 if layer.input_gradient else 1)
+    backward = forward * (int(layer.input_gradient) + (not layer.frozen))
     moved = itemsize * (math.prod(taken) + math.prod(given) + parameters)
     # Backward reads the gradient and what forward kept, and writes the gradient of the input.
     gradient = itemsize * (math.prod(taken) if layer.input_gradient else 0)
-    return forward, backward, moved, moved + gradient + itemsize * parameters
+    back = moved + gradient + itemsize * parameters
+    if getattr(layer, "computed_before", False):  # a ReLU that hands on what it is given
+        moved = 0
+    return forward, backward, moved, back
 
 
 def _peaks(backend: Backend, dtype: Any) -> tuple[float, float]:

@@ -45,7 +45,7 @@ class Tally:
         self.done = 0
         self.rate = self.skipped = 0.0
         self._earlier = 0.0  # seconds in sittings before this one
-        self._start = time.perf_counter()
+        self.begin_sitting()
         self._hits = xp.zeros((), dtype="int64")
         self._images = 0
         # Each loss travels to the host once: when somebody looks.
@@ -54,10 +54,19 @@ class Tally:
         self._backend = network.backend
         self._classifies = network.loss_layer.classifies
 
+    def begin_sitting(self) -> None:
+        """Go on measuring the time."""
+        self._start: float | None = time.perf_counter()
+
+    def end_sitting(self) -> None:
+        """Stop measuring the time."""
+        self._earlier, self._start = self.seconds, None
+
     @property
     def seconds(self) -> float:
         """How long the epoch has taken so far, in all its sittings."""
-        return self._earlier + time.perf_counter() - self._start
+        now = 0.0 if self._start is None else time.perf_counter() - self._start
+        return self._earlier + now
 
     def count(self, images: int, hits: Array) -> None:
         """Count a step, with a batch of `images` of which `hits`, (), were right."""
@@ -128,7 +137,7 @@ class Tally:
         self.done = self._looked = done
         self._hits[...], self._images = hits, images
         self._earlier, self.skipped, self.rate = seconds, skipped, rate
-        self._start = time.perf_counter()
+        self.begin_sitting()
         for name, place in places.items():
             place[:done] = self._backend.asarray(found[name])
 

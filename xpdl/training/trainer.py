@@ -289,6 +289,8 @@ class Trainer:
             finished = self._finish_epoch(index, tally)
         finally:
             self.progress.end(finished)
+            if finished is None:
+                tally.end_sitting()
         return finished
 
     def _begin_epoch(self, index: int) -> Tally:
@@ -299,6 +301,8 @@ class Trainer:
             self.set_augmentation_state(None)
             tally = self._tally = Tally(network, self.batches.in_epoch(index))
             tally.skipped = self._read_scale()[0]
+        else:
+            tally.begin_sitting()
         return tally
 
     def _is_save_due(self) -> bool:
@@ -351,7 +355,8 @@ class Trainer:
     def _explain(self, step: int) -> str:
         """Say in which layer a step of this epoch diverged."""
         parts = self.batches.parts(len(self.history.epochs))
-        return explain(self.network, *self.batches.take(next(islice(parts, step, None))))
+        told = explain(self.network, *self.batches.take(next(islice(parts, step, None))))
+        return told if self.augment is None else f"{told} (looked at without augmentation)"
 
     def _rate_at(self, position: float) -> float:
         """Return the learning rate at a position in the training, in epochs."""
@@ -425,7 +430,11 @@ class Trainer:
         return self.learn(*self.batches.take(part))
 
     def learn(self, x: Array, t: Array) -> tuple[Array, Array]:
-        """Train on a batch (x, t), and return what `_step` does."""
+        """Train on a batch (x, t), and return what `_step` does.
+
+        Within `clock`, and after `network.parameters.refresh` if its parameters were changed by
+        hand; `fit` does both.
+        """
         network, scale = self.network, self.loss_scale
         backend = network.backend
         before = [(a, a.copy()) for a in network.state.values()]
