@@ -490,3 +490,14 @@ def test_masks_are_told_of_the_backend_that_drew_them() -> None:
         network.set_random_state(after)
         network.forward_backward(x, t)
         assert network.random_state() == second
+
+
+def test_what_a_layer_learnt_on_its_own_it_brings_along(backend: Backend, rng: Any) -> None:
+    norm = BatchNormalization()
+    norm.build((3,), np.random.default_rng(0))
+    norm.forward(backend.asarray(rng.random((8, 3)).astype("float32")), train=True)
+    learnt = {name: backend.to_numpy(a).copy() for name, a in norm.state.items()}
+    network = Network([norm, Affine(2)], 3)
+    for name, a in learnt.items():
+        assert (a != {"running_mean": 0, "running_var": 1}[name]).any()
+        np.testing.assert_array_equal(backend.to_numpy(network.state[f"norm1.{name}"]), a)

@@ -114,15 +114,20 @@ class Network:
                 f"{type(self.loss_layer).__name__} wants scores (K,); end with Affine or Flatten."
             )
         self._leaves = dict(self.body.leaves())
-        given = {
-            f"{name}.{key}": backend_of(array).to_numpy(array)
-            for name, leaf in self._leaves.items()
-            for key, array in leaf.params.items()
-        }
+        given, counted = (
+            {
+                f"{name}.{key}": backend_of(array).to_numpy(array)
+                for name, leaf in self._leaves.items()
+                for key, array in getattr(leaf, kind).items()
+            }
+            for kind in ("params", "state")
+        )
         self._place(get_backend(), precision)
         self.reseed(seed)
         if initialize:
             self._draw(np.random.default_rng([WEIGHT_STREAM, seed]), given)
+            for name, values in counted.items():
+                self.state[name][...] = self.backend.asarray(values, dtype=precision.accumulate)
 
     # ---- parameters -------------------------------------------------------------------------
 
