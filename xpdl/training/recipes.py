@@ -144,7 +144,6 @@ RECIPES: dict[str, Recipe] = {
         about="three such networks of 18 epochs each, which answer together",
         epochs=18,
         members=3,
-        shifts=1,
         **_CHANGED_PICTURES,
     ),
     "book": Recipe(
