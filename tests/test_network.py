@@ -44,6 +44,7 @@ from xpdl.models import (
     make_model,
 )
 from xpdl.optimizers import SGD, Adam
+from xpdl.precision import Precision
 
 Array = np.ndarray[Any, Any]
 
@@ -501,3 +502,24 @@ def test_what_a_layer_learnt_on_its_own_it_brings_along(backend: Backend, rng: A
     for name, a in learnt.items():
         assert (a != {"running_mean": 0, "running_var": 1}[name]).any()
         np.testing.assert_array_equal(backend.to_numpy(network.state[f"norm1.{name}"]), a)
+
+
+def test_a_float_policy_of_ones_own_is_not_saved_under_a_name(tmp_path: Any) -> None:
+    single = np.dtype("float32")
+    mine = Precision("float16", single, single, single)
+    network = Network([Affine(2)], 3, dtype=mine)
+    assert network.predict(xpdl.asarray(np.ones((1, 3), "float32"))).dtype == single
+    for use in (copy.deepcopy, lambda network: network.save(tmp_path / "network")):
+        with pytest.raises(ArgumentError, match="a float policy of its own"):
+            use(network)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_statistics_are_not_of_a_single_number(backend: Backend) -> None:
+    norm = BatchNormalization()
+    norm.build((3,), np.random.default_rng(0))
+    norm.forward(backend.asarray([[1.0, 2.0, 3.0]], dtype="float32"), train=True)
+    for name, value in (("running_mean", 0), ("running_var", 1)):
+        assert (backend.to_numpy(norm.state[name]) == value).all()
+    norm.forward(backend.asarray([[1.0, 2.0, 3.0]] * 2, dtype="float32"), train=True)
+    np.testing.assert_allclose(backend.to_numpy(norm.state["running_mean"]), [0.1, 0.2, 0.3], 1e-6)

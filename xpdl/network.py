@@ -46,7 +46,7 @@ from xpdl.layers import (
     loss_from_config,
 )
 from xpdl.parameters import ArrayDict, Layout, Parameters
-from xpdl.precision import Precision, get_precision
+from xpdl.precision import PRECISIONS, Precision, get_precision
 
 FILE_FORMAT = "xpdl-network-1"
 # Keep the random numbers of one seed apart: first values of weights, and dropout masks.
@@ -554,7 +554,18 @@ class Network:
                 )
 
     def config(self) -> dict[str, Any]:
-        """Return the architecture, as JSON can hold it; see `network_from_config`."""
+        """Return the architecture, as JSON can hold it; see `network_from_config`.
+
+        Raises
+        ------
+        ArgumentError
+            If its float policy is none of `PRECISIONS`, which alone are known by name.
+        """
+        if PRECISIONS.get(self.precision.name) != self.precision:
+            raise ArgumentError(
+                f"{self.name} has a float policy of its own, {self.precision}, which no file or "
+                f"copy can name; use one of {', '.join(PRECISIONS)}."
+            )
         return {
             "name": self.name,
             "input_shape": list(self.input_shape),

@@ -21,8 +21,9 @@ class BatchNormalization(Layer):
 
     A feature is a column of (N, D), or a channel of (N, C, H, W): statistics are over all other
     axes, in float32 at least. Inference uses the running statistics, in which each batch of
-    training counts 1 - momentum; so does a frozen layer (`Network.freeze`) in training, which
-    leaves them as they are: dL/dx = gamma / sqrt(variance + epsilon) dL/dy.
+    training counts 1 - momentum, unless it has a single number of a feature. A frozen layer
+    (`Network.freeze`) uses them in training, too, and leaves them as they are:
+    dL/dx = gamma / sqrt(variance + epsilon) dL/dy.
 
     Parameters
     ----------
@@ -81,7 +82,8 @@ class BatchNormalization(Layer):
         y = backend.normalize(x, mean, inverse_std * gamma, beta)
         if batch_counts:
             self.x, self.mean = x, mean
-            self._remember(mean, variance)
+            if x.size > len(gamma):  # one number has no variance
+                self._remember(mean, variance)
         return y
 
     def backward(self, dout: Array) -> Array:
