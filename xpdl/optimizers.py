@@ -9,7 +9,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from functools import reduce
 from typing import Any, ClassVar, TypeAlias
 
 from xpdl.arguments import check_writable, flag, number, plainly, real_array
@@ -547,7 +546,10 @@ def gradient_norm(grads: Arrays) -> Array:
     xp = backend.xp
     wide = [g.astype(accumulation_dtype(g.dtype), copy=False) for g in blocks.values()]
     # In units of the largest, whose square might be infinite.
-    largest = reduce(xp.maximum, [xp.abs(g).max() for g in wide])
+    largest = xp.zeros((), dtype=wide[0].dtype)  # arrays may be empty
+    for g in wide:
+        if g.size:
+            largest = xp.maximum(largest, xp.abs(g).max())
     unit = largest + (largest == 0)
     squares = [((g / unit) ** 2).sum() for g in wide]
     return unit * xp.sqrt(sum(squares[1:], start=squares[0]))
