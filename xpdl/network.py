@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
@@ -208,10 +209,24 @@ class Network:
         ArgumentError
             If the states are not those of the network's layers.
         """
+        self.check_random_state(states)
+        for name, state in states.items():
+            self._leaves[name].set_random_state(self.backend, state)
+
+    def check_random_state(self, states: Mapping[str, Any]) -> None:
+        """See that `set_random_state` will take `states`, and change nothing.
+
+        Raises
+        ------
+        ArgumentError
+            If it will not.
+        """
         if not isinstance(states, Mapping) or states.keys() != self.random_state().keys():
             raise ArgumentError(f"the random states are not those of {self.name}: {shown(states)}.")
         for name, state in states.items():
-            self._leaves[name].set_random_state(self.backend, state)
+            twin = copy.copy(self._leaves[name])
+            twin.reseed([0])  # so that it has random numbers of its own
+            twin.set_random_state(self.backend, state)
 
     # ---- the book's five verbs ----------------------------------------------------------------
 
@@ -499,11 +514,11 @@ class Network:
     def astype(self, dtype: Any) -> Network:
         """Return a copy of the network under another float policy, on the same backend."""
         precision = get_precision(dtype)
-        copy = network_from_config(self.config(), dtype=precision).to(self.backend)
-        copy.load_arrays(self._host_arrays())
+        other = network_from_config(self.config(), dtype=precision).to(self.backend)
+        other.load_arrays(self._host_arrays())
         if self.frozen:
-            copy.freeze(*self.frozen)
-        return copy
+            other.freeze(*self.frozen)
+        return other
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copy and send by architecture and arrays: views must go on sharing their buffer."""

@@ -303,16 +303,23 @@ NETWORK_CALLS: list[Call] = [
         lambda network, **given: network.bytes_per_sample(**given),
         classifier,
     ),
-    Call(
-        "Network.set_random_state",
-        {"states": thing(lambda _: classifier().random_state(), {"dropout1": 3}, {"dropout1": {}})},
-        lambda network, states: network.set_random_state(states),
-        classifier,
-        words={"states": "states?"},
-        documented={
-            f"states: {text}": "the generators are made when they are first asked for"
-            for text in ("{}", "{'a': 1}", "{'dropout1': 3}", "{'dropout1': {}}")
-        },
+    *(
+        Call(
+            f"Network.{name}",
+            {
+                "states": thing(
+                    lambda _: classifier().random_state(), {"dropout1": 3}, {"dropout1": {}}
+                )
+            },
+            lambda network, states, name=name: getattr(network, name)(states),
+            classifier,
+            words={"states": "states?"},
+            documented={
+                f"states: {text}": "the generators are made when they are first asked for"
+                for text in ("{}", "{'a': 1}", "{'dropout1': 3}", "{'dropout1': {}}")
+            },
+        )
+        for name in ("set_random_state", "check_random_state")
     ),
     Call(
         "network_from_config",

@@ -229,10 +229,11 @@ def test_fewer_epochs_than_are_begun_are_refused(tmp_path: Path) -> None:
     for epochs in (1, 3):
         shorter = make(schedule="constant", epochs=epochs, checkpoint=path)
         if epochs == 1:
-            left = what_is_left(shorter)
+            left, masks = what_is_left(shorter), shorter.network.random_state()
             with pytest.raises(ArgumentError, match="epochs must be at least 2, got 1: as many"):
                 shorter.fit()
             assert what_is_left(shorter) == left
+            assert shorter.network.random_state() == masks
             assert path.read_bytes() == before
         else:
             shorter.fit()

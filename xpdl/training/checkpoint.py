@@ -186,9 +186,8 @@ class _Resting:
             epoch, index = about["epoch"], len(self.history.epochs)
             self.tally = Tally(network, trainer.batches.in_epoch(index))
             self.tally.restore(rooms["epoch"], epoch)
-            # The masks begin anew in each epoch: nothing is lost if what follows should fail.
-            network.reseed([trainer.seed, index])
-            network.set_random_state(epoch["masks"])
+            network.check_random_state(epoch["masks"])
+            self.masks = epoch["masks"]
             self.augmentation = epoch["augmentation"]
             if trainer.augment is not None or self.augmentation is not None:
                 check_generator_state(self.augmentation)
@@ -208,6 +207,8 @@ class _Resting:
             trainer.loss_scale.restore(self.loss_scale)
         trainer.history, trainer.rate_factor = self.history, self.rate_factor
         if self.tally is not None:
+            network.reseed([trainer.seed, len(self.history.epochs)])
+            network.set_random_state(self.masks)
             trainer.set_augmentation_state(self.augmentation)
         return self.tally
 
