@@ -718,12 +718,18 @@ def test_the_last_word_names_every_source_the_folder_and_the_files(
     register, dead_address, monkeypatch, folder
 ):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    register(mirrors=(dead_address,), package=PACKAGE, system_folders=("/nowhere/digits",))
+    register(
+        mirrors=(dead_address,),
+        package=PACKAGE,
+        system_folders=("/nowhere/digits",),
+        debian_package="few-digits",
+    )
     with pytest.raises(DataUnavailableError) as caught:
         read_files("tiny")
     word = str(caught.value)
     for part in (dead_address, "refused", "no pip", PACKAGE.requirement, "/nowhere/digits"):
         assert part in word
+    assert "apt install few-digits" in word
     for part in (str(folder), *CONTENTS, "by hand"):
         assert part in word
 

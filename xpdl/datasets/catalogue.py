@@ -61,6 +61,7 @@ class DataSet:
     class_names: tuple[str, ...]
     mirrors: tuple[str, ...] = ()
     system_folders: tuple[str, ...] = ()
+    debian_package: str | None = None
     package: IndexedPackage | None = None
 
 
@@ -115,6 +116,7 @@ FASHION_MNIST = DataSet(
     ),
     mirrors=("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",),
     system_folders=("/usr/share/datasets/fashion-mnist",),
+    debian_package="dataset-fashion-mnist",
 )
 
 DATA_SETS: dict[str, DataSet] = {data.name: data for data in (MNIST, FASHION_MNIST)}

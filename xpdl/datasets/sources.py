@@ -241,6 +241,8 @@ def _last_word(
         f"Try again with a network, or put these files into {str(folder)!r} by hand, plain or "
         f"as gzip with .gz added: {_names(missing)}."
     ]
+    if data.debian_package is not None:
+        lines += [f"On Debian, apt install {data.debian_package} puts them where they are found."]
     return "\n".join(lines)
 
 
