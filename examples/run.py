@@ -140,7 +140,9 @@ def run_all(options: argparse.Namespace) -> int:
             raise ArgumentError("--table refreshes the whole table; leave the names out.")
         refresh_readme()
         return 0
-    out = make_folder(options.out or (RESULTS if options.full else Path("figures")))
+    if options.out == "":
+        raise ArgumentError("--out is empty; name a folder, or leave it out.")
+    out = make_folder(options.out or (RESULTS if options.full else "figures"))
     if out.resolve() == RESULTS and not options.full:
         raise ArgumentError("examples/results is for the full run: add --full, or choose --out.")
     failed = []
@@ -176,7 +178,7 @@ def main() -> int:
     add("names", nargs="*", metavar="NAME", help="examples or chapters (default: all)")
     add("--full", action="store_true", help="the whole of each, which takes hours; else a glimpse")
     add("--table", action="store_true", help="only refresh the table in examples/README.md")
-    add("--out", metavar="DIR", type=Path, help="default: figures, or, full, examples/results")
+    add("--out", metavar="DIR", help="default: figures, or, full, examples/results")
     add("--seed", type=seed, default=0, metavar="N", help="default: 0")
     add_device_options(parser)
     return run_command("examples.run", parser.parse_args(), run_all)

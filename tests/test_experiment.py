@@ -156,7 +156,7 @@ def test_a_training_goes_on_where_it_stopped_and_its_time_counts(tmp_path):
 
     first = Experiment("a", out=tmp_path)
     history = first.fit(trainer(first))
-    assert (tmp_path / "checkpoints" / "a-x.safetensors").exists()
+    assert (tmp_path / "checkpoints" / first.checkpoint("x").name).exists()
     history.epochs[0].seconds = 1000.0  # as if it had been a long one
     again = Experiment("a", out=tmp_path)
     resumed = trainer(again)
@@ -165,6 +165,22 @@ def test_a_training_goes_on_where_it_stopped_and_its_time_counts(tmp_path):
     again.finish()
     assert json.loads((tmp_path / "a.json").read_text())["seconds"] >= 1000
     assert Experiment("a", out=tmp_path, quick=True).checkpoint("x") is None
+
+
+def test_a_checkpoint_is_of_one_backend_and_float_policy(tmp_path):
+    experiment = Experiment("a", out=tmp_path)
+    names = set()
+    for backend in ("numpy", "generic"):
+        with xpdl.use_backend(backend):
+            names.add(experiment.checkpoint("x").name)
+    assert names == {"a-x-numpy-float32.safetensors", "a-x-generic-float32.safetensors"}
+
+
+def test_a_number_that_cannot_be_printed_is_not_kept(tmp_path):
+    experiment = Experiment("a", out=tmp_path)
+    with pytest.raises(ValueError, match="format"):
+        experiment.record("share", 0.5, "no form")
+    experiment.record("share", 0.5, ".0%")
 
 
 def test_a_place_that_cannot_be_written_is_said(tmp_path):

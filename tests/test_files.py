@@ -619,3 +619,9 @@ def test_a_failed_save_leaves_the_old_file(path):
     with pytest.raises(Exception, match=r"."):
         files.write_tensors(path, {"W": np.array(["text"])}, {})
     assert_untouched(path)
+
+
+def test_a_path_with_a_nul_is_refused(tmp_path):
+    for path in (tmp_path / "a\0b", tmp_path / "a\0b" / "c"):
+        with pytest.raises(FileAccessError, match="holds a NUL"):
+            files.write_json(path, {})

@@ -90,6 +90,15 @@ def test_the_smoothed_loss_of_a_short_training_does_not_lag():
     np.testing.assert_allclose(long[-1], np.linspace(3, 1, 1000)[-50:].mean())
 
 
+def test_a_mean_loses_nothing_to_what_is_far_larger():
+    heights = [1e20, 1.0, 2.0, 3.0]
+    line = plots.curves({"y": heights}).axes[0].lines[0]
+    np.testing.assert_array_equal(line.get_ydata(), heights)
+    long = plots.learning_curves([1e18] + [2.0] * 300).axes[0].lines[1].get_ydata()
+    np.testing.assert_array_equal(long[-200:], 2.0)
+    assert np.isnan(plots.curves({"y": [1, None, 3]}, smooth=2).axes[0].lines[0].get_ydata()[1])
+
+
 def test_a_grid_has_a_panel_for_each_entry_and_each_name_once():
     panels = {str(i): {"train": [0, i], "test": [i, 0]} for i in range(5)}
     figure = plots.curve_grid(panels, "title", columns=3)
@@ -169,6 +178,22 @@ def test_a_graph_has_its_values_and_not_what_tells_nodes_apart():
     ("call", "error", "message"),
     [
         (lambda: plots.curve_grid({}), ArgumentError, "panels is empty"),
+        (
+            lambda: plots.curve_grid({"a": {"x": [1]}, "b": {"x": [1], "y": [2]}}),
+            ArgumentError,
+            r"same names.*\['x'\] in the first and \['x', 'y'\] in 'b'",
+        ),
+        (
+            lambda: plots.optimizer_paths(lambda x, y: 0 * x, {"a": [[0, 0]]}, (0, 1), (0, 1)),
+            ArgumentError,
+            "f has no contours: it is 0 everywhere",
+        ),
+        (lambda: plots.confusion_matrix([0.9], [1]), ArgumentError, "labels must be whole"),
+        (
+            lambda: plots.misclassified(np.zeros((1, 2, 2)), [-1], [0]),
+            ArgumentError,
+            "classes begin at 0, got -1",
+        ),
         (lambda: plots.curves({"a": np.zeros((2, 2))}), ArgumentError, "line 'a' must be values"),
         (lambda: plots.curves({"a": ([1], [1, 2])}), ArgumentError, r"got shapes \(1,\) and \(2,"),
         (lambda: plots.curves({"a": [1]}, smooth=0), ArgumentError, "smooth must be an int"),

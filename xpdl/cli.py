@@ -23,7 +23,7 @@ from xpdl.command import Parser, add_device_options, count, escape_output, rate,
 from xpdl.datasets import DATA_SETS, data_folder, folder_status, prepare_digit
 from xpdl.datasets.augmentation import BY_NAME as KINDS
 from xpdl.datasets.batches import batch_sizes
-from xpdl.errors import ArgumentError, BackendUnavailableError, XpdlError
+from xpdl.errors import ArgumentError, BackendUnavailableError, FileAccessError, XpdlError
 from xpdl.models import MODELS, make_model
 from xpdl.network import Network
 from xpdl.optimizers import BY_NAME as OPTIMIZERS
@@ -45,7 +45,7 @@ from xpdl.training.preparation import (
 from xpdl.training.profile import profile_step
 from xpdl.training.recipes import RECIPES, TrainingOptions
 from xpdl.training.run import Result
-from xpdl.training.run_folder import save_figures
+from xpdl.training.run_folder import resuming, save_figures
 from xpdl.training.run_options import RunOptions, make_options
 from xpdl.training.shifts import answering
 
@@ -152,7 +152,7 @@ def _setting(text: str) -> tuple[str, Any]:
     name, _, value = text.partition("=")
     try:
         return name, json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise argparse.ArgumentTypeError(
             f'must be NAME=VALUE with a number, true, false, "...", [...] or {{...}}, got {text!r}'
         ) from None
@@ -232,8 +232,8 @@ def _train(options: argparse.Namespace) -> int:
     else:
         run = start_run(
             make_options(
-                options.recipe or "fast",
-                data=options.data or "mnist",
+                "fast" if options.recipe is None else options.recipe,
+                data="mnist" if options.data is None else options.data,
                 seed=options.seed or 0,
                 dtype=options.dtype,
                 **overrides,
@@ -273,8 +273,7 @@ def _train(options: argparse.Namespace) -> int:
         result = run.fit()
     except KeyboardInterrupt as error:
         print(
-            f"xpdl train: interrupted {run.standing()}. "
-            f"Go on with: xpdl train --resume {run.folder}",
+            f"xpdl train: interrupted {run.standing()}. Go on with: {resuming(run.folder)}",
             file=sys.stderr,
         )
         return 128 + getattr(error, "number", signal.SIGINT)
@@ -369,7 +368,8 @@ def _shifts(text: str) -> int:
 
 def _evaluate(options: argparse.Namespace) -> int:
     model, about = load_trained(options.network, dtype=options.dtype)
-    data, shifts = options.data or about.get("data", "mnist"), _looks(options, about)
+    data = about.get("data", "mnist") if options.data is None else options.data
+    shifts = _looks(options, about)
     result, loss = evaluate(model, data, Path(options.network), shifts)
     smoothing = 0.0
     if isinstance(model, Network) and not shifts:
@@ -611,7 +611,11 @@ def _info(options: argparse.Namespace) -> int:
             {provider: ", ".join(names) for provider, names in by_provider.items()},
         )
     for name in DATA_SETS:
-        home = data_folder(name)
+        try:
+            home = data_folder(name)
+        except FileAccessError as error:
+            _section(f"data: {name}", {"folder": str(error)})
+            continue
         states = {
             status.name: status.state
             if status.path.parent == home or status.state == "missing"

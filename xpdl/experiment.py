@@ -117,8 +117,9 @@ class Experiment:
         """
         if label in self.numbers:
             raise ArgumentError(f"{label!r} was recorded before; give each number its own label.")
-        self.numbers[label] = plain = _plain(value)
+        plain = _plain(value)
         text = _text(plain, form)
+        self.numbers[label] = plain
         self.shown.append({"label": label, "text": text, "book": book or ""})
         print(f"{label}: {text}" + (f"  (the book: {book})" if book else ""), flush=True)
 
@@ -141,12 +142,14 @@ class Experiment:
         """Return where a long training may keep how far it came; None for a glimpse.
 
         A `Trainer` that is given it goes on from there, also when all is trained already. What is
-        another training (of another seed, say) needs another `part`.
+        another training (of another seed, say) needs another `part`, but for the backend and the
+        float policy, which are in the name.
         """
         if self.quick:
             return None
         folder = files.make_folder(self.out / "checkpoints")
-        return folder / f"{self.name}{'-' if part else ''}{part}{suffix}"
+        name = "-".join(filter(None, (self.name, part, get_backend().name, get_precision().name)))
+        return folder / f"{name}{suffix}"
 
     def fit(self, trainer: Trainer) -> History:
         """Train; epochs that a checkpoint holds from an earlier sitting count in the time taken."""

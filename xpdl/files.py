@@ -60,10 +60,12 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         If the folder is missing or read-only, the disk is full, or `path` is a folder or a device.
         `path` is then untouched.
     """
+    if "\0" in os.fspath(path):
+        raise FileAccessError(f"cannot write {str(path)!r}: its name holds a NUL; leave it out.")
     target = Path(os.path.realpath(path))
     beside = target.with_name(f".{os.urandom(6).hex()}.part")
     try:
-        if "\0" in target.name or (target.exists() and not target.is_file()):
+        if target.exists() and not target.is_file():
             raise OSError(None, "it is not a file")
         # Exclusive, so that two writers never share one; the user's umask applies by itself.
         with open(beside, "xb") as stream:

@@ -182,7 +182,7 @@ def _expect_network(shapes: Mapping[str, Shape], description: Mapping[str, Any])
             f"wanted {FILE_FORMAT!r}."
         )
     config = description["architecture"]
-    _expect_notes(description["about"])
+    expect_notes(description["about"])
     body = layer_from_config(config["body"])
     if not isinstance(body, Sequential):
         raise ValueError("its architecture is not a sequence of layers.")
@@ -211,7 +211,7 @@ def _shapes(body: Sequential) -> dict[str, Shape]:
     return shapes
 
 
-def _expect_notes(about: Any) -> None:
+def expect_notes(about: Any) -> None:
     """See that what is known of a network is of the types that its readers count on."""
     if not isinstance(about, dict):
         raise ValueError("its notes are no names with values.")

@@ -400,6 +400,34 @@ def test_the_largest_pictures(tmp_path):
     assert_same_digit(prepare_digit(path), shift=1)
 
 
+@pytest.mark.parametrize("side", [100, 200, 400])
+def test_specks_far_from_a_small_digit_do_not_count(side):
+    clean = np.full((side, side), 255, np.uint8)
+    clean[40:58, 40:46] = 0
+    specked = clean.copy()
+    specked[-10, -10] = 250
+    rng = np.random.default_rng(0)
+    noisy = np.clip(clean + rng.normal(0, 3, clean.shape), 0, 255).astype(np.uint8)
+    want = prepare_digit(Image.fromarray(clean))
+    assert (want > 0.3).any(axis=1).sum() == 20
+    np.testing.assert_allclose(prepare_digit(Image.fromarray(specked)), want, atol=0.02)
+    # Noise may widen the box of 18 x 6 pixels by two on each side, and by no more.
+    rows, columns = np.nonzero(prepare_digit(Image.fromarray(noisy)) > 0.3)
+    assert 16 <= np.ptp(rows) + 1 <= 20
+    assert 5 <= np.ptp(columns) + 1 <= 7
+
+
+def test_an_array_of_int32_may_hold_eight_bits():
+    assert_same_digit(prepare_digit(Image.fromarray(np.asarray(draw()).astype(np.int32))), 0.01)
+
+
+def test_a_deep_grey_may_be_transparent(tmp_path):
+    ink = np.asarray(draw()) < 128
+    deep = Image.fromarray(np.where(ink, 50000, 51000).astype(np.uint16))
+    deep.info["transparency"] = 51000
+    assert_same_digit(prepare_digit(deep))
+
+
 @pytest.mark.parametrize("levels", [np.uint16, np.int32, np.float32])
 def test_a_deep_picture_of_another_range_is_the_same_digit(levels):
     image = np.asarray(draw()).astype(np.float64)

@@ -223,6 +223,19 @@ def test_no_home_is_said(monkeypatch):
     assert "Set XPDL_DATA" in folder_status("mnist")[0].state
 
 
+def test_a_folder_that_may_not_be_looked_into_is_said(register, monkeypatch, folder):
+    def refuse(path: Path, **_: Any) -> os.stat_result:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    register()
+    monkeypatch.setattr(Path, "lstat", refuse)
+    monkeypatch.setattr(Path, "stat", refuse)
+    for call in (read_files, lambda name: read_files(name, offline=True)):
+        with pytest.raises(FileAccessError, match=r"Permission denied\. Make its folder readable"):
+            call("tiny")
+    assert "Permission denied" in folder_status("tiny")[0].state
+
+
 def test_an_unknown_data_set_is_named():
     for function in (data_folder, folder_status, read_files):
         with pytest.raises(UnknownNameError, match=r"'mnits'.*Did you mean 'mnist'"):

@@ -375,6 +375,9 @@ BAD_COMMANDS: dict[str, tuple[list[str], list[str]]] = {
     ),
     "no members": (["train", "--members", "0"], ["--members", "'0'"]),
     "a recipe": (["train", "--recipe", "slow"], ["slow", "fast", "book"]),
+    "an empty recipe": (["train", "--recipe", ""], ["recipe", "''"]),
+    "empty data": (["train", "--data", ""], ["data set", "''"]),
+    "an option that is too deep": (["train", "--augment", "shift=" + "[" * 5000], ["NAME=VALUE"]),
     "data": (["train", "--data", "cifar"], ["cifar", "fashion-mnist"]),
     "a backend": (["train", "--backend", "nonsense"], ["nonsense", "numpy", "cupy", "strict"]),
     "a dtype": (["train", "--dtype", "int8"], ["int8", "float16"]),
@@ -384,6 +387,7 @@ BAD_COMMANDS: dict[str, tuple[list[str], list[str]]] = {
     "never a checkpoint": (["train", "--checkpoint-every", "0"], ["--checkpoint-every", "'0'"]),
     "a way to diverge": (["train", "--on-divergence", "skipp"], ["skipp", "skip", "reduce-lr"]),
     "a run to resume": (["train", "--resume", "nowhere"], ["nowhere"]),
+    "a folder that is no run": (["train", "--resume", "full"], ["'full' holds no run", "made"]),
     "no picture": (["predict", "run"], ["IMAGE"]),
     "a foreign file": (["evaluate", "foreign"], ["foreign", "safetensors"]),
     "a full folder": (["train", "--out", "full"], ["full", "not empty"]),
@@ -435,6 +439,17 @@ def test_info_says_what_is_there_and_why_not(capsys: Any, monkeypatch: Any) -> N
     out = capsys.readouterr().out
     for word in ("numpy", "cupy", "strict", "ready", "threads", "BLAS", "mnist", "float32"):
         assert word in out
+
+
+def test_info_without_a_home(capsys: Any, monkeypatch: Any) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("XPDL_DATA", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    assert main(["info"]) == 0
+    assert capsys.readouterr().out.count("Set XPDL_DATA to a folder.") == 2
 
 
 def command(*arguments: str, **environment: str) -> list[str]:

@@ -379,6 +379,13 @@ def test_saved_and_loaded_it_is_the_same(backend: Backend, tmp_path: Path) -> No
         ('{"format": "xpdl-ensemble-1", "members": 0}', ModelFileError),
         ('{"format": "xpdl-ensemble-1", "members": "2"}', ModelFileError),
         ('{"format": "xpdl-ensemble-1", "members": 3}', FileAccessError),
+        ('{"format": "xpdl-ensemble-1", "members": 2, "about": []}', ModelFileError),
+        ('{"format": "xpdl-ensemble-1", "members": 2, "about": {"shifts": -1}}', ModelFileError),
+        ('{"format": "xpdl-ensemble-1", "members": 2, "about": {"data": 1}}', ModelFileError),
+        (
+            '{"format": "xpdl-ensemble-1", "members": 2, "about": {"class_names": 5}}',
+            ModelFileError,
+        ),
     ],
 )
 def test_damaged_folders(tmp_path: Path, index: str, kind: Any) -> None:

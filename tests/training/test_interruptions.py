@@ -17,6 +17,7 @@ import pytest
 
 import xpdl
 from xpdl.cli import main
+from xpdl.errors import ArgumentError
 from xpdl.training import ensemble_run, preparation
 from xpdl.training.run import Run
 from xpdl.training.run_folder import FolderLock
@@ -243,6 +244,33 @@ def test_a_folder_that_cannot_be_written_is_told_at_once(interrupted: Path, caps
     finally:
         interrupted.chmod(0o700)
     assert main(["train", "--resume", "run"]) == 0
+
+
+def test_the_command_to_go_on_can_be_copied(
+    small_mnist: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    monkeypatch.setattr(Run, "_keep_best", interrupt)
+    assert main([*SMALL, "--out", "a run"]) == 130
+    told = capsys.readouterr().err
+    assert "xpdl train --resume 'a run'" in told
+
+
+def test_a_refused_resume_leaves_all_as_it_was(interrupted: Path) -> None:
+    kept = []  # with their frames, and what is held by those
+    with xpdl.use_backend("generic"):
+        for _ in range(2):
+            with pytest.raises(ArgumentError, match="seed") as caught:
+                ensemble_run.resume_run("run", {"seed": 3}, on_its_backend=True)
+            kept.append(caught.value)
+            assert xpdl.get_backend().name == "generic"
+            with pytest.raises(ArgumentError, match="on the backend") as caught:
+                Run.resume("run")
+            kept.append(caught.value)
+    assert main(["train", "--resume", "run"]) == 0
+    for _ in range(2):
+        with pytest.raises(ArgumentError, match="finished") as caught:
+            Run.resume("run")
+        kept.append(caught.value)
 
 
 @posix

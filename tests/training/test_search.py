@@ -141,6 +141,7 @@ def test_narrowing_widens_what_the_best_span() -> None:
         (lambda: Uniform(2, 1), r"low must be at most high, got 2 and 1"),
         (lambda: Uniform("a", 1), r"low.*'a'"),  # type: ignore[arg-type]
         (lambda: Choice([]), r"at least"),
+        (lambda: Choice(5), r"list of one value.*5"),  # type: ignore[arg-type]
         (lambda: Choice("abc"), r"list of one value.*abc"),
         (lambda: Choice([1, 2, 1]), r"different.*got 1 in"),
         (lambda: Choice([(1, 2)]), r"\(1, 2\).*let `make`"),
@@ -462,7 +463,7 @@ def test_a_place_that_cannot_be_written_shows_before_any_trial(tmp_path: Path) -
         ({"seed": -1}, ArgumentError, "seed.*-1"),
         ({"data": np.zeros((3, 2))}, ArgumentError, "data must be a pair"),
         ({"data": (np.zeros((3, 2)), np.zeros(4))}, ShapeError, "one label per example"),
-        ({"validation": 1.0}, ArgumentError, "fraction_or_count.*1.0"),
+        ({"validation": 1.0}, ArgumentError, "validation must be a float.*1.0"),
         ({"validation": (1, 2, 3)}, ArgumentError, "validation must be a pair"),
     ],
 )
@@ -491,6 +492,12 @@ def trained(*arguments: Any) -> Trainer:
     return trainer
 
 
+def stopped(*arguments: Any) -> Trainer:
+    trainer = make(*arguments, epochs=1, progress=False)
+    trainer.stop = True
+    return trainer
+
+
 RULE = SGD(0.01)
 
 
@@ -508,6 +515,7 @@ def shared() -> Network:
         (lambda values, train, validation, seed: make(values, train, train, seed), "validation"),
         (lambda *a: make(*a, checkpoint="a"), "no checkpoint"),
         (trained, "each time"),
+        (stopped, "or not begin"),
         (lambda v, *a: Trainer(shared(), *a[:2], optimizer=SGD(0.1), epochs=1), "new network"),
         (lambda v, *a: Trainer(Network([Affine(3)], (2,)), *a[:2], optimizer=RULE), "each time"),
     ],
@@ -597,6 +605,13 @@ def test_the_chart_has_the_curves_of_the_best_of_a_round() -> None:
     np.testing.assert_allclose(curves[1], [0.1])
     assert drawn[0].get_title() == "best 1: 90%\nrate 0.00123\nname adam"
     assert sum(bool(axes.lines) for axes in result.chart(2).axes) == 2
+
+
+def test_a_rule_keeps_numbers_that_a_file_takes(tmp_path: Path) -> None:
+    rule = MedianRule(epochs=np.int64(1), trials=np.int64(2))  # type: ignore[arg-type]
+    found = search(trials=3, stopping=rule, path=tmp_path / "s.json").run()
+    again = search(trials=3, stopping=MedianRule(1, 2), path=tmp_path / "s.json").run()
+    assert timeless(found) == timeless(again)
 
 
 def test_texts_are_no_choices() -> None:

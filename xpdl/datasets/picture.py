@@ -52,6 +52,7 @@ _LEVELS = ("L", "LA", "RGB", "RGBA", "CMYK")
 _WORKING_SIDE = 800
 _FAINTEST = 1 / 8
 _EDGE = 0.1
+_EDGE_WIDTH = 2  # pixels of less ink than that, around the others
 _HALF_LEVEL = 1 / 510
 _FITTING_ROUNDS = 10
 
@@ -184,13 +185,20 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
     if not (math.isfinite(least) and math.isfinite(greatest)):
         raise ValueError("a pixel is not a finite number")
     low, high = (0.0, 65535.0) if image.mode.startswith("I") else (least, greatest)
+    if image.mode == "I" and greatest <= 255:
+        high = 255.0  # as of an array of int32
     if not low <= least <= greatest <= high:
         low, high = least, greatest
+    colour = image.info.get("transparency")
+    clear = None if colour is None else levels == colour
     levels -= low
     levels *= 255 / ((high - low) or 1)
     np.clip(levels, 0, 255, out=levels)
     np.rint(levels, out=levels)
-    return Image.fromarray(levels.astype(np.uint8))
+    grey = Image.fromarray(levels.astype(np.uint8))
+    if clear is not None:
+        grey.putalpha(Image.fromarray(np.where(clear, 0, 255).astype(np.uint8)))
+    return grey
 
 
 def _fill_transparency(levels: Grey, alpha: Grey) -> Grey:
@@ -264,17 +272,24 @@ def _ground(grey: Grey) -> Grey:
 def _crop(ink: Grey) -> Grey:
     """Return the smallest part that holds the digit.
 
-    In a large picture faint pixels are blur and compression, which would widen the box. In one
-    no larger than the box to fit into, they are part of the digit's antialiased edge.
+    Around a digit that fits into the box as it is, faint pixels are its antialiased edge. In a
+    larger one, and away from it, they are blur, noise and compression, which would widen the box.
     """
-    cropped = _bounding_box(ink, _EDGE)
-    return _bounding_box(ink, 0) if max(cropped.shape) <= BOX else cropped
+    rows, columns = _bounding_box(ink > _EDGE)
+    if max(rows.stop - rows.start, columns.stop - columns.start) > BOX:
+        return ink[rows, columns]
+    around: Grey = ink[_wider(rows), _wider(columns)]
+    rows, columns = _bounding_box(around > 0)
+    return around[rows, columns]
 
 
-def _bounding_box(ink: Grey, threshold: float) -> Grey:
-    rows, columns = np.nonzero(ink > threshold)
-    box: Grey = ink[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
-    return box
+def _bounding_box(inked: npt.NDArray[np.bool_]) -> tuple[slice, slice]:
+    rows, columns = np.nonzero(inked)
+    return slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1)
+
+
+def _wider(part: slice) -> slice:
+    return slice(max(part.start - _EDGE_WIDTH, 0), part.stop + _EDGE_WIDTH)
 
 
 def _fit(ink: Grey) -> Grey:

@@ -143,8 +143,13 @@ def _candidates(file: RawFile, folders: Sequence[Path]) -> Iterator[Path]:
     """Give the places where `file` is found, plain or compressed, the preferred one first."""
     for folder in folders:
         for path in (folder / file.name, folder / f"{file.name}.gz"):
-            if os.path.lexists(path):
-                yield path
+            try:
+                path.lstat()
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError:  # it may be there, and whoever reads it will hear why that fails
+                pass
+            yield path
 
 
 def _read_local(data: DataSet) -> tuple[dict[RawFile, bytes], list[Tried]]:
@@ -185,6 +190,13 @@ def _read_verified(file: RawFile, path: Path) -> bytes:
         return file.verify(content, repr(str(path)))
     except DataFileError as error:
         raise DataFileError(f"{error} {remedy}") from error
+    except FileAccessError:
+        raise
+    except OSError as error:
+        raise FileAccessError(
+            f"cannot look at {str(path)!r}: {error.strerror}. "
+            "Make its folder readable, or set XPDL_DATA to another."
+        ) from error
 
 
 def _fetch(data: DataSet, found: dict[RawFile, bytes], tried: list[Tried], network: bool) -> None:

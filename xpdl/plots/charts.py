@@ -75,7 +75,13 @@ def confusion_matrix(
     class_names : sequence of str, optional
         What the classes are called; their numbers by default.
     """
-    truth, guess = (host(numbers).astype(np.int64) for numbers in (labels, answers))
+    given = host(labels), host(answers)
+    truth, guess = (numbers.astype(np.int64) for numbers in given)
+    for name, numbers, whole in zip(("labels", "answers"), given, (truth, guess), strict=True):
+        if (numbers != whole).any():
+            raise ArgumentError(
+                f"{name} must be whole numbers, the classes, got {numbers[numbers != whole][0]}."
+            )
     if truth.shape != guess.shape or truth.ndim != 1 or not truth.size:
         raise ArgumentError(
             f"labels and answers must be (N,) and of one length, got {truth.shape} and "

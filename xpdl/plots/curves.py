@@ -77,6 +77,12 @@ def curve_grid(
         axes.tick_params(labelbottom=True)
         axes.set_xlabel(xlabel)
     handles, labels = grid.flat[0].get_legend_handles_labels()
+    for name, axes in zip(panels, grid.flat, strict=False):
+        if (own := axes.get_legend_handles_labels()[1]) != labels:
+            raise ArgumentError(
+                f"the panels must have lines of the same names in the same order, got {labels!r} "
+                f"in the first and {own!r} in {name!r}."
+            )
     if len(labels) > 1:
         figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     figure.supylabel(ylabel, fontsize="medium")
@@ -195,12 +201,12 @@ def _smoothed(values: HostFloats, window: int) -> HostFloats:
 
     Where a value is not finite there is none, NaN, and it counts in no other mean.
     """
+    if len(values) == 0:
+        return values
     missing = ~np.isfinite(values)
+    # Each sum by itself: a difference of running sums would lose what is small beside the others.
     total, count = (
-        np.concatenate([[0.0], np.cumsum(numbers)])
+        np.convolve(numbers, np.ones(min(window, len(values))))[: len(values)]
         for numbers in (np.where(missing, 0.0, values), ~missing)
     )
-    end = np.arange(1, len(values) + 1)
-    start = np.maximum(end - window, 0)
-    mean = (total[end] - total[start]) / np.maximum(count[end] - count[start], 1)
-    return np.where(missing, np.nan, mean)
+    return np.where(missing, np.nan, total / np.maximum(count, 1))

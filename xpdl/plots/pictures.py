@@ -117,6 +117,8 @@ def misclassified(
     names = class_names or [str(i) for i in range(most_classes)]
     if len(names) < most_classes:
         raise ArgumentError(f"class_names must be {most_classes} names at least, got {names!r}.")
+    if min([*labels, *answers], default=0) < 0:
+        raise ArgumentError(f"classes begin at 0, got {min([*labels, *answers])}.")
     count = min(len(images), most)
     pairs = [(names[labels[i]], names[answers[i]]) for i in range(count)]
     gap = " " if all(len(label + answer) < 8 for label, answer in pairs) else "\n"

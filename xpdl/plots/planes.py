@@ -80,6 +80,8 @@ def optimizer_paths(
     heights = host(f(x, y))
     lowest = np.unravel_index(heights.argmin(), heights.shape)
     # Levels lie denser near the bottom, as the function is flatter there.
+    if heights.min() == heights.max():
+        raise ArgumentError(f"f has no contours: it is {heights.min():g} everywhere.")
     levels = heights.min() + (heights.max() - heights.min()) * np.linspace(0.02, 1, 14) ** 2
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
     for axes, (name, path) in zip(grid.flat, paths.items(), strict=False):

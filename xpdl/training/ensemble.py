@@ -14,7 +14,7 @@ from xpdl.arguments import array_or_list, whole_number
 from xpdl.backends import Array, backend_of
 from xpdl.errors import ArgumentError, BackendMismatchError, ModelFileError, ShapeError, shown
 from xpdl.network import Network, count_hits
-from xpdl.storage import load, load_with_notes
+from xpdl.storage import expect_notes, load, load_with_notes
 from xpdl.training.settings import differences, digest, training_settings
 from xpdl.training.trainer import Trainer
 
@@ -183,8 +183,10 @@ def load_ensemble_with_notes(
     except ArgumentError as error:
         raise ModelFileError(f"{str(Path(folder) / INDEX)!r} is damaged: {error}") from error
     about = index.get("about", {})
-    if not isinstance(about, dict):
-        raise ModelFileError(f"{str(Path(folder) / INDEX)!r} is damaged: about is {shown(about)}.")
+    try:
+        expect_notes(about)
+    except ValueError as error:
+        raise ModelFileError(f"{str(Path(folder) / INDEX)!r} is damaged: {error}") from error
     first = load(member_path(folder, 0), dtype=dtype)
     others = (load(member_path(folder, i), dtype=dtype) for i in range(1, count))
     return Ensemble([first, *others]), about

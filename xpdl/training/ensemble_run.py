@@ -8,6 +8,7 @@ While member i is trained, ``checkpoint-<i>.safetensors`` holds all that it take
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,9 +51,13 @@ def resume_run(
         Whether to make the run's backend the active one, rather than to want it to be.
     """
     left = UnfinishedRun(folder)
-    if on_its_backend:
-        use_backend(left.options.backend)
-    return (EnsembleRun if left.options.members > 1 else Run).take_up(left, changes)
+    with ExitStack() as refused:
+        refused.callback(left.lock.release)
+        if on_its_backend:
+            refused.enter_context(use_backend(left.options.backend))
+        run = (EnsembleRun if left.options.members > 1 else Run).take_up(left, changes)
+        refused.pop_all()
+    return run
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from xpdl.storage import load_with_notes
 from xpdl.training.ensemble import INDEX, Ensemble, load_ensemble_with_notes
 from xpdl.training.preparation import load_data
 from xpdl.training.run import Result
-from xpdl.training.run_folder import HISTORY, read_record
+from xpdl.training.run_folder import HISTORY, MODEL, read_record, resuming
 from xpdl.training.shifts import answering
 
 
@@ -39,10 +39,11 @@ def load_trained(
     place = Path(path)
     if (place / INDEX).exists():
         return load_ensemble_with_notes(place, dtype=dtype)
-    if (place / HISTORY).exists() and "members" in read_record(place):
+    single = not place.is_dir() or (place / MODEL).exists()
+    if not single and (place / HISTORY).exists() and "members" in read_record(place):
         raise ArgumentError(
             f"not all members of the ensemble in {str(path)!r} are trained; go on with "
-            f"xpdl train --resume {path}, or give the file of one of them."
+            f"{resuming(place)}, or give the file of one of them."
         )
     return load_with_notes(path, dtype=dtype)
 

@@ -34,6 +34,7 @@ from xpdl.training.run_folder import (
     draw_mistakes,
     new_folder,
     read_record,
+    resuming,
     save_figures,
     write_record,
 )
@@ -87,8 +88,12 @@ class UnfinishedRun:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.lock = FolderLock(self.folder)
-        self.record = read_record(self.folder)
-        self.options = unfinished_options(self.folder, self.record)
+        try:
+            self.record = read_record(self.folder)
+            self.options = unfinished_options(self.folder, self.record)
+        except BaseException:
+            self.lock.release()
+            raise
 
 
 class Run:
@@ -119,7 +124,11 @@ class Run:
         self.folder = new_folder(options.model, folder)
         self.changes = {}
         self._lock = FolderLock(self.folder)
-        self._write(finished=False)
+        try:
+            self._write(finished=False)
+        except BaseException:
+            self._lock.release()
+            raise
 
     @classmethod
     def resume(cls, folder: str | Path, changes: Mapping[str, Any] | None = None) -> Self:
@@ -141,7 +150,12 @@ class Run:
             If the run is finished, is of another backend than the active one, is at work in another
             process, or would not go on as it began with `changes`. Nothing is changed then.
         """
-        return cls.take_up(UnfinishedRun(folder), changes)
+        left = UnfinishedRun(folder)
+        try:
+            return cls.take_up(left, changes)
+        except BaseException:
+            left.lock.release()
+            raise
 
     @classmethod
     def take_up(cls, left: UnfinishedRun, changes: Mapping[str, Any] | None = None) -> Self:
@@ -228,7 +242,7 @@ class Run:
         except DivergenceError as error:
             self._write(finished=False, error=str(error))
             raise DivergenceError(
-                f"{error} The run is as it was before: xpdl train --resume {self.folder} goes on "
+                f"{error} The run is as it was before: {resuming(self.folder)} goes on "
                 "with the next batch; add --on-divergence reduce-lr to do so at half the rate."
             ) from error
         result = self._measure()

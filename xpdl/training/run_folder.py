@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import sys
 import time
 import warnings
@@ -52,9 +53,14 @@ def new_folder(model: str, folder: str | Path | None) -> Path:
     if occupied:
         raise ArgumentError(
             f"the folder {str(path)!r} is not empty; choose another, "
-            f"or go on with the run in it: xpdl train --resume {path}"
+            f"or go on with the run in it: {resuming(path)}"
         )
     return path
+
+
+def resuming(folder: Path) -> str:
+    """Return the command, for a POSIX shell, that goes on with the run in `folder`."""
+    return f"xpdl train --resume {shlex.quote(str(folder))}"
 
 
 class FolderLock:
@@ -108,6 +114,11 @@ class FolderLock:
 
 def read_record(folder: Path) -> dict[str, Any]:
     """Return what ``history.json`` says."""
+    if not (folder / HISTORY).exists():
+        raise ModelFileError(
+            f"the folder {str(folder)!r} holds no run: it has no {HISTORY}. Give one that xpdl "
+            "train made."
+        )
     record = files.read_json(folder / HISTORY)
     if not isinstance(record, dict):
         raise ModelFileError(f"{str(folder / HISTORY)!r} is not the record of a run.")

@@ -138,7 +138,8 @@ class Choice(Range):
     choices: tuple[Any, ...]
 
     def __init__(self, choices: Iterable[Any]) -> None:
-        given = () if isinstance(choices, str) else tuple(choices)
+        listed = isinstance(choices, Iterable) and not isinstance(choices, str)
+        given = tuple(choices) if listed else ()
         for i, choice in enumerate(given):
             simple = choice is None or isinstance(choice, str | int | float)
             if not simple or choice in given[:i] or choice != choice or choice in _INFINITIES:
@@ -194,8 +195,8 @@ class MedianRule:
     trials: int = 5
 
     def __post_init__(self) -> None:
-        whole_number("epochs", self.epochs)
-        whole_number("trials", self.trials)
+        for name in ("epochs", "trials"):
+            object.__setattr__(self, name, whole_number(name, getattr(self, name)))
 
     def stops(self, accuracies: Sequence[float], earlier: Iterable[Sequence[float]]) -> bool:
         """Tell whether to stop a trial after the epochs that it has these accuracies of.
@@ -399,7 +400,11 @@ class RandomSearch:
         if isinstance(validation, tuple | list):
             self.train, self.validation = (x, t), _pair("validation", validation)
         else:
-            self.train, self.validation = split_validation(x, t, validation, self.seed)
+            try:
+                self.train, self.validation = split_validation(x, t, validation, self.seed)
+            except ArgumentError as error:
+                told = str(error).replace("fraction_or_count", "validation")
+                raise type(error)(told) from error
         self._network: Callable[[], Network | None] = lambda: None
 
     def run(self) -> SearchResult:
@@ -411,6 +416,8 @@ class RandomSearch:
             If the file at `path` is of another search, or `make` returns what does not serve.
         ModelFileError
             If that file is damaged, or none of a search.
+        FileAccessError
+            If it cannot be read or written.
         """
         total = self.rounds * self.trials
         settings = {} if self.path is None else self._settings()
@@ -489,10 +496,11 @@ class RandomSearch:
             raise ArgumentError(f"{network.name} does not tell classes apart: it is a regression.")
         if trainer.test is None or len(trainer.test.x) != len(self.validation[0]):
             raise ArgumentError("make must give its Trainer the validation data, as test=.")
-        if network is self._network() or trainer.optimizer.iteration or trainer.history.epochs:
+        used = trainer.optimizer.iteration or trainer.history.epochs or trainer.stop
+        if network is self._network() or used:
             raise ArgumentError(
                 "make must make a new network, a new optimizer and a new Trainer each time; "
-                "a trial would go on from where another ended."
+                "a trial would go on from where another ended, or not begin."
             )
         if trainer.checkpoint is not None:
             raise ArgumentError("a trial is short and has no checkpoint; leave checkpoint= out.")
