@@ -132,11 +132,17 @@ def run(options: argparse.Namespace) -> int:
         return 130
     show_summary(summarize(seeds), book)
     print(f"  {path}")
-    _draw(path.with_suffix(".png"), about["title"], seeds, book)
+    _draw(path.with_suffix(".png"), about["title"], seeds, chosen.epochs, book)
     return 0
 
 
-def _draw(path: Path, title: str, seeds: Seeds, book: float | None) -> None:
+def _draw(path: Path, title: str, seeds: Seeds, epochs: int, book: float | None) -> None:
+    """Draw accuracy against time, a dot a training; of one training alone, epoch by epoch."""
+    alone = [row for rows in seeds.values() for row in rows.values()]
+    if len(alone) == 1:
+        (row,) = alone
+        charts.accuracy_by_epoch(path, row["accuracies"], epochs, row["accuracy"], title, book)
+        return
     points: dict[str, list[tuple[float, float]]] = {}
     for rows in seeds.values():
         for program, row in rows.items():

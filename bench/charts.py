@@ -9,7 +9,9 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 
 def bars(path: Path, rows: Mapping[str, Mapping[str, float]], title: str) -> None:
@@ -77,9 +79,7 @@ def accuracy_over_time(
         axes.scatter(
             *mean, s=110, c=color, marker=marker, edgecolors="black", zorder=3, label=label
         )
-    if book is not None:
-        label = f"the book's {book:.2%}"
-        axes.axhline(100 * book, color="C3", linewidth=1, linestyle="--", label=label)
+    _line_of_the_book(axes, book)
     axes.ticklabel_format(useOffset=False)
     axes.margins(0.12)
     axes.set(xlabel="seconds, the whole process", ylabel="test accuracy (%)")
@@ -87,6 +87,44 @@ def accuracy_over_time(
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", fontsize="small", ncols=2)
     save(figure, path)
+
+
+def accuracy_by_epoch(
+    path: Path,
+    accuracies: Sequence[float],
+    epochs: int,
+    answer: float,
+    title: str,
+    book: float | None = None,
+) -> None:
+    """Draw how accurate a network, or each of an ensemble, was after each of so many epochs.
+
+    `answer` is what it came to in the end, together or over shifts; `book` is as in
+    `accuracy_over_time`.
+    """
+    figure = Figure(figsize=(7, 3.8), layout="constrained")
+    axes = figure.subplots()
+    members = [accuracies[i : i + epochs] for i in range(0, len(accuracies), epochs)]
+    for i, (member, marker) in enumerate(zip(members, cycle("osD^v"), strict=False), 1):
+        label = f"member {i}" if len(members) > 1 else "after each epoch"
+        percent = [100 * accuracy for accuracy in member]
+        places = range(1, len(member) + 1)
+        axes.plot(places, percent, f"{marker}-", markersize=4, linewidth=1, label=label)
+    axes.axhline(100 * answer, color="black", linewidth=1, label=f"in the end {answer:.2%}")
+    _line_of_the_book(axes, book)
+    axes.ticklabel_format(useOffset=False)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set(xlabel="epoch", ylabel="test accuracy (%)")
+    axes.set_title(textwrap.fill(title, 78), fontsize="medium")
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside lower center", fontsize="small", ncols=5)
+    save(figure, path)
+
+
+def _line_of_the_book(axes: Axes, book: float | None) -> None:
+    if book is not None:
+        label = f"the book's {book:.2%}"
+        axes.axhline(100 * book, color="C3", linewidth=1, linestyle="--", label=label)
 
 
 def save(figure: Figure, path: Path) -> None:

@@ -444,6 +444,18 @@ def test_the_chart_shows_each_training_and_the_means(tmp_path, monkeypatch):
     assert texts[0] == "xpdl numba: mean of 2, 99.30% in 110 s"
 
 
+def test_the_chart_of_one_training_is_by_epoch(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(charts, "save", lambda figure, path: figures.append(figure))
+    rows = {"xpdl numba": made_row(0.5, 10.0, 5.0) | {"accuracies": [0.3, 0.4, 0.2, 0.6]}}
+    accuracy._draw(tmp_path / "a.png", "title", {"3": rows}, 2, 0.9938)
+    (axes,) = figures[0].axes
+    heights = [np.asarray(line.get_ydata()).tolist() for line in axes.lines]
+    assert heights == [pytest.approx(y) for y in ([30, 40], [20, 60], [50, 50], [99.38, 99.38])]
+    texts = [text.get_text() for text in figures[0].legends[0].get_texts()]
+    assert texts == ["member 1", "member 2", "in the end 50.00%", "the book's 99.38%"]
+
+
 # ---- the same recipe in PyTorch ----------------------------------------------------------------
 
 
