@@ -79,13 +79,9 @@ def accuracy_over_time(
         axes.scatter(
             *mean, s=110, c=color, marker=marker, edgecolors="black", zorder=3, label=label
         )
-    _line_of_the_book(axes, book)
-    axes.ticklabel_format(useOffset=False)
     axes.margins(0.12)
-    axes.set(xlabel="seconds, the whole process", ylabel="test accuracy (%)")
-    axes.set_title(textwrap.fill(title, 78), fontsize="medium")
-    axes.grid(alpha=0.3)
-    figure.legend(loc="outside lower center", fontsize="small", ncols=2)
+    axes.set(xlabel="seconds, the whole process")
+    _finish_accuracies(figure, axes, title, book, columns=2)
     save(figure, path)
 
 
@@ -111,20 +107,24 @@ def accuracy_by_epoch(
         places = range(1, len(member) + 1)
         axes.plot(places, percent, f"{marker}-", markersize=4, linewidth=1, label=label)
     axes.axhline(100 * answer, color="black", linewidth=1, label=f"in the end {answer:.2%}")
-    _line_of_the_book(axes, book)
-    axes.ticklabel_format(useOffset=False)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set(xlabel="epoch", ylabel="test accuracy (%)")
-    axes.set_title(textwrap.fill(title, 78), fontsize="medium")
-    axes.grid(alpha=0.3)
-    figure.legend(loc="outside lower center", fontsize="small", ncols=5)
+    axes.set(xlabel="epoch")
+    _finish_accuracies(figure, axes, title, book, columns=5)
     save(figure, path)
 
 
-def _line_of_the_book(axes: Axes, book: float | None) -> None:
+def _finish_accuracies(
+    figure: Figure, axes: Axes, title: str, book: float | None, columns: int
+) -> None:
+    """Give a picture of accuracies the book's line, its title and a legend of so many columns."""
     if book is not None:
         label = f"the book's {book:.2%}"
         axes.axhline(100 * book, color="C3", linewidth=1, linestyle="--", label=label)
+    axes.ticklabel_format(useOffset=False)
+    axes.set(ylabel="test accuracy (%)")
+    axes.set_title(textwrap.fill(title, 78), fontsize="medium")
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside lower center", fontsize="small", ncols=columns)
 
 
 def save(figure: Figure, path: Path) -> None:
