@@ -52,7 +52,7 @@ def resume_run(
     """
     left = UnfinishedRun(folder)
     with ExitStack() as refused:
-        refused.callback(left.lock.release)
+        refused.enter_context(left.lock)
         if on_its_backend:
             refused.enter_context(use_backend(left.options.backend))
         run = (EnsembleRun if left.options.members > 1 else Run).take_up(left, changes)

@@ -88,12 +88,9 @@ class UnfinishedRun:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.lock = FolderLock(self.folder)
-        try:
+        with self.lock:
             self.record = read_record(self.folder)
             self.options = unfinished_options(self.folder, self.record)
-        except BaseException:
-            self.lock.release()
-            raise
 
 
 class Run:
@@ -124,11 +121,8 @@ class Run:
         self.folder = new_folder(options.model, folder)
         self.changes = {}
         self._lock = FolderLock(self.folder)
-        try:
+        with self._lock:
             self._write(finished=False)
-        except BaseException:
-            self._lock.release()
-            raise
 
     @classmethod
     def resume(cls, folder: str | Path, changes: Mapping[str, Any] | None = None) -> Self:
@@ -151,11 +145,8 @@ class Run:
             process, or would not go on as it began with `changes`. Nothing is changed then.
         """
         left = UnfinishedRun(folder)
-        try:
+        with left.lock:
             return cls.take_up(left, changes)
-        except BaseException:
-            left.lock.release()
-            raise
 
     @classmethod
     def take_up(cls, left: UnfinishedRun, changes: Mapping[str, Any] | None = None) -> Self:

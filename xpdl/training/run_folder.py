@@ -66,7 +66,8 @@ def resuming(folder: Path) -> str:
 class FolderLock:
     """Keeps a run's folder for one process, until `release`, or until the process is gone.
 
-    No file is left: the folder itself is locked, wherever it is moved to.
+    No file is left: the folder itself is locked, wherever it is moved to. A ``with`` block lets go
+    of it if an exception leaves the block, and only then.
 
     Raises
     ------
@@ -107,6 +108,13 @@ class FolderLock:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self.release()
 
     def __del__(self) -> None:
         self.release()
