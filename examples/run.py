@@ -140,9 +140,8 @@ def run_all(options: argparse.Namespace) -> int:
             raise ArgumentError("--table refreshes the whole table; leave the names out.")
         refresh_readme()
         return 0
-    if options.out == "":
-        raise ArgumentError("--out is empty; name a folder, or leave it out.")
-    out = make_folder(options.out or (RESULTS if options.full else "figures"))
+    standard = RESULTS if options.full else "figures"
+    out = make_folder(standard if options.out is None else options.out)
     if out.resolve() == RESULTS and not options.full:
         raise ArgumentError("examples/results is for the full run: add --full, or choose --out.")
     failed = []

@@ -16,6 +16,8 @@ from xpdl.errors import ArgumentError, FileAccessError
 from xpdl.experiment import Experiment
 from xpdl.layers import Affine
 from xpdl.network import Network
+from xpdl.optimizers import SGD
+from xpdl.training.search import RandomSearch, Uniform
 
 PROGRAM = '''\
 """What it shows.
@@ -88,7 +90,7 @@ def test_the_help_says_what_it_shows(command):
         (["--backend", "nope"], "unknown backend 'nope'"),
         (["--dtype", "int8"], "unknown dtype 'int8'"),
         (["--out", "wave.py"], "cannot create the folder 'wave.py'"),
-        (["--out", ""], "--out is empty"),
+        (["--out", ""], "the name of the folder is empty"),
         (["--fast"], "unrecognized arguments: --fast"),
     ],
 )
@@ -165,6 +167,35 @@ def test_a_training_goes_on_where_it_stopped_and_its_time_counts(tmp_path):
     again.finish()
     assert json.loads((tmp_path / "a.json").read_text())["seconds"] >= 1000
     assert Experiment("a", out=tmp_path, quick=True).checkpoint("x") is None
+
+
+def test_a_search_goes_on_where_it_stopped_and_its_time_counts(tmp_path):
+    rng = np.random.default_rng(0)
+    data = rng.random((20, 3), dtype=np.float32), rng.integers(0, 2, 20)
+
+    def make(values, train, validation, seed):
+        network = Network([Affine(2)], 3)
+        options = {"optimizer": SGD(values["rate"]), "epochs": 1, "seed": seed}
+        return xpdl.Trainer(network, train, validation, progress=False, **options)
+
+    def search(experiment):
+        path = experiment.checkpoint("x", ".json")
+        ranges = {"rate": Uniform(0.1, 1.0)}
+        return RandomSearch(
+            ranges, make, data, validation=5, trials=3, path=path, progress=False, stopping=None
+        )
+
+    first = Experiment("a", out=tmp_path)
+    result = first.search(search(first))
+    path = first.checkpoint("x", ".json")
+    kept = json.loads(path.read_text())
+    kept["trials"][0]["seconds"] = 1000.0  # as if it had been a long one
+    path.write_text(json.dumps(kept))
+    again = Experiment("a", out=tmp_path)
+    resumed = again.search(search(again))
+    assert [t.accuracy for t in resumed.trials] == [t.accuracy for t in result.trials]
+    again.finish()
+    assert 1000 <= json.loads((tmp_path / "a.json").read_text())["seconds"] < 1100
 
 
 def test_a_checkpoint_is_of_one_backend_and_float_policy(tmp_path):

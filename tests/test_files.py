@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 import xpdl
 from xpdl import files
-from xpdl.errors import FileAccessError, ModelFileError
+from xpdl.errors import ArgumentError, FileAccessError, ModelFileError
 
 ROOT = Path(xpdl.__file__).parents[1]
 OLD, NEW = b"the old content", b"new" * 1000
@@ -241,6 +241,11 @@ def test_make_folder(tmp_path):
     for _ in range(2):
         assert files.make_folder(str(folder)) == folder
         assert folder.is_dir()
+
+
+def test_make_folder_without_a_name():
+    with pytest.raises(ArgumentError, match="the name of the folder is empty; give one"):
+        files.make_folder("")
 
 
 @pytest.mark.parametrize("below", ["", "deeper"])

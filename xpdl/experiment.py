@@ -44,6 +44,7 @@ from xpdl.command import seed as seed_of
 from xpdl.errors import ArgumentError
 from xpdl.precision import get_precision
 from xpdl.training.history import History
+from xpdl.training.search import RandomSearch, SearchResult
 from xpdl.training.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -84,8 +85,6 @@ class Experiment:
         seed: int = 0,
         source: str | Path | None = None,
     ) -> None:
-        if not str(out):
-            raise ArgumentError("--out is empty; name a folder, or leave it out.")
         self.name, self.title, self.about = name, title, about
         self.out = files.make_folder(out)
         self.quick = quick
@@ -155,9 +154,19 @@ class Experiment:
         """Train; epochs that a checkpoint holds from an earlier sitting count in the time taken."""
         start = time.perf_counter()
         history = trainer.fit()
-        took = sum(epoch.seconds for epoch in history.epochs)
-        self._before += max(0.0, took - (time.perf_counter() - start))
+        self._count(sum(epoch.seconds for epoch in history.epochs), start)
         return history
+
+    def search(self, search: RandomSearch) -> SearchResult:
+        """Make a search's trials; those in its file from an earlier sitting count in the time."""
+        start = time.perf_counter()
+        result = search.run()
+        self._count(sum(trial.seconds for trial in result.trials), start)
+        return result
+
+    def _count(self, took: float, start: float) -> None:
+        """Count of `took` seconds those that are not since `start`, but of earlier sittings."""
+        self._before += max(0.0, took - (time.perf_counter() - start))
 
     def finish(self) -> None:
         """Write the numbers, and under what circumstances they came about, to a JSON file."""

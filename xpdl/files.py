@@ -21,7 +21,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from xpdl.errors import FileAccessError, ModelFileError
+from xpdl.errors import ArgumentError, FileAccessError, ModelFileError
 
 HostArray = np.ndarray[Any, np.dtype[Any]]
 
@@ -97,6 +97,8 @@ def remove_unfinished(folder: str | os.PathLike[str]) -> None:
 
 def make_folder(path: str | os.PathLike[str]) -> Path:
     """Create the folder `path` and its parents; say in one sentence why not, if not."""
+    if not os.fspath(path):
+        raise ArgumentError("the name of the folder is empty; give one.")
     path = Path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)

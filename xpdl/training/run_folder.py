@@ -43,8 +43,6 @@ def new_folder(model: str, folder: str | Path | None) -> Path:
         folder, number = stem, 2
         while folder.exists():
             folder, number = stem.with_name(f"{stem.name}-{number}"), number + 1
-    if not str(folder):
-        raise ArgumentError("--out is empty; name a folder, or leave it out.")
     path = files.make_folder(folder)
     try:
         occupied = any(path.iterdir())
