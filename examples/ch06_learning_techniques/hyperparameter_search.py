@@ -47,7 +47,7 @@ def main(experiment: Experiment) -> None:
         path=experiment.checkpoint(f"seed{experiment.seed}", ".json"),
         progress=False,
     )
-    result = search.run()
+    result = experiment.search(search)
     print(result.table())
     first, second = (result.best(5, round=i) for i in range(2))
 
