@@ -141,7 +141,7 @@ def run_all(options: argparse.Namespace) -> int:
         refresh_readme()
         return 0
     standard = RESULTS if options.full else "figures"
-    out = make_folder(standard if options.out is None else options.out)
+    out = make_folder(standard if options.out is None else options.out, "--out")
     if out.resolve() == RESULTS and not options.full:
         raise ArgumentError("examples/results is for the full run: add --full, or choose --out.")
     failed = []

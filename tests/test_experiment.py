@@ -90,7 +90,7 @@ def test_the_help_says_what_it_shows(command):
         (["--backend", "nope"], "unknown backend 'nope'"),
         (["--dtype", "int8"], "unknown dtype 'int8'"),
         (["--out", "wave.py"], "cannot create the folder 'wave.py'"),
-        (["--out", ""], "the name of the folder is empty"),
+        (["--out", ""], "--out is empty"),
         (["--fast"], "unrecognized arguments: --fast"),
     ],
 )

@@ -244,8 +244,8 @@ def test_make_folder(tmp_path):
 
 
 def test_make_folder_without_a_name():
-    with pytest.raises(ArgumentError, match="the name of the folder is empty; give one"):
-        files.make_folder("")
+    with pytest.raises(ArgumentError, match="--out is empty; name a folder"):
+        files.make_folder("", "--out")
 
 
 @pytest.mark.parametrize("below", ["", "deeper"])

@@ -44,11 +44,12 @@ from xpdl.command import seed as seed_of
 from xpdl.errors import ArgumentError
 from xpdl.precision import get_precision
 from xpdl.training.history import History
-from xpdl.training.search import RandomSearch, SearchResult
 from xpdl.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from xpdl.training.search import RandomSearch, SearchResult
 
 Choice = TypeVar("Choice")
 
@@ -86,7 +87,7 @@ class Experiment:
         source: str | Path | None = None,
     ) -> None:
         self.name, self.title, self.about = name, title, about
-        self.out = files.make_folder(out)
+        self.out = files.make_folder(out, "--out")
         self.quick = quick
         self.seed = seed
         self._source = None if source is None else sha256(files.read_bytes(source)).hexdigest()

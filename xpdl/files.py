@@ -95,10 +95,13 @@ def remove_unfinished(folder: str | os.PathLike[str]) -> None:
             path.unlink()
 
 
-def make_folder(path: str | os.PathLike[str]) -> Path:
-    """Create the folder `path` and its parents; say in one sentence why not, if not."""
+def make_folder(path: str | os.PathLike[str], argument: str = "folder") -> Path:
+    """Create the folder `path` and its parents; say in one sentence why not, if not.
+
+    `argument` is what the caller's user knows it as.
+    """
     if not os.fspath(path):
-        raise ArgumentError("the name of the folder is empty; give one.")
+        raise ArgumentError(f"{argument} is empty; name a folder.")
     path = Path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)

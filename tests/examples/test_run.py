@@ -101,7 +101,7 @@ def test_a_chapter_stands_for_its_examples(tmp_path):
         (["gats"], "Did you mean 'gates'?"),
         (["gates", "--table"], "--table refreshes the whole table"),
         (["gates", "--out", "examples/results"], "examples/results is for the full run"),
-        (["gates", "--out", ""], "the name of the folder is empty"),
+        (["gates", "--out", ""], "--out is empty"),
         (["--seed", "-1"], "must be a whole number of at least 0"),
     ],
 )

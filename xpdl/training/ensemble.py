@@ -115,7 +115,7 @@ class Ensemble:
         Raises
         ------
         ArgumentError
-            If the folder holds members of another ensemble.
+            If the folder holds members of another ensemble, or its name is empty.
         FileAccessError
             If the place is read-only or full.
         """

@@ -34,7 +34,7 @@ def new_folder(model: str, folder: str | Path | None) -> Path:
     Raises
     ------
     ArgumentError
-        If there is something in it.
+        If there is something in it, or its name is empty.
     FileAccessError
         If it cannot be made, or not be looked into.
     """
@@ -43,7 +43,7 @@ def new_folder(model: str, folder: str | Path | None) -> Path:
         folder, number = stem, 2
         while folder.exists():
             folder, number = stem.with_name(f"{stem.name}-{number}"), number + 1
-    path = files.make_folder(folder)
+    path = files.make_folder(folder, "--out")
     try:
         occupied = any(path.iterdir())
     except OSError as error:
