@@ -243,3 +243,10 @@ def check_finite(argument: str, a: object) -> None:
                 f"{argument} holds NaN or infinity, first in example {start + bad[0]}; "
                 "clean it first."
             )
+
+
+def largest_on_host(a: object) -> float:
+    """Return the largest size of a number in the host array `a`; 0 for one of a device."""
+    if not isinstance(a, np.ndarray) or not a.size:
+        return 0.0
+    return float(max(a.max(), -a.min()))

@@ -14,8 +14,8 @@ from xpdl.arguments import real_array, whole_number
 from xpdl.backends import Array, Shape
 from xpdl.errors import ArgumentError, FileAccessError, ModelFileError, NonFiniteError
 from xpdl.files import HostArray
-from xpdl.layers import Sequential, layer_from_config
-from xpdl.network import FILE_FORMAT, Network, network_from_config
+from xpdl.layers import Graph, layer_from_config
+from xpdl.network import FILE_FORMAT, Network, described, network_from_config
 
 # Which network the book saved in a file, by the shapes of its weights.
 BOOK_NETWORKS = {
@@ -155,7 +155,7 @@ def _book_names(network: Network) -> dict[str, str]:
     if not isinstance(network, Network):
         raise ArgumentError(f"network must be a Network such as DeepConvNet(), got {network!r}.")
     names: dict[str, str] = {}
-    layers = [item for item in network.body.leaves() if item[1].specs or item[1].state_specs]
+    layers = [item for item in network.leaves().items() if item[1].specs or item[1].state_specs]
     for n, (name, layer) in enumerate(layers, start=1):
         holds = [*layer.specs, *layer.state_specs]
         if sorted(holds) != ["W", "b"]:
@@ -183,10 +183,8 @@ def _expect_network(shapes: Mapping[str, Shape], description: Mapping[str, Any])
         )
     config = description["architecture"]
     expect_notes(description["about"])
-    body = layer_from_config(config["body"])
-    if not isinstance(body, Sequential):
-        raise ValueError("its architecture is not a sequence of layers.")
-    body.plan(tuple(whole_number("input_shape", n) for n in config["input_shape"]))
+    body, shapes_of_input = described(layer_from_config(config["body"]), config["input_shape"])
+    body.plan(*shapes_of_input.values())
     wanted, stored = _shapes(body), sum(map(math.prod, shapes.values()))
     total = sum(map(math.prod, wanted.values()))
     if total > stored:
@@ -202,7 +200,7 @@ def _expect_network(shapes: Mapping[str, Shape], description: Mapping[str, Any])
         raise ValueError(f"of its arrays, {_first(differences)}.")
 
 
-def _shapes(body: Sequential) -> dict[str, Shape]:
+def _shapes(body: Graph) -> dict[str, Shape]:
     """Return the shapes of all that is saved of a network, by name, when its layers are planned."""
     shapes: dict[str, Shape] = {}
     for name, leaf in body.leaves():

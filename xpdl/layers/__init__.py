@@ -6,19 +6,30 @@ from xpdl.layers.base import Layer, forget, layer_from_config
 from xpdl.layers.containers import Flatten, Residual, Sequential
 from xpdl.layers.convolution import Convolution
 from xpdl.layers.dropout import Dropout
+from xpdl.layers.graph import Graph
+from xpdl.layers.merging import Add, Concatenate, Multiply
+from xpdl.layers.node import Input, Node
 from xpdl.layers.normalization import BatchNormalization
+from xpdl.layers.normalize import Normalize
 from xpdl.layers.pooling import AveragePooling, GlobalAveragePooling, MaxPooling
 
 __all__ = [
+    "Add",
     "Affine",
     "AveragePooling",
     "BatchNormalization",
+    "Concatenate",
     "Convolution",
     "Dropout",
     "Flatten",
     "GlobalAveragePooling",
+    "Graph",
+    "Input",
     "Layer",
     "MaxPooling",
+    "Multiply",
+    "Node",
+    "Normalize",
     "ReLU",
     "Residual",
     "Sequential",
