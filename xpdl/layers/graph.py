@@ -185,7 +185,7 @@ class Graph(Layer):
 
     # ---- computing ------------------------------------------------------------------------------
 
-    def forward(self, *xs: Array, train: bool = False) -> Any:
+    def forward(self, *xs: Array, train: bool = False) -> Any:  # type: ignore[override]
         """Return the output, or a tuple of them, for the inputs xs."""
         values, last = dict(zip(self.inputs, xs, strict=True)), self._last
         for place in self.places:
@@ -218,8 +218,8 @@ class Graph(Layer):
                     _check_gradient(place, dx, self.shapes[name], dout)
                 if self._flows[name]:
                     _add_up(gradients, name, dx)
-        dx: Any = tuple(gradients.get(name) for name in self.inputs)
-        return dx[0] if len(dx) == 1 else dx
+        back = tuple(gradients.get(name) for name in self.inputs)
+        return back[0] if len(back) == 1 else back
 
     def activations(self, *xs: Array) -> dict[str, Array]:
         """Return what each place makes of xs, by name, in order; graphs within by their names."""

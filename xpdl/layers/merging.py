@@ -25,7 +25,7 @@ class Add(Layer):
     def plan(self, *input_shapes: Shape) -> Shape:
         return _one_shape("Add", input_shapes)
 
-    def forward(self, *xs: Array, train: bool = False) -> Array:
+    def forward(self, *xs: Array, train: bool = False) -> Array:  # type: ignore[override]
         _expect("Add", xs, self.owned)
         if train:
             self.count = len(xs)
@@ -48,7 +48,7 @@ class Multiply(Layer):
     def plan(self, *input_shapes: Shape) -> Shape:
         return _one_shape("Multiply", input_shapes)
 
-    def forward(self, *xs: Array, train: bool = False) -> Array:
+    def forward(self, *xs: Array, train: bool = False) -> Array:  # type: ignore[override]
         _expect("Multiply", xs, self.owned)
         if train:
             self.xs = xs
@@ -93,7 +93,7 @@ class Concatenate(Layer):
                 )
         return (*first[:i], sum(shape[i] for shape in input_shapes), *first[i + 1 :])
 
-    def forward(self, *xs: Array, train: bool = False) -> Array:
+    def forward(self, *xs: Array, train: bool = False) -> Array:  # type: ignore[override]
         for x in xs:
             expect_floats("Concatenate", x)
         if not self.owned:

@@ -117,7 +117,7 @@ class Moving(Freezing):
                 f"{self.name} has a float policy of its own, {self.precision}, which no file or "
                 f"copy can name; use one of {', '.join(PRECISIONS)}."
             )
-        shapes = {name: list(shape) for name, shape in self.input_shapes.items()}
+        shapes: dict[str, Any] = {name: list(shape) for name, shape in self.input_shapes.items()}
         losses = {name: loss.config() for name, loss in self.losses.items()}
         config = {
             "name": self.name,
@@ -201,7 +201,7 @@ class Moving(Freezing):
         front = self.body.upto(name)
         config = self.config() | {"body": front.config(), "loss": {"type": "IdentityWithLoss"}}
         shapes: dict[str, Any] = {key: list(self.input_shapes[key]) for key in front.inputs}
-        config["input_shape"] = shapes if len(shapes) > 1 else [*shapes.values()][0]
+        config["input_shape"] = shapes if len(shapes) > 1 else next(iter(shapes.values()))
         config["name"], config["class_names"] = f"{self.name}-{name}", None
         config.pop("loss_weights", None)
         network = self.plain.from_config(config).to(self.backend)
