@@ -191,16 +191,16 @@ def check_distributions(t: Array, axis: int) -> None:
         If they are not; the message gives the first example that is none.
     """
     sums = t.sum(axis=axis, dtype=accumulation_dtype(t.dtype))
-    wrong = ~((abs(sums - 1) <= 0.01) & (t >= 0).all(axis=axis))
+    wrong = ~((abs(sums - 1) < 0.015) & (t >= 0).all(axis=axis))
     bad = wrong.reshape(len(t), -1).any(axis=1).nonzero()[0]
     if len(bad):
         first = int(bad[0])
         total = sums[first].reshape(-1)[wrong[first].reshape(-1).argmax()]
+        what = "holds a number below 0" if (t[first] < 0).any() else f"sums to {total:g}"
         raise ArgumentError(
-            f"t must be one-hot or probabilities that sum to 1; example {first} sums to {total:g} "
-            f"or holds numbers below 0 ({len(bad)} of {len(t)} are like it). Give class numbers, "
-            "or divide by the sums; where several labels may be right at once, SigmoidWithLoss() "
-            "is the loss."
+            f"t must be one-hot or probabilities that sum to 1; example {first} {what} "
+            f"({len(bad)} of {len(t)} do not fit). Give class numbers, or divide by the sums; "
+            "where several labels may be right at once, SigmoidWithLoss() is the loss."
         )
 
 

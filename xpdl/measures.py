@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from xpdl.backends import Array, Backend, Shape, accumulation_dtype, backend_of
+from xpdl.targets import asked_for, rows_of_scores, rows_of_targets
 
 EXACT = "float64"  # the type of sums: counts are exact in it, up to 9e15
 
@@ -106,10 +107,11 @@ class LabelScores(Measure):
 
     def sums(self, x: Array, t: Array, weights: Array | None = None) -> Array:
         x, t = x.reshape(len(x), -1), t.reshape(len(t), -1)
-        said, true, asked = x > 0, t > 0.5, asked_for(t, self.ignored)
-        some = (x == x).any(axis=1) if asked is None else asked.any(axis=1)
-        if asked is not None:
-            said, true = said & asked, true & asked
+        asked = asked_for(t, self.ignored)
+        if asked is None:
+            asked = backend_of(x).xp.ones(t.shape, bool)
+        said, true = (x > 0) & asked, (t > 0.5) & asked
+        some: Any = asked.any(axis=1)
         exact = (said == true).all(axis=1) & some
         each = None if weights is None else weights[:, None]
         return _together(
@@ -200,35 +202,6 @@ class RegressionScores(Measure):
         spread = squares - _ratio(float((totals * totals).sum()), n)
         r2 = 1 - errors / spread if spread > 1e-14 * squares else math.nan
         return {"RMSE": math.sqrt(_ratio(errors, n * len(totals))), "R²": r2}
-
-
-def rows_of_scores(x: Array) -> Array:
-    """Return scores (N, K), (N, T, K) or (N, K, H, W) as rows (M, K), one for each answer."""
-    if x.ndim == 2:
-        return x
-    return (x.transpose(0, 2, 3, 1) if x.ndim == 4 else x).reshape(-1, x.shape[class_axis(x.shape)])
-
-
-def rows_of_targets(t: Array, x: Array) -> Array:
-    """Return targets of scores x as class numbers (M,) or distributions (M, K)."""
-    return rows_of_scores(t) if t.ndim == x.ndim else t if t.ndim == 1 else t.reshape(-1)
-
-
-def class_axis(shape: Shape) -> int:
-    """Return along which axis of scores, (N, K), (N, T, K) or (N, K, H, W), the classes lie."""
-    return 2 if len(shape) == 3 else 1
-
-
-def asked_for(t: Array, ignored: int | None) -> Array | None:
-    """Return where targets are not `ignored`, bool; None where none can be, in their type."""
-    if ignored is None:
-        return None
-    if t.dtype.kind in "iu":
-        limits = backend_of(t).xp.iinfo(t.dtype)
-        if not limits.min <= ignored <= limits.max:
-            return None
-    asked: Array = t != ignored
-    return asked
 
 
 def _counted(t: Array, weights: Array | None, ignored: int | None) -> Array | None:
