@@ -223,6 +223,11 @@ def plainly(error: Exception) -> str:
     return re.sub(r"missing \d+ required \S+ arguments?:", "it lacks", text)
 
 
+def on_host(a: object) -> bool:
+    """Tell whether `a` is an array of the host, whose values can be seen without waiting."""
+    return isinstance(a, np.ndarray)
+
+
 def check_finite(argument: str, a: object) -> None:
     """See that the host array a (N, ...) is finite; arrays of a device are taken on trust.
 

@@ -52,6 +52,8 @@ PRIMITIVES = (
     "relu_backward",
     "softmax_with_loss",
     "softmax_with_loss_backward",
+    "count_hits",
+    "confusion",
     "dropout",
     "dropout_backward",
     "gather",
@@ -516,12 +518,44 @@ class Backend:
         return self.mean_cross_entropy(log_y, t), self.xp.exp(log_y)
 
     def softmax_with_loss_backward(
-        self, y: Array, t: Array, dout: float | Array, dtype: Any
+        self, y: Array, t: Array, dout: Number, dtype: Any, sums: Array | None = None
     ) -> Array:
-        """Return dL/dx = (y - t) dout / N, (N, K), in `dtype`; dout is a number, or () as y is."""
+        """Return dL/dx = (y sum_k t_k - t) dout / N, (N, K), in `dtype`.
+
+        dout is a number, or () as y is; `sums`, (N,) as y is, holds sum_k t_k, 1 without it.
+        """
         n, classes = y.shape
-        dx = (y - self.distribution(t, classes, y.dtype)) * (dout / n)
+        whole = y if sums is None else y * sums[:, None]
+        dx = (whole - self.distribution(t, classes, y.dtype)) * (dout / n)
         return dx.astype(dtype, copy=False)
+
+    def count_hits(self, x: Array, t: Array, weights: Array | None = None) -> Array:
+        """Return how many scores x (N, K) are highest at their target, and of how many: (2,).
+
+        In float64. Targets are class numbers (N,) or one-hot (N, K). With weights (N,), numbers or
+        bools, both are sums of weights.
+        """
+        hits = x.argmax(axis=1) == (t if t.ndim == 1 else t.argmax(axis=1))
+        sums: Array = self.xp.empty(2, np.float64)
+        if weights is None:
+            sums[0], sums[1] = hits.sum(), len(x)
+        else:
+            sums[0] = (weights * hits).sum(dtype=np.float64)
+            sums[1] = weights.sum(dtype=np.float64)
+        return sums
+
+    def confusion(self, x: Array, t: Array, weights: Array | None = None) -> Array:
+        """Return how many scores x (N, K) of each class are highest at each: (K, K), float64.
+
+        Rows are the classes of the targets, as in `count_hits`; columns those of the scores. Exact
+        for counts below 2^24. A class number that does not exist is counted nowhere.
+        """
+        classes = x.shape[1]
+        true = self.distribution(t if t.ndim == 1 else t.argmax(axis=1), classes, np.float32)
+        said = self.distribution(x.argmax(axis=1), classes, np.float32)
+        if weights is not None:
+            true = true * weights.astype(np.float32)[:, None]
+        return self.matmul(true.T, said).astype(np.float64)
 
     def dropout_mask(self, generator: RandomGenerator, like: Array, ratio: float) -> Array:
         """Return zeros, with probability `ratio`, and ones, in the shape and order of `like`.

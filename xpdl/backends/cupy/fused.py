@@ -378,14 +378,15 @@ class FusedCupyBackend(CapturingCupyBackend):
         return loss, y
 
     def softmax_with_loss_backward(
-        self, y: Array, t: Array, dout: float | Array, dtype: Any
+        self, y: Array, t: Array, dout: Number, dtype: Any, sums: Array | None = None
     ) -> Array:
         if not 0 < y.size < MOST_AT_ONCE or not y.flags.c_contiguous:
-            return super().softmax_with_loss_backward(y, t, dout, dtype)
+            return super().softmax_with_loss_backward(y, t, dout, dtype, sums)
         (n, classes), real = y.shape, np.dtype(dtype).name
         dx: Array = self.xp.empty((n, classes), dtype)
         self._launch_over(
             *("softmax_with_loss_backward", real, y.size, y, *self._targets(t, y.dtype)),
+            _NOWHERE if sums is None else self.xp.ascontiguousarray(sums),
             *(*self._number(dout, y.dtype), dx, np.int32(n), np.int32(classes)),
         )
         return dx

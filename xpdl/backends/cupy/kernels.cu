@@ -308,17 +308,20 @@ extern "C" __global__ void mean_of(const wide *__restrict__ x, wide *__restrict_
   if (threadIdx.x == 0) mean[0] = sum / n;
 }
 
-// dx = (y - t) dout / n. `dout` is a number, or, where `dout_there` is not null, lies there.
+// dx = (y s - t) dout / n, s the sum of a row of targets, 1 where `sums` is null. `dout` is a
+// number, or, where `dout_there` is not null, lies there.
 extern "C" __global__ void softmax_with_loss_backward(const wide *__restrict__ y,
                                                       const long long *__restrict__ labels,
                                                       const wide *__restrict__ targets,
+                                                      const wide *__restrict__ sums,
                                                       const wide *__restrict__ dout_there,
                                                       wide dout, REAL *__restrict__ dx, int n,
                                                       int k) {
   wide factor = (dout_there ? dout_there[0] : dout) / n;
   EACH(int, i, n * k) {
     wide target = labels ? wide(labels[i / k] == i % k ? 1 : 0) : targets[i];
-    write(&dx[i], (y[i] - target) * factor);
+    wide whole = sums ? y[i] * sums[i / k] : y[i];
+    write(&dx[i], (whole - target) * factor);
   }
 }
 
