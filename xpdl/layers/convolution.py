@@ -116,11 +116,10 @@ class Convolution(Layer):
         x = self.x
         backend = self.expect_gradient(dout, (len(x), self.filters, *self.counts), x)
         dout, W = (a.astype(x.dtype, copy=False) for a in (dout, self.params["W"]))
+        # Behind a pooling that knows of the ReLU, what is left of both is dout alone; and db is made.
+        y = self.y if self.relu and not self.pooled else None
+        dW, db = self.gradient_place("W"), None if self.pooled else self.gradient_place("b")
         dx, _, _ = backend.convolution_backward(
-            *(dout, x, W, self.stride, self.pad, self.input_gradient),
-            need_db=self.bias and not self.pooled,
-            y=self.y if self.relu and not self.pooled else None,
-            dW=self.gradient_place("W"),
-            db=self.gradient_place("b"),
+            *(dout, x, W, self.stride, self.pad, self.input_gradient, db is not None, y, dW, db)
         )
         return dx  # type: ignore[return-value]  # None only where a network does not want it
