@@ -134,6 +134,7 @@ class Layer:
     input_gradient: bool
     needs_backward: bool
     relu: bool
+    pooled: bool
     owned: bool
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -153,6 +154,7 @@ class Layer:
         self.input_gradient = True  # where nothing before it learns, a layer need not make dx
         self.needs_backward = True  # nor be asked for it, if it does not learn either
         self.relu = False  # whether the ReLU behind it is computed here; see `Graph.plan`
+        self.pooled = False  # whether its gradient comes from a pooling that knows of that ReLU
         self.owned = False  # whether a network holds this layer's arrays
         return self
 
@@ -277,6 +279,19 @@ class Layer:
         for _, leaf in self.leaves():
             for name in leaf.grads:
                 leaf.grads[name][...] = 0
+
+    def gradient_place(self, name: str) -> Array | None:
+        """Return where the gradient of a parameter is to be written.
+
+        None where the layer has no such parameter, or is frozen.
+        """
+        if self.frozen or name not in self.params:
+            return None
+        if name not in self.grads:
+            p = self.params[name]
+            wide = accumulation_dtype(p.dtype)
+            self.grads[name] = backend_of(p).xp.empty_like(p, dtype=wide)
+        return self.grads[name]
 
     def expect_gradient(
         self, dout: Array, shape: Shape, *kept: Array, home: Backend | None = None

@@ -12,6 +12,7 @@ from xpdl.errors import ArgumentError, ShapeError, UnknownNameError, shown
 from xpdl.layers.activations import ReLU
 from xpdl.layers.base import Layer, layer_from_config
 from xpdl.layers.node import Input, Node
+from xpdl.layers.pooling import MaxPooling
 
 
 @dataclass(frozen=True)
@@ -158,21 +159,32 @@ class Graph(Layer):
     def _join_relus(self) -> None:
         """Let a product compute the ReLU that alone reads it, while its result is still at hand.
 
-        The product's y is then the ReLU's, which hands it on. A layer derived from these may do
-        something else, and is left alone.
+        The product's y is then the ReLU's, which hands it on, and so the gradient on the way back.
+        Max pooling that alone reads the ReLU takes its gradient with its own, and sums it for the
+        product's b. A layer derived from these may do something else, and is left alone.
         """
         for place in self.places:  # what may have stood elsewhere before
-            place.layer.relu = False
+            place.layer.relu = place.layer.pooled = False
             if isinstance(place.layer, ReLU):
                 place.layer.computed_before = False
+            if isinstance(place.layer, MaxPooling):
+                place.layer.product = None
         read = Counter(name for place in self.places for name in place.reads)
         read.update(self._ends)
-        by_name = {place.name: place.layer for place in self.places}
+        by_name = {place.name: place for place in self.places}
         for place in self.places:
-            before = by_name.get(place.reads[0])
-            alone = read[place.reads[0]] == 1
-            if alone and type(place.layer) is ReLU and vars(type(before)).get("takes_relu"):
-                before.relu = place.layer.computed_before = True  # type: ignore[union-attr]
+            relu = by_name.get(place.reads[0])
+            if relu is not None and type(relu.layer) is ReLU and type(place.layer) is MaxPooling:
+                pooling = place.layer if read[relu.name] == 1 else None
+            elif type(place.layer) is ReLU:
+                relu, pooling = place, None
+            else:
+                continue
+            before = by_name.get(relu.reads[0])
+            if before and read[before.name] == 1 and vars(type(before.layer)).get("takes_relu"):
+                before.layer.relu = relu.layer.computed_before = True  # type: ignore[attr-defined]
+                if pooling is not None:
+                    pooling.product, before.layer.pooled = before.layer, True
 
     def want_gradient(self, wanted: bool) -> bool:
         passes = super().want_gradient(wanted)
