@@ -7,9 +7,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from xpdl.backends.cupy.capture import WARM_UP
-
 from xpdl.backends import Backend
+from xpdl.backends.cupy.capture import WARM_UP
 
 _VERBOSE = 1  # cudaGraphDebugDotFlagsVerbose, which names each node's kind
 _KINDS = {"KERNEL": "kernels", "MEMCPY": "copies", "MEMSET": "fills"}

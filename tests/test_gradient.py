@@ -346,9 +346,9 @@ def test_a_wrong_backward_is_found_and_named(backend, rng, name):
 
 def test_forgotten_weight_decay_is_found(backend, rng):
     network, x, t = problem(backend, rng, NETWORKS["affine"])
-    network._decayed, plain = (
+    network.decayed, plain = (
         lambda loss: plain(loss) + 0.1 * (network.params["affine1.W"] ** 2).sum(),
-        network._decayed,
+        network.decayed,
     )
     difference = gradient_check(network, x, t)
     assert difference["affine1.W"] > 1e-2

@@ -217,6 +217,11 @@ class Backend:
         """
         return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed)))
 
+    def reseed(self, generator: RandomGenerator, seed: int | Sequence[int]) -> None:
+        """Start a generator of this backend anew from `seed`, in its place."""
+        bits = self.generator(seed).bit_generator  # type: ignore[attr-defined]
+        generator.bit_generator.state = bits.state  # type: ignore[attr-defined]
+
     def generator_state(self, generator: RandomGenerator) -> dict[str, int]:
         """Return where a generator of this backend is, as JSON can hold it.
 

@@ -105,9 +105,9 @@ class Network(Moving, Looking):
             Whether dropout drops and batch normalisation uses the batch's own statistics.
         """
         xs = self._inputs(x)
-        ts, weights = self._targets(t, len(xs[0])), self._weights(weights, len(xs[0]))
+        ts, weights = self._targets(t, len(xs[0])), self.weights_of(weights, len(xs[0]))
         ys = self._forward(xs, train=True) if train else self._scores(xs, 100)
-        return self._decayed(self._mean_loss(ys, ts, weights))
+        return self.decayed(self._mean_loss(ys, ts, weights))
 
     def gradient(self, x: Any, t: Any, weights: Array | None = None) -> ArrayDict:
         """Return {name: gradient of the training loss}, arrays of their own, by backpropagation."""
@@ -205,12 +205,12 @@ class Network(Moving, Looking):
             optimizer's update keeps it; a caller who has changed `params` by hand must leave this.
         """
         xs = self._inputs(x)
-        ts, weights = self._targets(t, len(xs[0])), self._weights(weights, len(xs[0]))
+        ts, weights = self._targets(t, len(xs[0])), self.weights_of(weights, len(xs[0]))
         backend_of(one_number("scale", scale), self.params.buffer)
         with self.explaining_memory(len(xs[0]), train=True):
             loss, ys = self.propagate(xs, ts, weights, scale, refresh=refresh)
         self.decay_gradients(scale)
-        return self._decayed(loss), self._by_name(ys)
+        return self.decayed(loss), self._by_name(ys)
 
     # ---- for a training step, which has looked at its batches before ----------------------------
 
@@ -221,25 +221,42 @@ class Network(Moving, Looking):
         weights: Array | None = None,
         scale: Number = 1.0,
         *,
-        share: Number = 1.0,
+        samples: int | None = None,
         refresh: bool = False,
         accumulate: bool = False,
     ) -> tuple[Array, Arrays]:
-        """Fill `grads` with ``scale share`` dL/dp, without decay; return L and the scores.
+        """Fill `grads` with ``scale`` dL/dp, without decay; return L and the scores.
 
         Nothing is looked at: `inputs_and_targets` does that once.
+
+        Parameters
+        ----------
+        samples : int, optional
+            With it, the gradients are of the sum of losses divided by `samples`, so that those of
+            several batches add up; see `loss_weight`.
+        accumulate : bool
+            Whether they are added to what is in `grads`.
         """
         if self._input_gradient:
             self._arrange()
         self.forget()  # the step before need not be in memory beside this one
         ys = self._forward(xs, train=True, refresh=refresh)
         loss = self._mean_loss(ys, ts, weights)
+        if samples is not None:
+            scale = scale * (self.loss_weight(len(xs[0])) / samples)
         douts = [
-            one.backward(scale * share if c == 1.0 else scale * share * c)
+            one.backward(scale if c == 1.0 else scale * c)
             for one, c in zip(self.losses.values(), self.loss_weights.values(), strict=True)
         ]
         self._backward(*douts, accumulate=accumulate)
         return loss, ys
+
+    def loss_weight(self, samples: int) -> Number:
+        """Return what the last batch, of so many samples, counts beside others.
+
+        The sum of the loss's weights; of several outputs, whose weights may differ, the samples.
+        """
+        return self.loss_layer.weight if len(self.losses) == 1 else samples
 
     def decay_gradients(self, scale: Number = 1.0) -> None:
         """Add the gradient of the weights' decay, times `scale`, to `grads`."""
@@ -298,7 +315,7 @@ class Network(Moving, Looking):
             total = one if total is None else total + one
         return total
 
-    def _decayed(self, loss: Array) -> Array:
+    def decayed(self, loss: Array) -> Array:
         """Return the loss with the term of the weights' decay."""
         weights = self.params.weights
         if self.weight_decay and weights.size:
@@ -334,7 +351,8 @@ class Network(Moving, Looking):
             targets.append(self.losses[name].target(array, samples, self.output_shapes[name]))
         return tuple(targets)
 
-    def _weights(self, weights: Any, samples: int) -> Array | None:
+    def weights_of(self, weights: Any, samples: int) -> Array | None:
+        """Return what each sample counts, seen to fit; None if all count alike."""
         if weights is None:
             return None
         weights = self._here("weights", weights)

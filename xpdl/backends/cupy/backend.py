@@ -55,6 +55,10 @@ class CupyBackend(Backend):
         state = np.random.SeedSequence(seed).generate_state(1, np.uint64)
         return self.xp.random.default_rng(int(state[0]))
 
+    def reseed(self, generator: RandomGenerator, seed: int | Sequence[int]) -> None:
+        state = np.random.SeedSequence(seed).generate_state(1, np.uint64)
+        generator.bit_generator = type(generator.bit_generator)(int(state[0]))  # type: ignore[attr-defined]
+
     def generator_state(self, generator: RandomGenerator) -> dict[str, int]:
         raise BackendError("a generator of CuPy's own does not say how much was drawn.")
 

@@ -73,15 +73,21 @@ def kernel_options(dtype: Any) -> tuple[str, ...]:
 class PhiloxGenerator:
     """NumPy's generator ``Generator(Philox(SeedSequence(seed)))``, number for number, on a GPU.
 
-    How many numbers were drawn is counted on the device, so that a captured step draws new ones
-    each time that it is replayed.
+    Its key, and how many numbers were drawn, are on the device, so that a captured step draws new
+    ones each time that it is replayed, and from another seed once there is one.
     """
 
     def __init__(self, backend: FusedCupyBackend, seed: int | Sequence[int]) -> None:
         self._backend = backend
+        self.key = backend.xp.empty(2, np.uint64)
+        self.position = backend.xp.empty(1, np.int64)
+        self.reseed(seed)
+
+    def reseed(self, seed: int | Sequence[int]) -> None:
+        """Begin anew."""
         state = np.random.SeedSequence(seed).generate_state(2, np.uint64)
-        self.key = (state[0], state[1])
-        self.position = backend.xp.zeros(1, np.int64)
+        self.key[...] = self._backend.asarray(state)
+        self.position[...] = 0
 
     def random(self, size: Shape, dtype: Any) -> Array:
         """Return numbers uniform in [0, 1), float32 or float64."""
@@ -89,7 +95,7 @@ class PhiloxGenerator:
         numbers: Array = self._backend.xp.empty(size, dtype)
         double = dtype == np.float64
         kernel = "uniform_doubles" if double else "uniform_floats"
-        self._backend.run(kernel, "float32", numbers.size, numbers, self.position, *self.key)
+        self._backend.run(kernel, "float32", numbers.size, numbers, self.position, self.key)
         self.advance(numbers.size * (2 if double else 1), double)
         return numbers
 
@@ -201,6 +207,9 @@ class FusedCupyBackend(CapturingCupyBackend):
 
     def generator(self, seed: int | Sequence[int]) -> RandomGenerator:
         return PhiloxGenerator(self, seed)
+
+    def reseed(self, generator: RandomGenerator, seed: int | Sequence[int]) -> None:
+        generator.reseed(seed)  # type: ignore[attr-defined]
 
     def generator_state(self, generator: RandomGenerator) -> dict[str, int]:
         return {"halves": int(self.item(generator.position))}  # type: ignore[attr-defined]
@@ -462,7 +471,7 @@ class FusedCupyBackend(CapturingCupyBackend):
         y, mask = self.xp.empty_like(x), self.xp.empty_like(x)
         self.run(
             *("dropout", x.dtype.name, x.size, x, y, mask, generator.position, self._finished),
-            *(*generator.key, np.float32(ratio), np.float32(scale)),
+            *(generator.key, np.float32(ratio), np.float32(scale)),
         )
         return y, mask
 

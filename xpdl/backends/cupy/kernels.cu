@@ -578,17 +578,17 @@ __device__ __forceinline__ float uniform_float(unsigned long long i, unsigned lo
 // The numbers from `position` on, which is counted on the device (see `advance`).
 extern "C" __global__ void uniform_floats(float *__restrict__ numbers,
                                           const long long *__restrict__ position,
-                                          unsigned long long key0, unsigned long long key1,
+                                          const unsigned long long *__restrict__ key,
                                           long long count) {
-  EACH(long long, i, count) { numbers[i] = uniform_float(position[0] + i, key0, key1); }
+  EACH(long long, i, count) { numbers[i] = uniform_float(position[0] + i, key[0], key[1]); }
 }
 
 extern "C" __global__ void uniform_doubles(double *__restrict__ numbers,
                                            const long long *__restrict__ position,
-                                           unsigned long long key0, unsigned long long key1,
+                                           const unsigned long long *__restrict__ key,
                                            long long count) {
   EACH(long long, i, count) {
-    numbers[i] = (philox((position[0] + 1) / 2 + i, key0, key1) >> 11) / 9007199254740992.0;
+    numbers[i] = (philox((position[0] + 1) / 2 + i, key[0], key[1]) >> 11) / 9007199254740992.0;
   }
 }
 
@@ -602,12 +602,12 @@ extern "C" __global__ void advance(long long *__restrict__ position, long long h
 // y = x mask, where mask is 0 with probability `ratio`, else `scale`; what was drawn is counted.
 extern "C" __global__ void dropout(const REAL *__restrict__ x, REAL *__restrict__ y,
                                    REAL *__restrict__ mask, long long *position,
-                                   unsigned int *finished, unsigned long long key0,
-                                   unsigned long long key1, float ratio, float scale,
-                                   long long count) {
+                                   unsigned int *finished,
+                                   const unsigned long long *__restrict__ key, float ratio,
+                                   float scale, long long count) {
   const long long start = position[0];
   EACH(long long, i, count) {
-    bool kept = uniform_float(start + i, key0, key1) >= ratio;
+    bool kept = uniform_float(start + i, key[0], key[1]) >= ratio;
     write(&mask[i], kept ? scale : 0);
     write(&y[i], read(x[i]) * read(mask[i]));
   }
