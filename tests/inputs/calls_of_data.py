@@ -93,6 +93,7 @@ AUGMENTATIONS: dict[str, dict[str, Kind]] = {
     "Brightness": {"amount": spread(0.25)},
     "Noise": {"std": number(0.5)},
     "Erase": {"size": sides(2), "probability": number(0.5), "fill": FILL},
+    "Cutout": {"size": sides(2), "probability": number(0.5), "fill": FILL},
 }
 
 
@@ -248,6 +249,29 @@ DATA_CALLS: list[Call] = [
             documented=AS_GIVEN,
         )
         for kind, arguments in AUGMENTATIONS.items()
+    ),
+    Call(
+        "ColorJitter",
+        {
+            "brightness": spread(0.25),
+            "contrast": spread(0.25),
+            "saturation": spread(0.25),
+            "hue": spread(8.0),
+        },
+        lambda _, **given: datasets.ColorJitter(**given),
+        use=lambda backend, made: made(
+            backend.asarray(np.ones((2, 3, 4, 4)), "float32"), backend.generator(3)
+        ),
+    ),
+    Call(
+        "Mixup",
+        {"alpha": number(0.5)},
+        lambda _, **given: datasets.Mixup(**given),
+        use=lambda backend, made: made.with_targets(
+            backend.asarray(IMAGES, "float32"),
+            backend.asarray(np.eye(len(IMAGES), 4), "float32"),
+            backend.generator(3),
+        ),
     ),
     Call(
         "Compose",
