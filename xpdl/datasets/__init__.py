@@ -21,6 +21,7 @@ from xpdl.datasets.augmentation import (
 )
 from xpdl.datasets.batches import Batches
 from xpdl.datasets.catalogue import DATA_SETS
+from xpdl.datasets.folder import load_folder
 from xpdl.datasets.idx import decode_idx, encode_idx
 from xpdl.datasets.mnist import (
     CLASS_NAMES,
@@ -60,6 +61,7 @@ __all__ = [
     "encode_idx",
     "folder_status",
     "load_fashion_mnist",
+    "load_folder",
     "load_mnist",
     "make_augmentation",
     "prepare_digit",

@@ -52,16 +52,26 @@ def data_folder(name: str) -> Path:
     FileAccessError
         If the user has no home folder and neither variable is set.
     """
-    data = find_data_set(name)
+    return data_home() / find_data_set(name).name
+
+
+def data_home() -> Path:
+    """Return the folder of all data; it need not exist.
+
+    Raises
+    ------
+    FileAccessError
+        If the user has no home folder, and no variable names another.
+    """
     try:
         if chosen := os.environ.get("XPDL_DATA"):
-            return Path(chosen).expanduser() / data.name
+            return Path(chosen).expanduser()
         cache = os.environ.get("XDG_CACHE_HOME", "")
         # The XDG specification has relative paths ignored.
         base = Path(cache) if os.path.isabs(cache) else Path.home() / ".cache"
     except RuntimeError as error:
         raise FileAccessError(f"no data folder: {error} Set XPDL_DATA to a folder.") from error
-    return base / "xpdl" / data.name
+    return base / "xpdl"
 
 
 def folder_status(name: str) -> list[FileStatus]:
