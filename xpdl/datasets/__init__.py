@@ -32,7 +32,9 @@ from xpdl.datasets.mnist import (
     split_validation,
 )
 from xpdl.datasets.picture import prepare_digit
+from xpdl.datasets.picture_data import PictureData
 from xpdl.datasets.sources import FileStatus, data_folder, folder_status
+from xpdl.datasets.stored import StoredPictures
 
 __all__ = [
     "CLASS_NAMES",
@@ -52,9 +54,11 @@ __all__ = [
     "MnistArrays",
     "Noise",
     "OfRows",
+    "PictureData",
     "Rotate",
     "Shear",
     "Shift",
+    "StoredPictures",
     "Zoom",
     "data_folder",
     "decode_idx",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,8 @@ def keys_of(x: Any) -> Keys:
 
     Examples of the same bytes have the same number.
     """
+    import hashlib  # brings in OpenSSL, which only this needs
+
     keys = np.empty(len(x), np.uint64)
     for start in range(0, len(x), 1000):  # as x may lie in a file
         for k, example in enumerate(np.ascontiguousarray(x[start : start + 1000]), start):

@@ -26,6 +26,8 @@ class StoredPictures:
         Which of its rows these are.
     shape : (int, int, int)
         (C, H, W).
+    source : str
+        What tells the file's pictures from others, so that they need not be read for it: a digest.
 
     Raises
     ------
@@ -37,9 +39,14 @@ class StoredPictures:
     ndim = 4
 
     def __init__(
-        self, path: str | os.PathLike[str], rows: npt.NDArray[Any], shape: tuple[int, int, int]
+        self,
+        path: str | os.PathLike[str],
+        rows: npt.NDArray[Any],
+        shape: tuple[int, int, int],
+        source: str = "",
     ) -> None:
         self.path = path
+        self.source = source
         self._rows = real_array("rows", rows, "iu").astype(np.int64, copy=False)
         try:
             content = np.memmap(path, np.uint8, mode="r")
@@ -68,6 +75,13 @@ class StoredPictures:
             raise ValueError("pictures of a file cannot be an array without being read")
         return self[:].astype(dtype or np.uint8, copy=False)
 
+    def digest(self) -> str:
+        """Return the SHA-256 of the source and of which rows these are, in hexadecimal."""
+        import hashlib  # brings in OpenSSL, which only this needs
+
+        told = f"{self.source} {self.shape}".encode()
+        return hashlib.sha256(told + self._rows.tobytes()).hexdigest()
+
     def part(self, which: npt.NDArray[Any]) -> StoredPictures:
         """Return those of the numbers `which`, (M,), or where it is true, (N,), not read yet."""
-        return StoredPictures(self.path, self._rows[which], self.shape[1:])
+        return StoredPictures(self.path, self._rows[which], self.shape[1:], self.source)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from xpdl.arguments import flag, whole_number
 from xpdl.backends import get_backend
-from xpdl.datasets.folder.archive import Archive, find_or_make
-from xpdl.datasets.folder.form import checked_channels, checked_size
-from xpdl.datasets.folder.listing import list_folder
 from xpdl.datasets.picture_data import Part, PictureData
 from xpdl.datasets.progress import say
 from xpdl.datasets.stored import StoredPictures
 from xpdl.errors import ArgumentError, shown
+
+if TYPE_CHECKING:
+    from xpdl.datasets.folder.archive import Archive
 
 _MOST_IN_MEMORY = 2**31  # bytes, where the system does not say how much is free
 
@@ -70,6 +70,11 @@ def load_folder(
     ImageError
         If some cannot be read: how many, and the first of them.
     """
+    # They bring in much of the standard library, and `import xpdl` shall be quick.
+    from xpdl.datasets.folder.archive import find_or_make
+    from xpdl.datasets.folder.form import checked_channels, checked_size
+    from xpdl.datasets.folder.listing import list_folder
+
     if not isinstance(path, str | os.PathLike):
         raise ArgumentError(f"path must be the name of a folder, got {shown(path)}.")
     wanted = checked_size(size), checked_channels(channels)
@@ -95,7 +100,9 @@ def _as_data(archive: Archive, notes: tuple[str, ...], in_memory: bool) -> Pictu
         which = archive.of_part(name)
         if not which.any():
             return None
-        x: Any = StoredPictures(archive.pixels, archive.rows[which], (channels, height, width))
+        x: Any = StoredPictures(
+            archive.pixels, archive.rows[which], (channels, height, width), archive.digest
+        )
         return (x[:] if in_memory else x), archive.labels[which]
 
     name = "train" if archive.of_part("train").any() else ""
