@@ -48,7 +48,7 @@ def grey(x: Any) -> Any:
         ({"hue": (-240, -240)}, lambda x: x[:, [2, 0, 1]]),
         ({"hue": (360, 360)}, lambda x: x),
     ],
-    ids=str,
+    ids=lambda value: str(value) if isinstance(value, dict) else "",
 )
 def test_each_change_of_colour_is_its_formula(backend: Backend, settings: Any, wanted: Any) -> None:
     x = pictures()

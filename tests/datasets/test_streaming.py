@@ -134,9 +134,9 @@ def test_it_is_told_apart_by_its_source_and_rows(stored: StoredPictures, tmp_pat
 def test_what_cannot_be_read_is_said(stored: StoredPictures, tmp_path: Path) -> None:
     with pytest.raises(FileAccessError, match="No such file"):
         StoredPictures(tmp_path / "gone", np.arange(3), SHAPE)
-    with pytest.raises(DataFileError, match="it holds 80 pictures"):
+    with pytest.raises(DataFileError, match="holds 80 pictures"):
         StoredPictures(stored.path, np.array([80]), SHAPE)
-    with pytest.raises(DataFileError, match="it holds 80 pictures"):
+    with pytest.raises(DataFileError, match="holds 80 pictures"):
         StoredPictures(stored.path, np.array([-1]), SHAPE)
     (tmp_path / "empty").touch()
     with pytest.raises(FileAccessError, match="empty"):

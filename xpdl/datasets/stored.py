@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from xpdl.arguments import real_array
-from xpdl.errors import DataFileError, FileAccessError
+from xpdl.arguments import path_of, real_array, sizes
+from xpdl.errors import DataFileError, FileAccessError, ShapeError
 
 
 class StoredPictures:
@@ -42,27 +44,34 @@ class StoredPictures:
         self,
         path: str | os.PathLike[str],
         rows: npt.NDArray[Any],
-        shape: tuple[int, int, int],
+        shape: Sequence[int],
         source: str = "",
     ) -> None:
-        self.path = path
+        self.path = path_of("path", path)
         self.source = source
         self._rows = real_array("rows", rows, "iu").astype(np.int64, copy=False)
+        shape = sizes("shape", shape)
+        if self._rows.ndim != 1 or len(shape) != 3:
+            raise ShapeError(
+                f"rows must be (N,) and shape (C, H, W), got {self._rows.shape} and {shape}."
+            )
         try:
             content = np.memmap(path, np.uint8, mode="r")
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             raise FileAccessError(f"cannot read {str(path)!r}: {reason}.") from error
-        whole = len(content) // int(np.prod(shape))
+        whole = len(content) // math.prod(shape)
         if len(self._rows) and not 0 <= self._rows.min() <= self._rows.max() < whole:
-            raise DataFileError(f"{str(path)!r} is truncated: it holds {whole:,} pictures.")
-        self._pictures = content[: whole * int(np.prod(shape))].reshape(whole, *shape)
-        self.shape = (len(self._rows), *shape)
+            raise DataFileError(
+                f"{str(path)!r} holds {whole:,} pictures of shape {shape}, and not all rows."
+            )
+        self._pictures = content[: whole * math.prod(shape)].reshape(whole, *shape)
+        self.shape: tuple[int, ...] = (len(self._rows), *shape)
 
     @property
     def nbytes(self) -> int:
         """How many bytes all would take."""
-        return int(np.prod(self.shape))
+        return math.prod(self.shape)
 
     def __len__(self) -> int:
         return len(self._rows)

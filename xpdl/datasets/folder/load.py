@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xpdl.arguments import flag, whole_number
+from xpdl.arguments import flag, path_of, whole_number
 from xpdl.backends import get_backend
 from xpdl.datasets.picture_data import Part, PictureData
 from xpdl.datasets.progress import say
 from xpdl.datasets.stored import StoredPictures
-from xpdl.errors import ArgumentError, shown
 
 if TYPE_CHECKING:
     from xpdl.datasets.folder.archive import Archive
@@ -75,12 +73,10 @@ def load_folder(
     from xpdl.datasets.folder.form import checked_channels, checked_size
     from xpdl.datasets.folder.listing import list_folder
 
-    if not isinstance(path, str | os.PathLike):
-        raise ArgumentError(f"path must be the name of a folder, got {shown(path)}.")
     wanted = checked_size(size), checked_channels(channels)
     skip_broken = flag("skip_broken", skip_broken)
     processes = _cores() if workers is None else whole_number("workers", workers, least=0)
-    listing = list_folder(Path(path))
+    listing = list_folder(path_of("path", path))
     archive = find_or_make(listing, *wanted, skip_broken, processes)
     if in_memory is None:
         in_memory = len(archive.rows) * archive.form.size <= _most_in_memory()
