@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Callable, Sequence
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -103,6 +105,19 @@ def one_of(argument: str, value: object, choices: Sequence[str]) -> str:
         return choices[choices.index(value)]
     wanted = " or ".join(map(repr, choices))
     raise ArgumentError(f"{argument} must be {wanted}, got {shown(value)}.")
+
+
+def path_of(argument: str, value: object) -> Path:
+    """Return `value`, the name of a file or a folder, as a path.
+
+    Raises
+    ------
+    ArgumentError
+        If it is none, or an empty one.
+    """
+    if isinstance(value, str | os.PathLike) and isinstance(os.fspath(value), str) and str(value):
+        return Path(value)
+    raise ArgumentError(f"{argument} must be the name of a file or folder, got {shown(value)}.")
 
 
 def sizes(argument: str, value: object, axes: int = 1) -> tuple[int, ...]:
