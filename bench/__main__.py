@@ -302,7 +302,8 @@ def _loop(options: argparse.Namespace) -> None:
 
             return run
 
-        trainer._step = timed(trainer._step)  # type: ignore[method-assign]
+        for name in ("_step_on", "_whole_step"):
+            setattr(trainer.feeding, name, timed(getattr(trainer.feeding, name)))
 
         def after(trainer: xpdl.Trainer, epoch: Any) -> None:
             nonlocal spent

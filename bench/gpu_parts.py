@@ -33,6 +33,7 @@ from xpdl.backends import Array, Backend
 from xpdl.backends.cupy.capture import WARM_UP
 from xpdl.datasets import load_mnist
 from xpdl.errors import XpdlError
+from xpdl.layers import Normalize
 from xpdl.models import DeepConvNet
 from xpdl.network import Network
 from xpdl.optimizers import Adam
@@ -466,7 +467,9 @@ def _training(session: Session, results: dict[str, Any]) -> None:
 def _train(backend: Backend, data: Any, dtype: str, seed: int, epochs: int) -> dict[str, Any]:
     recipe, (train, test) = RECIPES["book"], data
     with xpdl.use_backend(backend):
-        network = DeepConvNet(dtype=dtype, seed=seed, **recipe.model_options)
+        network = DeepConvNet(
+            dtype=dtype, seed=seed, normalize=Normalize(255), **recipe.model_options
+        )
         trainer = xpdl.Trainer(
             network,
             train,
@@ -476,7 +479,6 @@ def _train(backend: Backend, data: Any, dtype: str, seed: int, epochs: int) -> d
             batch_size=recipe.batch_size,
             schedule=recipe.schedule,
             seed=seed,
-            divisor=255,
         )
         history = trainer.fit().epochs
     return {

@@ -18,8 +18,11 @@ from bench.measure import Run
 from bench.networks import torch_twin
 from xpdl.backends import Backend
 from xpdl.errors import FileAccessError
+from xpdl.layers import Normalize
 from xpdl.network import Network
 from xpdl.optimizers import Adam
+
+BATCHES = 10
 
 Factory = Callable[..., Network]
 
@@ -54,17 +57,27 @@ def trainer_step(
     Captured and replayed as the Trainer does it, or as it stands. The device is not waited for.
     """
     with xpdl.use_backend(backend):
-        network = factory(dtype=dtype)
+        network = factory(dtype=dtype, normalize=Normalize(255))
         x, t = batch(network, batch_size)
         x = (255 * x).astype(np.uint8)
-        trainer = xpdl.Trainer(network, (x, t), batch_size=batch_size, divisor=255, progress=False)
+        trainer = xpdl.Trainer(
+            network, (np.tile(x, (BATCHES, 1, 1, 1)), np.tile(t, BATCHES)), batch_size=batch_size,
+            capture=captured, progress=False,
+        )  # fmt: skip
         network.parameters.refresh()
-        part = backend.asarray(np.arange(batch_size))
-    step: Callable[..., Any] = trainer._step
-    if captured:
-        step = backend.compile_step(step, network.forget)
+    steps = _endless(trainer)
     with trainer.clock():
-        yield lambda: step(part)
+        yield lambda: next(steps)
+
+
+def _endless(trainer: xpdl.Trainer) -> Iterator[int]:
+    """Make a step at each turn, epoch after epoch."""
+    feeding = trainer.feeding
+    while True:
+        feeding.tally.begin(BATCHES)
+        feeding.begin(0)
+        feeding.set_rates([trainer.learning_rate] * BATCHES)
+        yield from feeding
 
 
 def xpdl_inference(

@@ -35,7 +35,15 @@ from xpdl.datasets.augmentation import (
     resample,
 )
 from xpdl.errors import ArgumentError, DTypeError, ShapeError, UnknownNameError
-from xpdl.layers import Affine, BatchNormalization, Convolution, Dropout, MaxPooling, ReLU
+from xpdl.layers import (
+    Affine,
+    BatchNormalization,
+    Convolution,
+    Dropout,
+    MaxPooling,
+    Normalize,
+    ReLU,
+)
 
 Array = np.ndarray[Any, Any]
 
@@ -681,9 +689,9 @@ def examples(n: int = 44, seed: int = 1) -> tuple[Array, Array]:
     return x.astype("float32"), t
 
 
-def network(dtype: Any = None) -> Network:
+def network(dtype: Any = None, **options: Any) -> Network:
     layers = [Convolution(3, 3, pad=1), ReLU(), MaxPooling(2), Dropout(0.2), Affine(3)]
-    return Network(layers, (1, 6, 6), dtype=dtype)
+    return Network(layers, (1, 6, 6), dtype=dtype, **options)
 
 
 def trainer(dtype: Any = None, **options: Any) -> Trainer:
@@ -820,7 +828,9 @@ def test_bytes_are_floats_before_they_are_augmented(backend: Backend) -> None:
         return AUGMENT(batch, generator)
 
     with xpdl.use_backend("numpy"):
-        one = Trainer(network(), (pixels, t), divisor=255, augment=noting, epochs=1, progress=False)
+        one = Trainer(
+            network(normalize=Normalize(255)), (pixels, t), augment=noting, epochs=1, progress=False
+        )
         other = Trainer(
             network(),
             (pixels.astype("float32") / np.float32(255), t),

@@ -207,9 +207,9 @@ def test_an_epoch_reads_the_device_a_few_times_only() -> None:
                 )
             (host1, device1), (host3, device3) = moved
             # Losses, hits, test accuracy; in half precision the scale, before and after, and its
-            # history. The order of the examples goes the other way. None of it for a batch.
+            # history. The order of the examples and the rates go the other way. None of it for a batch.
             assert (host3 - host1) / 2 <= (3 if dtype == "float32" else 6)
-            assert (device3 - device1) / 2 <= 1
+            assert (device3 - device1) / 2 <= 2
             assert host1 <= 10
             assert device1 <= 5
 
@@ -407,8 +407,6 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
         np.testing.assert_array_equal(xpdl.to_numpy(other.network.params[name]), array)
     with pytest.raises(ArgumentError, match=r"'Adam'.*now.*'Momentum'"):
         trainer(checkpoint=path, optimizer=Momentum(0.02)).fit()
-    with pytest.raises(ArgumentError, match=r"divisor \(then None, now 255\.0\)"):
-        trainer(checkpoint=path, divisor=255).fit()
     net().save(path)
     with pytest.raises(ModelFileError, match="not a checkpoint"):
         trainer(checkpoint=path).fit()

@@ -164,7 +164,7 @@ class Parts:
 
     def settings(self) -> tuple[Any, ...]:
         """Return what a step depends on beside its arrays: what is frozen, and all options."""
-        owners = (*self._leaves.values(), *self.losses.values())
+        owners: tuple[Any, ...] = (*self._leaves.values(), *self.losses.values())
         options = tuple(getattr(owner, name) for owner in owners for name in owner.options)
         frozen = tuple(leaf.frozen for leaf in self._leaves.values())
         return frozen, options, self.weight_decay, *self.loss_weights.values()

@@ -154,6 +154,10 @@ class Optimizer:
         finally:
             self.keep_time_on_host()
 
+    def set_rate(self, rate: Array) -> None:
+        """Set the learning rate that is kept on the device to `rate`, (), without a look at it."""
+        self._rate[...] = rate  # type: ignore[index]
+
     def host_learning_rate(self) -> float:
         """Return the learning rate as it was last set, wherever it is kept."""
         return self._host_rate

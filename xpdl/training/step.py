@@ -139,6 +139,7 @@ class Step:
                 return loss, seen
             network.grads.buffer *= self._samples / self._weight
         network.decay_gradients(factor)
+        go: Array | None
         go, loss = self._look_at(loss)
         if go is not None and not self.on_device:  # the host may as well know
             if not network.backend.item(go):
