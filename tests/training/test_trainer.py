@@ -222,10 +222,11 @@ def test_the_schedule_sets_the_rate(backend: Backend) -> None:
             rates.append(self.host_learning_rate())
             super().update(params, grads, **more)
 
-    trainer(optimizer=Recording(0.5), epochs=2, batch_size=45, schedule=Step(1.0, 0.1)).fit()
+    options: dict[str, Any] = {"epochs": 2, "batch_size": 45, "capture": False}
+    trainer(optimizer=Recording(0.5), schedule=Step(1.0, 0.1), **options).fit()
     assert rates == pytest.approx([0.5, 0.5, 0.05, 0.05])
     rates.clear()
-    trainer(optimizer=Recording(0.5), epochs=2, batch_size=45, schedule="cosine").fit()
+    trainer(optimizer=Recording(0.5), schedule="cosine", **options).fit()
     expected = [0.25 * (1 + np.cos(np.pi * s / 4)) for s in range(4)]
     assert rates == pytest.approx(expected)
 
@@ -309,8 +310,8 @@ def test_skipped_steps_leave_no_trace(backend: Backend) -> None:
     quiet, late = without_masks(2), with_scale(without_masks(3), 2.0**60)
     late.callbacks.append(lambda t, epoch: with_scale(t, 2.0**15) if epoch.number == 0 else None)
     orders = [0, 0, 1]
-    parts = late.batches.parts
-    late.batches.parts = lambda number: parts(orders[number])  # type: ignore[method-assign]
+    order = late.batches.order
+    late.batches.order = lambda number: order(orders[number])  # type: ignore[method-assign]
     quiet.fit()
     late.fit()
     assert late.history.epochs[0].skipped_steps == 1
