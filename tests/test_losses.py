@@ -421,7 +421,7 @@ def test_options_come_back_from_a_file(loss):
 
 PLANS = {
     "one score": (SoftmaxWithLoss(), (1,), ["SigmoidWithLoss", "IdentityWithLoss", "not 1"]),
-    "one channel": (SoftmaxWithLoss(), (1, 4, 4), ["two or more, not 1"]),
+    "one channel": (SoftmaxWithLoss(), (1, 4, 4), ["two scores x or more"]),
     "no axes": (SoftmaxWithLoss(), (), ["(N, K, H, W)"]),
     "four axes": (SoftmaxWithLoss(), (3, 2, 2, 2), ["(N, 3, 2, 2, 2)", "Affine or Flatten"]),
     "weights of others": (SoftmaxWithLoss(class_weights=[1, 2]), (3,), ["3 numbers", "got 2"]),

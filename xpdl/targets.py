@@ -121,8 +121,8 @@ def check_classes(shape: Shape, class_weights: ClassWeights) -> None:
     classes = shape[class_axis(shape)]
     if classes < 2:
         raise ShapeError(
-            f"SoftmaxWithLoss tells classes apart and wants scores x of two or more, not "
-            f"{classes}: its loss would be 0 whatever they are. Use SigmoidWithLoss() for a yes or no, "
+            f"SoftmaxWithLoss tells classes apart and wants two scores x or more, not {classes}: "
+            "its loss of one is 0 whatever it is. Use SigmoidWithLoss() for a yes or no, "
             "IdentityWithLoss() for a number, or an output for each class."
         )
     if isinstance(class_weights, tuple) and len(class_weights) != classes:

@@ -72,6 +72,14 @@ class NumpyBackend(Backend):
             workers.each(range(0, len(a), step), work)
         return product if dtype is None else product.astype(dtype, copy=False)
 
+    def confusion(self, scores: Array, t: Array, weights: Array | None = None) -> Array:
+        true = t.astype(np.int64) if t.ndim == 1 else t.argmax(axis=1)
+        classes = scores.shape[1]
+        known = (true >= 0) & (true < classes)
+        places = (true * classes + scores.argmax(axis=1))[known]
+        counts = np.bincount(places, None if weights is None else weights[known], classes**2)
+        return counts.reshape(classes, classes).astype(np.float64)
+
     def max_pooling(
         self, x: Array, size: Pair, stride: Pair, pad: Pair, train: bool = False
     ) -> tuple[Array, Any]:
