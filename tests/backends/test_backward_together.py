@@ -105,9 +105,7 @@ def test_the_gradients_of_a_convolution_go_where_they_belong(
     assert found[1] is db
     gradient = np.where(y > 0, dout, 0) if relu else dout
     expected = brute_force.convolution_backward(case, gradient, x, W)
-    for actual, wanted, dtype in zip(
-        (dx, dW, db), expected, (case.dtype, wide, wide), strict=True
-    ):
+    for actual, wanted, dtype in zip((dx, dW, db), expected, (case.dtype, wide, wide), strict=True):
         assert_close(backend, actual, wanted, dtype)
     db[...] = 7
     _, again, none = backend.convolution_backward(*given, need_db=False, y=y_there)

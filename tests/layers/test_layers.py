@@ -267,6 +267,55 @@ def test_a_relu_is_computed_with_the_product_before_it(backend: Backend, rng: An
     assert not outputs(Affine(4), Dropout(0.5), ReLU(), Affine(3))
 
 
+class Halved(MaxPooling):
+    def backward(self, dout: Any) -> Any:
+        return super().backward(dout) / 2
+
+
+def test_max_pooling_takes_the_gradient_of_the_relu_before_it(backend: Backend, rng: Any) -> None:
+    """And the sum for the product's b; only where all three stand together, as they are."""
+    x, t = backend.asarray(rng.standard_normal((4, 2, 6, 6))), backend.asarray(np.arange(4) % 3)
+
+    def gradients(*layers: Layer, frozen: tuple[str, ...] = ()) -> bool:
+        network = Network([*layers, Affine(5), ReLU(), Affine(3)], (2, 6, 6), dtype="float64")
+        if frozen:
+            network.freeze(*frozen)
+        whole = {name: backend.to_numpy(g) for name, g in network.gradient(x, t).items()}
+        together = layers[0].pooled
+        for layer in network.body.layers.values():
+            layer.relu = layer.pooled = layer.computed_before = False  # type: ignore[attr-defined]
+            layer.product = None  # type: ignore[attr-defined]
+        network.grads.buffer[...] = 0 if frozen else 9
+        for name, g in network.gradient(x, t).items():
+            expected = backend.to_numpy(g)
+            np.testing.assert_allclose(whole[name], expected, rtol=1e-11, atol=1e-15, err_msg=name)
+        return together
+
+    assert gradients(Convolution(4, 3), ReLU(), MaxPooling(2))
+    assert gradients(Convolution(3, 3, pad=1), ReLU(), MaxPooling(3, stride=1, pad=1))
+    assert gradients(Convolution(4, 3, bias=False), ReLU(), MaxPooling(2))
+    assert gradients(Convolution(4, 3), ReLU(), MaxPooling(2), frozen=("conv1",))
+    block = Convolution(4, 3), ReLU(), MaxPooling(2), Convolution(4, 1), ReLU(), MaxPooling(2)
+    assert gradients(*block, frozen=("conv2",))
+    assert not gradients(Convolution(4, 3), ReLU(), Halved(2))
+    assert not gradients(Convolution(4, 3), Leaky(), MaxPooling(2))
+    assert not gradients(Convolution(4, 3), MaxPooling(2), ReLU())
+    assert not gradients(Convolution(4, 3), ReLU(), Residual([ReLU()]), MaxPooling(2))
+    assert not gradients(Convolution(4, 3), ReLU(), AveragePooling(2))
+
+
+def test_a_layer_that_moves_to_another_network_forgets_its_neighbours(rng: Any) -> None:
+    layers = [Convolution(4, 3), ReLU(), MaxPooling(2)]
+    Sequential(layers).plan((2, 6, 6))
+    conv, relu, pool = layers
+    assert conv.pooled
+    assert pool.product is conv  # type: ignore[attr-defined]
+    Sequential([pool, relu, conv]).plan((2, 8, 8))
+    assert not conv.pooled
+    assert not relu.computed_before  # type: ignore[attr-defined]
+    assert pool.product is None  # type: ignore[attr-defined]
+
+
 def test_dropout_masks_follow_the_seed(backend: Backend) -> None:
     layer, x = Dropout(0.5), backend.asarray(np.ones((4, 100)), "float32")
 

@@ -1,7 +1,7 @@
 """What a captured step gives a GPU to do: the nodes of its graph, as CuPy and CUDA make them.
 
-A function of CuPy's that only copies in one piece is a copy (MEMCPY), zeros are a fill (MEMSET), and
-all else is a kernel (KERNEL). CuPy does some functions, such as `var`, by several kernels; each
+A function of CuPy's that only copies, in one piece, is a copy (MEMCPY), zeros are a fill (MEMSET),
+and all else is a kernel (KERNEL). CuPy does some functions, such as `var`, by several kernels; each
 counts as one here.
 """
 
@@ -40,9 +40,7 @@ def nodes_of(recording: Any) -> list[Node]:
 def count(nodes: Sequence[Node]) -> Counter[str]:
     """Return how many kernels ("kernels"), products, copies and fills there are, and "bytes"."""
     names = {"KERNEL": "kernels", "MEMCPY": "copies", "MEMSET": "fills"}
-    counted = Counter(
-        "products" if node.name == PRODUCT else names[node.kind] for node in nodes
-    )
+    counted = Counter("products" if node.name == PRODUCT else names[node.kind] for node in nodes)
     counted["bytes"] = sum(node.bytes for node in nodes)
     return counted
 

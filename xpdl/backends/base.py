@@ -284,9 +284,7 @@ class Backend:
 
     # ---- products -----------------------------------------------------------------------
 
-    def matmul(
-        self, a: Array, b: Array, dtype: Any = None, out: Array | None = None
-    ) -> Array:
+    def matmul(self, a: Array, b: Array, dtype: Any = None, out: Array | None = None) -> Array:
         """Matrix product, in the type of the two together or in `dtype`, or written into `out`.
 
         Half precision is multiplied and summed in float32, and rounded once, at the end.

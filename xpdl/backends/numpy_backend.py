@@ -61,11 +61,12 @@ class NumpyBackend(Backend):
         if y is not None:
             dout = self.relu_backward(dout, y)
         if x.dtype == np.float16:
-            single = (_single(a) for a in (dout, x, W))
+            dout, x, W = (_single(a) for a in (dout, x, W))
             dx, dW, db = self.convolution_backward(
-                *single, stride, pad, need_dx, need_db, None, dW, db
+                dout, x, W, stride, pad, need_dx, need_db, None, dW, db
             )
             return None if dx is None else _half(dx), dW, db
+        found: tuple[Array | None, Array, Array]
         fits = all(p < f for p, f in zip(pad, W.shape[2:], strict=True))
         if need_dx and stride == (1, 1) and fits:
             found = numpy_convolution.backward_by_gradient_windows(dout, x, W, pad)
@@ -73,9 +74,7 @@ class NumpyBackend(Backend):
             found = numpy_convolution.backward_by_image_windows(dout, x, W, stride, pad, need_dx)
         return found[0], written(found[1], dW), written(found[2], db) if need_db else None
 
-    def matmul(
-        self, a: Array, b: Array, dtype: Any = None, out: Array | None = None
-    ) -> Array:
+    def matmul(self, a: Array, b: Array, dtype: Any = None, out: Array | None = None) -> Array:
         few = a.ndim != 2 or b.ndim != 2 or a.size * b.shape[1] < SMALL
         if out is not None or a.dtype == np.float16 or few:
             return super().matmul(a, b, dtype, out)
