@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from xpdl.backends import Backend
-from xpdl.backends.capture import WARM_UP
+from xpdl.backends.cupy.capture import WARM_UP
 
 _VERBOSE = 1  # cudaGraphDebugDotFlagsVerbose: a node's label begins with its kind
 _KINDS = {"KERNEL": "kernels", "MEMCPY": "copies", "MEMSET": "fills"}
