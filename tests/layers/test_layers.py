@@ -29,6 +29,7 @@ from xpdl.layers import (
     Softmax,
     Tanh,
 )
+from xpdl.losses import IdentityWithLoss
 from xpdl.network import Network
 
 Array = np.ndarray[Any, Any]
@@ -302,6 +303,27 @@ def test_max_pooling_takes_the_gradient_of_the_relu_before_it(backend: Backend, 
     assert not gradients(Convolution(4, 3), MaxPooling(2), ReLU())
     assert not gradients(Convolution(4, 3), ReLU(), Residual([ReLU()]), MaxPooling(2))
     assert not gradients(Convolution(4, 3), ReLU(), AveragePooling(2))
+
+
+def test_every_layer_that_takes_a_relu_takes_its_gradient(backend: Backend, rng: Any) -> None:
+    makers = {
+        "Affine": lambda: Affine(4),
+        "Convolution": lambda: Convolution(4, 2),
+    }
+    takers = {kind.__name__ for kind in Layer.classes.values() if vars(kind).get("takes_relu")}
+    assert takers == set(makers)  # a new one goes in here, in each way that it computes
+    x, dout = rng.standard_normal((2, 3, 3, 3)), rng.standard_normal((2, 4, 2, 2))
+    for name, make in makers.items():
+        found = []
+        for layers in ([make(), ReLU()], [Sequential([make()]), ReLU()]):
+            network = Network(layers, (3, 3, 3), dtype="float64", loss=IdentityWithLoss(), seed=3)
+            y = network.body.forward(backend.asarray(x), train=True)
+            by_output = backend.asarray(dout[:, :, 0, 0] if y.ndim == 2 else dout)
+            assert layers[0].relu == (layers[0].kind != "block")
+            network.body.backward(by_output)
+            found.append(backend.to_numpy(network.grads.buffer).copy())
+        np.testing.assert_allclose(*found, rtol=1e-12, atol=1e-14, err_msg=name)
+        assert np.abs(found[0]).max() > 0
 
 
 def test_a_layer_that_moves_to_another_network_forgets_its_neighbours(rng: Any) -> None:
