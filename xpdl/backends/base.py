@@ -57,6 +57,7 @@ PRIMITIVES = (
     "dropout",
     "dropout_backward",
     "gather",
+    "count_hits",
     "all_finite",
     "unscale",
     "adjust_loss_scale",
@@ -285,11 +286,13 @@ class Backend:
 
     # ---- products -----------------------------------------------------------------------
 
-    def matmul(self, a: Array, b: Array, dtype: Any = None) -> Array:
-        """Matrix product, in the type of the two together or in `dtype`.
+    def matmul(self, a: Array, b: Array, dtype: Any = None, out: Array | None = None) -> Array:
+        """Matrix product, in the type of the two together or in `dtype`, or written into `out`.
 
         Half precision is multiplied and summed in float32, and rounded once, at the end.
         """
+        if out is not None:
+            return written(self.matmul(a, b, out.dtype), out)
         if a.dtype == np.float16:
             product: Array = self.xp.matmul(a.astype(np.float32), b.astype(np.float32))
             return product.astype(dtype or np.float16, copy=False)
@@ -362,23 +365,39 @@ class Backend:
         return y.reshape(n, oh, ow, fn).transpose(0, 3, 1, 2)
 
     def convolution_backward(
-        self, dout: Array, x: Array, W: Array, stride: Pair, pad: Pair, need_dx: bool = True
-    ) -> tuple[Array | None, Array, Array]:
+        self,
+        dout: Array,
+        x: Array,
+        W: Array,
+        stride: Pair,
+        pad: Pair,
+        need_dx: bool = True,
+        need_db: bool = True,
+        y: Array | None = None,
+        dW: Array | None = None,
+        db: Array | None = None,
+    ) -> tuple[Array | None, Array, Array | None]:
         """Return dx (N, C, H, W), dW (FN, C, FH, FW) and db (FN,) for dout (N, FN, OH, OW).
 
-        `dx` is None where `need_dx` is false, as for a network's first layer. dW and db are in
-        float32 at least, since they are sums over all windows.
+        `dx` is None where `need_dx` is false, as for a network's first layer, and `db` where
+        `need_db` is. dW and db are in float32 at least, since they are sums over all windows.
+        Arrays `dW` and `db`, if given, are written into, and returned.
+
+        With y, what `convolution` gave with `relu`, dout is the gradient by that: it counts where
+        y is positive.
         """
+        if y is not None:
+            dout = self.relu_backward(dout, y)
         fn, _, fh, fw = W.shape
         wide = accumulation_dtype(dout.dtype)
         rows = dout.transpose(0, 2, 3, 1).reshape(-1, fn)
-        db = self.sum(rows, axis=0, dtype=wide)
+        total = written(self.sum(rows, axis=0, dtype=wide), db) if need_db else None
         col = self.im2col(x, (fh, fw), stride, pad)
-        dW = self.matmul(col.T, rows, dtype=wide).T.reshape(W.shape)
+        dW = written(self.matmul(col.T, rows, dtype=wide).T.reshape(W.shape), dW)
         if not need_dx:
-            return None, dW, db
+            return None, dW, total
         dcol = self.matmul(rows, W.reshape(fn, -1))
-        return self.col2im(dcol, x.shape, (fh, fw), stride, pad), dW, db
+        return self.col2im(dcol, x.shape, (fh, fw), stride, pad), dW, total
 
     # ---- pooling ------------------------------------------------------------------------
 
@@ -397,9 +416,25 @@ class Backend:
         return y, windows.argmax(axis=-1) if train else None
 
     def max_pooling_backward(
-        self, dout: Array, winners: Any, shape: Shape, size: Pair, stride: Pair, pad: Pair
+        self,
+        dout: Array,
+        winners: Any,
+        shape: Shape,
+        size: Pair,
+        stride: Pair,
+        pad: Pair,
+        y: Array | None = None,
+        total: Array | None = None,
     ) -> Array:
-        """Send dout (N, C, OH, OW) to the winner of each window: dx of `shape` (N, C, H, W)."""
+        """Send dout (N, C, OH, OW) to the winner of each window: dx of `shape` (N, C, H, W).
+
+        Where x was the output of a ReLU, and y is what `max_pooling` gave for it, dx is the
+        gradient by the input of the ReLU: dout counts where y, and so the winner, is positive. Then
+        `total` (C,), if given, receives the sum of dx over all but the channels, which is the
+        gradient of a bias that was added before the ReLU.
+        """
+        if y is not None:
+            dout = self.relu_backward(dout, y, total)  # each window has one winner
         offsets = self.xp.arange(size[0] * size[1])
         parts = dout[..., None] * (winners[..., None] == offsets)
         col = parts.transpose(0, 2, 3, 1, 4).reshape(-1, shape[1] * size[0] * size[1])
@@ -460,9 +495,20 @@ class Backend:
 
     # ---- element by element -------------------------------------------------------------
 
-    def sum(self, x: Array, axis: int | tuple[int, ...] | None = None, dtype: Any = None) -> Array:
-        """Sum along `axis`, carried in float32 at least, given in the type of x or in `dtype`."""
+    def sum(
+        self,
+        x: Array,
+        axis: int | tuple[int, ...] | None = None,
+        dtype: Any = None,
+        out: Array | None = None,
+    ) -> Array:
+        """Sum along `axis`, carried in float32 at least.
+
+        Given in the type of x or in `dtype`, or written into `out`.
+        """
         total: Array = x.sum(axis=axis, dtype=accumulation_dtype(x.dtype))
+        if out is not None:
+            return written(total, out)
         return total.astype(dtype or x.dtype, copy=False)
 
     def add_bias(self, y: Array, b: Array | None, relu: bool = False) -> None:
@@ -476,9 +522,16 @@ class Backend:
         """Return max(x, 0), in the memory order of x."""
         return self.xp.maximum(x, 0, out=self.xp.empty_like(x))
 
-    def relu_backward(self, dout: Array, y: Array) -> Array:
-        """Return dout where y, the output of `relu`, is positive, and 0 elsewhere."""
-        return self.xp.multiply(dout, y > 0, out=self.xp.empty_like(dout))
+    def relu_backward(self, dout: Array, y: Array, total: Array | None = None) -> Array:
+        """Return dout where y, the output of `relu`, is positive, and 0 elsewhere.
+
+        With `total` (C,), the sum of that over all axes but the second is written there: the
+        gradient of a bias that was added before the ReLU.
+        """
+        dx: Array = self.xp.multiply(dout, y > 0, out=self.xp.empty_like(dout))
+        if total is not None:
+            self.sum(dx, axis=_others(dx), out=total)
+        return dx
 
     def log_softmax(self, x: Array) -> Array:
         """Return log softmax(x) along the last axis, in float32 at least.
@@ -603,9 +656,22 @@ class Backend:
 
     # ---- what a step came to ------------------------------------------------------------
 
-    def all_finite(self, loss: Array, g: Array) -> Array:
-        """Return whether the loss, (), and all gradients g, (size,), are finite, () bool."""
-        return self.xp.isfinite(g).all() & self.xp.isfinite(loss)
+    def count_hits(self, scores: Array, t: Array) -> Array:
+        """Return how many rows of scores (N, K) are highest at their target, () int64.
+
+        Targets are class numbers (N,) or distributions (N, K). Of equals the first is the highest,
+        and NaN is above all.
+        """
+        classes = t if t.ndim == 1 else t.argmax(axis=1)
+        return (scores.argmax(axis=1) == classes).sum()
+
+    def all_finite(self, loss: Array, g: Array) -> tuple[Array, Array]:
+        """Return whether the loss, (), and all gradients g, (size,), are finite, () bool.
+
+        And the loss, or NaN where they are not all finite: the mark of a step that is not made.
+        """
+        go = self.xp.isfinite(g).all() & self.xp.isfinite(loss)
+        return go, self.xp.where(go, loss, math.nan)
 
     # ---- half precision -----------------------------------------------------------------
 
@@ -701,6 +767,14 @@ class Backend:
         correction1 = 1 - beta1**iteration
         correction2 = (1 - beta2**iteration) ** 0.5
         p -= (rate / correction1) * m / (self.xp.sqrt(v) / correction2 + epsilon)
+
+
+def written(value: Array, place: Array | None) -> Array:
+    """Return `place` with `value` written into it; without a place, the value itself."""
+    if place is None:
+        return value
+    place[...] = value
+    return place
 
 
 def _others(x: Array) -> tuple[int, ...]:

@@ -100,7 +100,8 @@ class Layer:
     """
 
     kind: ClassVar[str] = "layer"
-    takes_relu: ClassVar[bool] = False  # whether `forward` can compute a ReLU in the same pass
+    # Whether `forward` can compute a ReLU in the same pass, and `backward` then its gradient.
+    takes_relu: ClassVar[bool] = False
     options: ClassVar[tuple[str, ...]] = ()
     classes: ClassVar[dict[str, type[Layer]]] = {}
 
@@ -123,6 +124,7 @@ class Layer:
         self.input_gradient = True  # where nothing before it learns, a layer need not make dx
         self.needs_backward = True  # nor be asked for it, if it does not learn either
         self.relu = False  # whether the ReLU behind it is computed here; see `Sequential.plan`
+        self.pooled = False  # whether its gradient comes from a pooling that knows of that ReLU
         self.owned = False  # whether a network holds this layer's arrays
 
     # ---- for a subclass to write ----------------------------------------------------------
@@ -197,6 +199,19 @@ class Layer:
             self.grads[name][...] = value
         else:
             self.grads[name] = value
+
+    def gradient_place(self, name: str) -> Array | None:
+        """Return where the gradient of a parameter is to be written.
+
+        None where the layer has no such parameter, or is frozen.
+        """
+        if self.frozen or name not in self.params:
+            return None
+        if name not in self.grads:
+            p = self.params[name]
+            wide = accumulation_dtype(p.dtype)
+            self.grads[name] = backend_of(p).xp.empty_like(p, dtype=wide)
+        return self.grads[name]
 
     def expect_gradient(
         self, dout: Array, shape: Shape, *kept: Array, home: Backend | None = None

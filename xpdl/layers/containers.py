@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import pairwise
+from itertools import zip_longest
 from typing import Any
 
 from xpdl.backends import Array, Shape, array_module, backend_of
 from xpdl.errors import ArgumentError, ShapeError, shown
 from xpdl.layers.activations import ReLU
 from xpdl.layers.base import Kept, Layer, expect_floats, layer_from_config
+from xpdl.layers.pooling import MaxPooling
 
 
 class Flatten(Layer):
@@ -89,17 +90,22 @@ class Sequential(Layer):
     def _join_relus(self) -> None:
         """Let a product compute the ReLU behind it, while its result is still at hand.
 
-        The product's y is then the ReLU's, which hands it on. A layer derived from these may do
-        something else, and is left alone.
+        The product's y is then the ReLU's, which hands it on, and so the gradient on the way back.
+        Max pooling behind them takes the ReLU's gradient with its own, and sums it for the
+        product's b. A layer derived from these may do something else, and is left alone.
         """
         layers = list(self.layers.values())
         for layer in layers:  # what may have stood elsewhere before
-            layer.relu = False
+            layer.relu = layer.pooled = False
             if isinstance(layer, ReLU):
                 layer.computed_before = False
-        for layer, after in pairwise(layers):
-            if vars(type(layer)).get("takes_relu") and type(after) is ReLU:
-                layer.relu = after.computed_before = True
+            if isinstance(layer, MaxPooling):
+                layer.product = None
+        for layer, relu, after in zip_longest(layers, layers[1:], layers[2:]):
+            if vars(type(layer)).get("takes_relu") and type(relu) is ReLU:
+                layer.relu = relu.computed_before = True
+                if type(after) is MaxPooling:
+                    after.product, layer.pooled = layer, True
 
     def forward(self, x: Array, train: bool = False) -> Array:
         for layer in self.layers.values():

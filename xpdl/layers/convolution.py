@@ -44,6 +44,7 @@ class Convolution(Layer):
     takes_relu = True
     options = ("filters", "size", "stride", "pad", "bias", "remainder")
     x: Any = Kept()
+    y: Any = Kept()
     counts: Any = Kept()
 
     def __init__(
@@ -103,21 +104,22 @@ class Convolution(Layer):
             )
         counts = window_counts(x.shape[2:], self.size, self.stride, self.pad, self.remainder)
         backend = backend_of(x, W)
-        if train:
-            self.x, self.counts = x, counts
         # A device's kernels know arrays of one type; a network's are so anyway.
         W = W.astype(x.dtype, copy=False)
         b = None if b is None else b.astype(x.dtype, copy=False)
-        return backend.convolution(x, W, b, self.stride, self.pad, self.relu)
+        y = backend.convolution(x, W, b, self.stride, self.pad, self.relu)
+        if train:
+            self.x, self.y, self.counts = x, y if self.relu else None, counts
+        return y
 
     def backward(self, dout: Array) -> Array:
         x = self.x
         backend = self.expect_gradient(dout, (len(x), self.filters, *self.counts), x)
         dout, W = (a.astype(x.dtype, copy=False) for a in (dout, self.params["W"]))
-        dx, dW, db = backend.convolution_backward(
-            dout, x, W, self.stride, self.pad, self.input_gradient
+        # A pooling that knows of the ReLU has taken its gradient, and summed it for b.
+        y = self.y if self.relu and not self.pooled else None
+        dW, db = self.gradient_place("W"), None if self.pooled else self.gradient_place("b")
+        dx, _, _ = backend.convolution_backward(
+            *(dout, x, W, self.stride, self.pad, self.input_gradient, db is not None, y, dW, db)
         )
-        self.set_gradient("W", dW)
-        if self.bias:
-            self.set_gradient("b", db)
         return dx  # type: ignore[return-value]  # None only where a network does not want it

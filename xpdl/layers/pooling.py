@@ -74,6 +74,8 @@ class MaxPooling(_Pooling):
 
     __doc__ += (_Pooling.__doc__ or "").partition("\n\n")[2]
     winners: Any = Kept()
+    y: Any = Kept()
+    product: Layer | None = None  # whose ReLU stands before this one; see `Sequential.plan`
 
     def forward(self, x: Array, train: bool = False) -> Array:
         output_shape = self._pooled_shape(x)
@@ -81,14 +83,16 @@ class MaxPooling(_Pooling):
         y, winners = backend.max_pooling(x, self.size, self.stride, self.pad, train)
         if train:
             self.shape, self.output_shape, self.home = x.shape, output_shape, backend
-            self.winners = winners
+            self.winners, self.y = winners, None if self.product is None else y
         return y
 
     def backward(self, dout: Array) -> Array:
         backend = self.expect_gradient(dout, self.output_shape, home=self.home)
-        return backend.max_pooling_backward(
-            dout, self.winners, self.shape, self.size, self.stride, self.pad
-        )
+        window = self.winners, self.shape, self.size, self.stride, self.pad
+        if self.product is None:
+            return backend.max_pooling_backward(dout, *window)
+        # The ReLU's gradient too, and the sum that is the gradient of the product's b.
+        return backend.max_pooling_backward(dout, *window, self.y, self.product.gradient_place("b"))
 
 
 class AveragePooling(_Pooling):

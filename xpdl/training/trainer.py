@@ -445,8 +445,7 @@ class Trainer:
         if scale is not None:
             go = scale.unscale(network.grads.buffer)
         else:
-            go = backend.all_finite(loss, network.grads.buffer)
-            loss = backend.xp.where(go, loss, math.nan)
+            go, loss = backend.all_finite(loss, network.grads.buffer)
         if scale is None and not backend.compiles:  # the host may as well know
             if not backend.item(go):
                 for a, kept in before:

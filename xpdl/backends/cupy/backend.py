@@ -61,9 +61,9 @@ class CupyBackend(Backend):
     def set_generator_state(self, generator: RandomGenerator, state: Mapping[str, int]) -> None:
         raise BackendError("a generator of CuPy's own cannot be set to how much was drawn.")
 
-    def matmul(self, a: Array, b: Array, dtype: Any = None) -> Array:
-        if dtype is not None and a.dtype != dtype:
-            return super().matmul(a, b, dtype)
+    def matmul(self, a: Array, b: Array, dtype: Any = None, out: Array | None = None) -> Array:
+        if out is not None or (dtype is not None and a.dtype != dtype):
+            return super().matmul(a, b, dtype, out)
         # cuBLAS sums half-precision products in float32 by itself.
         return self.xp.matmul(a, b)
 

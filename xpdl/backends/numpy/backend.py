@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from xpdl.backends.base import Array, Backend, Pair, Shape, accumulation_dtype, output_size
+from xpdl.backends.base import Array, Backend, Pair, Shape, accumulation_dtype, output_size, written
 from xpdl.backends.numpy import convolution as numpy_convolution
 from xpdl.backends.numpy.memory import pool
 from xpdl.backends.numpy.threads import single_threaded_blas, workers
@@ -46,21 +46,38 @@ class NumpyBackend(Backend):
         return numpy_convolution.convolution(x, W, b, stride, pad, relu)
 
     def convolution_backward(
-        self, dout: Array, x: Array, W: Array, stride: Pair, pad: Pair, need_dx: bool = True
-    ) -> tuple[Array | None, Array, Array]:
+        self,
+        dout: Array,
+        x: Array,
+        W: Array,
+        stride: Pair,
+        pad: Pair,
+        need_dx: bool = True,
+        need_db: bool = True,
+        y: Array | None = None,
+        dW: Array | None = None,
+        db: Array | None = None,
+    ) -> tuple[Array | None, Array, Array | None]:
+        if y is not None:
+            dout = self.relu_backward(dout, y)
         if x.dtype == np.float16:
+            dout, x, W = (_single(a) for a in (dout, x, W))
             dx, dW, db = self.convolution_backward(
-                _single(dout), _single(x), _single(W), stride, pad, need_dx
+                dout, x, W, stride, pad, need_dx, need_db, None, dW, db
             )
             return None if dx is None else _half(dx), dW, db
+        found: tuple[Array | None, Array, Array]
         fits = all(p < f for p, f in zip(pad, W.shape[2:], strict=True))
         if need_dx and stride == (1, 1) and fits:
-            return numpy_convolution.backward_by_gradient_windows(dout, x, W, pad)
-        return numpy_convolution.backward_by_image_windows(dout, x, W, stride, pad, need_dx)
+            found = numpy_convolution.backward_by_gradient_windows(dout, x, W, pad)
+        else:
+            found = numpy_convolution.backward_by_image_windows(dout, x, W, stride, pad, need_dx)
+        return found[0], written(found[1], dW), written(found[2], db) if need_db else None
 
-    def matmul(self, a: Array, b: Array, dtype: Any = None) -> Array:
-        if a.dtype == np.float16 or a.ndim != 2 or b.ndim != 2 or a.size * b.shape[1] < SMALL:
-            return super().matmul(a, b, dtype)
+    def matmul(self, a: Array, b: Array, dtype: Any = None, out: Array | None = None) -> Array:
+        few = a.ndim != 2 or b.ndim != 2 or a.size * b.shape[1] < SMALL
+        if out is not None or a.dtype == np.float16 or few:
+            return super().matmul(a, b, dtype, out)
         product = pool.empty((len(a), b.shape[1]), np.result_type(a, b))
         # A part is worth a thread's waking from some ten million multiplications on.
         step = max(-(-len(a) // 16), 10_000_000 // (a.shape[1] * b.shape[1]))
@@ -103,19 +120,29 @@ class NumpyBackend(Backend):
         return y, (x, y) if train else None
 
     def max_pooling_backward(
-        self, dout: Array, winners: Any, shape: Shape, size: Pair, stride: Pair, pad: Pair
+        self,
+        dout: Array,
+        winners: Any,
+        shape: Shape,
+        size: Pair,
+        stride: Pair,
+        pad: Pair,
+        y: Array | None = None,
+        total: Array | None = None,
     ) -> Array:
+        if y is not None:
+            dout = self.relu_backward(dout, y, total)
         if dout.dtype == np.float16:
             dout = _single(dout)
             return _half(self.max_pooling_backward(dout, winners, shape, size, stride, pad))
         (n, c, h, w), (ph, pw) = shape, pad
-        x, y, dout = (a.transpose(0, 2, 3, 1) for a in (*winners, dout))
+        x, pooled, dout = (a.transpose(0, 2, 3, 1) for a in (*winners, dout))
         dx = pool.empty((n, h, w, c), dout.dtype)
         side_by_side = size == stride and pad == (0, 0)
         covered = side_by_side and h % size[0] == w % size[1] == 0
 
         def work(part: slice) -> None:
-            largest, gradient = y[part], np.ascontiguousarray(dout[part])
+            largest, gradient = pooled[part], np.ascontiguousarray(dout[part])
             images = _padded(x[part], pad, -math.inf)
             target = dx[part] if side_by_side else np.empty(images.shape, dx.dtype)
             if not covered:
@@ -258,9 +285,9 @@ class NumpyBackend(Backend):
         workers.each(_parts(len(x), x.nbytes), work)
         return y
 
-    def relu_backward(self, dout: Array, y: Array) -> Array:
-        if dout.nbytes < PART_BYTES:
-            return super().relu_backward(dout, y)
+    def relu_backward(self, dout: Array, y: Array, total: Array | None = None) -> Array:
+        if total is not None or dout.nbytes < PART_BYTES:
+            return super().relu_backward(dout, y, total)
         dx = pool.empty_like(dout)
 
         def work(part: slice) -> None:
