@@ -57,7 +57,6 @@ PRIMITIVES = (
     "dropout",
     "dropout_backward",
     "gather",
-    "count_hits",
     "all_finite",
     "unscale",
     "adjust_loss_scale",
@@ -655,15 +654,6 @@ class Backend:
         return rows.astype(dtype or rows.dtype, copy=False)
 
     # ---- what a step came to ------------------------------------------------------------
-
-    def count_hits(self, scores: Array, t: Array) -> Array:
-        """Return how many rows of scores (N, K) are highest at their target, () int64.
-
-        Targets are class numbers (N,) or distributions (N, K). Of equals the first is the highest,
-        and NaN is above all.
-        """
-        classes = t if t.ndim == 1 else t.argmax(axis=1)
-        return (scores.argmax(axis=1) == classes).sum()
 
     def all_finite(self, loss: Array, g: Array) -> tuple[Array, Array]:
         """Return whether the loss, (), and all gradients g, (size,), are finite, () bool.

@@ -658,7 +658,7 @@ class Network:
 
 def count_hits(scores: Array, t: Array) -> Array:
     """Return how many rows of scores (N, K) are highest at their target, (), on the device."""
-    return backend_of(scores, t).count_hits(scores, t)
+    return backend_of(scores, t).count_hits(scores, t)[0]
 
 
 def network_from_config(config: Mapping[str, Any], *, dtype: Any = None) -> Network:

@@ -46,7 +46,7 @@ class Tally:
         self.rate = self.skipped = 0.0
         self._earlier = 0.0  # seconds in sittings before this one
         self.begin_sitting()
-        self._hits = xp.zeros((), dtype="int64")
+        self._hits = xp.zeros((), dtype="float64")
         self._images = 0
         # Each loss travels to the host once: when somebody looks.
         self._host, self._fetched = np.zeros(steps, dtype=wide), 0

@@ -513,16 +513,17 @@ class FusedCupyBackend(CapturingCupyBackend):
 
     # ---- what a step came to ------------------------------------------------------------
 
-    def count_hits(self, scores: Array, t: Array) -> Array:
-        if not (scores.ndim == 2 and 0 < scores.size <= MOST_SCORES and scores.dtype.name in REALS):
-            return super().count_hits(scores, t)
-        hits: Array = self.xp.empty((), np.int64)
+    def count_hits(self, scores: Array, t: Array, weights: Array | None = None) -> Array:
+        fits = scores.ndim == 2 and 0 < scores.size <= MOST_SCORES and scores.dtype.name in REALS
+        if not fits or weights is not None:
+            return super().count_hits(scores, t, weights)
+        sums: Array = self.xp.empty(2, np.float64)
         targets = self._targets(t, accumulation_dtype(scores.dtype))
         self.launch(
             *("count_hits", scores.dtype.name, (1,), (THREADS,)),
-            *(self.xp.ascontiguousarray(scores), *targets, hits, *map(np.int32, scores.shape)),
+            *(self.xp.ascontiguousarray(scores), *targets, sums, *map(np.int32, scores.shape)),
         )
-        return hits
+        return sums
 
     def all_finite(self, loss: Array, g: Array) -> tuple[Array, Array]:
         if not (g.flags.c_contiguous and g.dtype == loss.dtype == np.float32):
