@@ -165,7 +165,7 @@ LOSSES: dict[str, tuple[Any, Any, Any, type[Exception], list[str]]] = {
     "too few labels": (SoftmaxWithLoss, zeros((3, 4)), zeros(2, int), ShapeError, ["(3,)", "(2,)"]),
     "a column": (SoftmaxWithLoss, zeros((3, 4)), zeros((3, 1), int), ShapeError, ["(3, 1)"]),
     "float labels": (SoftmaxWithLoss, zeros((3, 4)), zeros(3, "f4"), DTypeError, ["float32"]),
-    "image scores": (SoftmaxWithLoss, zeros((3, 4, 2, 2)), zeros(3, int), ShapeError, ["(3, 2, 2)"]),
+    "image scores": (SoftmaxWithLoss, zeros((3, 4, 2, 2)), zeros(3, int), ShapeError, ["3, 2, 2"]),
     "five axes": (SoftmaxWithLoss, zeros((3, 4, 2, 2, 2)), zeros(3, int), ShapeError, ["(N, K)"]),
     "one score": (SoftmaxWithLoss, zeros((3, 1)), zeros(3, int), ShapeError, ["SigmoidWithLoss()"]),
     "no samples": (SoftmaxWithLoss, zeros((0, 4)), zeros(0, int), ArgumentError, ["empty"]),

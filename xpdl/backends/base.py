@@ -56,7 +56,6 @@ PRIMITIVES = (
     "dropout",
     "dropout_backward",
     "gather",
-    "count_hits",
     "all_finite",
     "unscale",
     "adjust_loss_scale",
@@ -586,30 +585,31 @@ class Backend:
         dx = (whole - self.distribution(t, classes, y.dtype)) * (dout / n)
         return dx.astype(dtype, copy=False)
 
-    def count_hits(self, x: Array, t: Array, weights: Array | None = None) -> Array:
-        """Return how many scores x (N, K) are highest at their target, and of how many: (2,).
+    def count_hits(self, scores: Array, t: Array, weights: Array | None = None) -> Array:
+        """Return how many rows of scores (N, K) are highest at their target, and of how many: (2,).
 
-        In float64. Targets are class numbers (N,) or one-hot (N, K). With weights (N,), numbers or
-        bools, both are sums of weights.
+        In float64. Targets are class numbers (N,) or distributions (N, K); with weights (N,),
+        numbers or bools, both are sums of weights. Of equals the first is the highest, and NaN is
+        above all.
         """
-        hits = x.argmax(axis=1) == (t if t.ndim == 1 else t.argmax(axis=1))
+        hits = scores.argmax(axis=1) == (t if t.ndim == 1 else t.argmax(axis=1))
         sums: Array = self.xp.empty(2, np.float64)
         if weights is None:
-            sums[0], sums[1] = hits.sum(), len(x)
+            sums[0], sums[1] = hits.sum(), len(scores)
         else:
             sums[0] = (weights * hits).sum(dtype=np.float64)
             sums[1] = weights.sum(dtype=np.float64)
         return sums
 
-    def confusion(self, x: Array, t: Array, weights: Array | None = None) -> Array:
-        """Return how many scores x (N, K) of each class are highest at each: (K, K), float64.
+    def confusion(self, scores: Array, t: Array, weights: Array | None = None) -> Array:
+        """Return how many rows of scores (N, K) of each class are highest at each: (K, K), float64.
 
         Rows are the classes of the targets, as in `count_hits`; columns those of the scores. Exact
         for counts below 2^24. A class number that does not exist is counted nowhere.
         """
-        classes = x.shape[1]
+        classes = scores.shape[1]
         true = self.distribution(t if t.ndim == 1 else t.argmax(axis=1), classes, np.float32)
-        said = self.distribution(x.argmax(axis=1), classes, np.float32)
+        said = self.distribution(scores.argmax(axis=1), classes, np.float32)
         if weights is not None:
             true = true * weights.astype(np.float32)[:, None]
         return self.matmul(true.T, said).astype(np.float64)

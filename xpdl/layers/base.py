@@ -121,7 +121,8 @@ class Layer:
 
     kind: ClassVar[str] = "layer"
     arity: ClassVar[int | None] = 1  # how many inputs; None for two or more
-    takes_relu: ClassVar[bool] = False  # whether `forward` can compute a ReLU in the same pass
+    # Whether `forward` can compute a ReLU in the same pass, and `backward` then its gradient.
+    takes_relu: ClassVar[bool] = False
     options: ClassVar[tuple[str, ...]] = ()
     classes: ClassVar[dict[str, type[Layer]]] = {}
 

@@ -116,7 +116,7 @@ class Convolution(Layer):
         x = self.x
         backend = self.expect_gradient(dout, (len(x), self.filters, *self.counts), x)
         dout, W = (a.astype(x.dtype, copy=False) for a in (dout, self.params["W"]))
-        # Behind a pooling that knows of the ReLU, what is left of both is dout alone; and db is made.
+        # A pooling that knows of the ReLU has taken its gradient, and summed it for b.
         y = self.y if self.relu and not self.pooled else None
         dW, db = self.gradient_place("W"), None if self.pooled else self.gradient_place("b")
         dx, _, _ = backend.convolution_backward(

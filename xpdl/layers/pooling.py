@@ -87,15 +87,12 @@ class MaxPooling(_Pooling):
         return y
 
     def backward(self, dout: Array) -> Array:
-        backend, product = (
-            self.expect_gradient(dout, self.output_shape, home=self.home),
-            self.product,
-        )
+        backend = self.expect_gradient(dout, self.output_shape, home=self.home)
         window = self.winners, self.shape, self.size, self.stride, self.pad
-        if product is None:
+        if self.product is None:
             return backend.max_pooling_backward(dout, *window)
         # The ReLU's gradient too, and the sum that is the gradient of the product's b.
-        return backend.max_pooling_backward(dout, *window, self.y, product.gradient_place("b"))
+        return backend.max_pooling_backward(dout, *window, self.y, self.product.gradient_place("b"))
 
 
 class AveragePooling(_Pooling):

@@ -61,11 +61,12 @@ class NumpyBackend(Backend):
         if y is not None:
             dout = self.relu_backward(dout, y)
         if x.dtype == np.float16:
-            single = (_single(a) for a in (dout, x, W))
+            dout, x, W = (_single(a) for a in (dout, x, W))
             dx, dW, db = self.convolution_backward(
-                *single, stride, pad, need_dx, need_db, None, dW, db
+                dout, x, W, stride, pad, need_dx, need_db, None, dW, db
             )
             return None if dx is None else _half(dx), dW, db
+        found: tuple[Array | None, Array, Array]
         fits = all(p < f for p, f in zip(pad, W.shape[2:], strict=True))
         if need_dx and stride == (1, 1) and fits:
             found = numpy_convolution.backward_by_gradient_windows(dout, x, W, pad)
@@ -87,6 +88,14 @@ class NumpyBackend(Backend):
         with single_threaded_blas:
             workers.each(range(0, len(a), step), work)
         return product if dtype is None else product.astype(dtype, copy=False)
+
+    def confusion(self, scores: Array, t: Array, weights: Array | None = None) -> Array:
+        true = t.astype(np.int64) if t.ndim == 1 else t.argmax(axis=1)
+        classes = scores.shape[1]
+        known = (true >= 0) & (true < classes)
+        places = (true * classes + scores.argmax(axis=1))[known]
+        counts = np.bincount(places, None if weights is None else weights[known], classes**2)
+        return counts.reshape(classes, classes).astype(np.float64)
 
     def max_pooling(
         self, x: Array, size: Pair, stride: Pair, pad: Pair, train: bool = False
