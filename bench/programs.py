@@ -70,6 +70,22 @@ def trainer_step(
         yield lambda: next(steps)
 
 
+@contextmanager
+def whole_step(factory: Factory, batch_size: int, backend: Backend, dtype: str) -> Iterator[Run]:
+    """Give what `xpdl.Trainer` lets a device capture, as it stands: at most `BATCHES` times."""
+    with xpdl.use_backend(backend):
+        network = factory(dtype=dtype, normalize=Normalize(255))
+        x, t = batch(network, batch_size)
+        data = np.tile((255 * x).astype(np.uint8), (BATCHES, 1, 1, 1)), np.tile(t, BATCHES)
+        trainer = xpdl.Trainer(network, data, batch_size=batch_size, progress=False)
+        network.parameters.refresh()
+        feeding = trainer.feeding
+        feeding.begin(0)
+        feeding.set_rates([trainer.learning_rate] * BATCHES)
+    with trainer.clock():
+        yield feeding.whole(batch_size, batch_size, first=True, update=True)
+
+
 def _endless(trainer: xpdl.Trainer) -> Iterator[int]:
     """Make a step at each turn, epoch after epoch."""
     feeding = trainer.feeding
