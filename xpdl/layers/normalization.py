@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from xpdl.arguments import number
@@ -40,6 +41,8 @@ class BatchNormalization(Layer):
     mean: Any = Kept()
     inverse_std: Any = Kept()
     batch_counted: Any = Kept()  # whether the statistics were the batch's own
+
+    _told = False
 
     def __init__(self, momentum: float = 0.9, epsilon: float = 1e-6) -> None:
         super().__init__()
@@ -84,6 +87,13 @@ class BatchNormalization(Layer):
             self.x, self.mean = x, mean
             if x.size > len(gamma):  # one number has no variance
                 self._remember(mean, variance)
+            elif not self._told:
+                self._told = True
+                warnings.warn(
+                    "BatchNormalization has one number of each feature in this batch, and makes 0 "
+                    "of it, whatever it is: train on larger batches.",
+                    stacklevel=2,
+                )
         return y
 
     def backward(self, dout: Array) -> Array:
