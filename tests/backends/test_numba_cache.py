@@ -124,9 +124,9 @@ def test_old_versions_go_when_a_new_one_comes(tmp_path: Path) -> None:
     (tmp_path / "the user's own").mkdir()
     os.utime(tmp_path / "the user's own", (0, 0))
 
-    cache.make_folder(versions[5])  # it is there
+    cache.add_version(versions[5])  # it is there
     assert len(list(tmp_path.iterdir())) == 7
-    cache.make_folder(tmp_path / "1.0.0-0123456789ab")
+    cache.add_version(tmp_path / "1.0.0-0123456789ab")
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         *(folder.name for folder in versions[: cache.KEPT - 1]),
         "1.0.0-0123456789ab",

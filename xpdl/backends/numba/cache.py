@@ -6,8 +6,8 @@ Python takes a folder that is left without its ``__init__.py`` for a package all
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import pickle
 import re
 import shutil
 import warnings
@@ -51,15 +51,16 @@ def _find_folder() -> Path | None:
     return base.absolute() / f"{__version__}-{DIGEST}"
 
 
-def make_folder(folder: Path) -> None:
+def add_version(folder: Path) -> None:
     """Create a version's folder, and remove those of all but the `KEPT` newest versions."""
     if folder.is_dir():
         return
     folder.mkdir(parents=True, exist_ok=True)
-    versions = [path for path in folder.parent.iterdir() if re.search(r"-\w{12}$", path.name)]
-    versions.sort(key=lambda path: path.stat().st_mtime)
-    for path in versions[:-KEPT]:
-        shutil.rmtree(path, ignore_errors=True)  # a second process may be at it, too
+    versions = [path for path in folder.parent.iterdir() if re.search("-[0-9a-f]{12}$", path.name)]
+    with contextlib.suppress(FileNotFoundError):  # another process removes them, too
+        versions.sort(key=lambda path: path.stat().st_mtime)
+        for path in versions[:-KEPT]:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 class _Place(caching._CacheLocator):
@@ -74,7 +75,7 @@ class _Place(caching._CacheLocator):
         return cls(py_func, py_file)
 
     def ensure_cache_path(self) -> None:
-        make_folder(Path(self.get_cache_path()))
+        add_version(Path(self.get_cache_path()))
 
     def get_cache_path(self) -> str:
         return str(FOLDER)
@@ -107,9 +108,9 @@ class _Kept(caching.FunctionCache):
             return None
         try:
             return access(*arguments)
-        except (OSError, EOFError, pickle.UnpicklingError) as error:
+        except Exception as error:  # what a damaged file holds may raise anything
             _Kept.usable = False
-            _say(f"{FOLDER}: {getattr(error, 'strerror', None) or error}")
+            _say(f"{FOLDER}: {getattr(error, 'strerror', None) or repr(error)}")
         return None
 
 
