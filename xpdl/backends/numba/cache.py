@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from numba import __version__ as numba_version
 from numba import config, njit
 from numba.core import caching
 
@@ -28,8 +29,9 @@ KEPT = 4
 """So many versions' folders stay, the newest; those before them are removed."""
 
 # Of all files here: Numba itself looks at a function's own, not at those whose code it takes in.
-_sources = sorted(Path(__file__).parent.glob("*.py"))
-DIGEST = hashlib.sha256(b"\0".join(path.read_bytes() for path in _sources)).hexdigest()[:12]
+# And of its version: two of them would each throw away what the other has kept.
+_sources = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))]
+DIGEST = hashlib.sha256(b"\0".join([numba_version.encode(), *_sources])).hexdigest()[:12]
 
 
 def _say(reason: object) -> None:
