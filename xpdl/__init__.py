@@ -38,8 +38,7 @@ from xpdl.network import Network
 from xpdl.precision import get_precision
 from xpdl.storage import load
 from xpdl.training import History, Step, Trainer
-
-__version__ = "0.1.0"
+from xpdl.version import __version__ as __version__
 
 __all__ = [
     "Array",

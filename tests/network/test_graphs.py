@@ -33,10 +33,10 @@ from xpdl.losses import HuberWithLoss, IdentityWithLoss, SoftmaxWithLoss
 
 def inception() -> tuple[Any, Any]:
     x = Input((3, 6, 6))
-    stem = ReLU()(Convolution(4, 3, pad=1)(x))
+    stem = Tanh()(Convolution(4, 3, pad=1)(x))
     branches = [
-        ReLU()(Convolution(2, 1)(stem)),
-        ReLU()(Convolution(3, 3, pad=1)(ReLU()(Convolution(2, 1)(stem)))),
+        Tanh()(Convolution(2, 1)(stem)),
+        Tanh()(Convolution(3, 3, pad=1)(Tanh()(Convolution(2, 1)(stem)))),
         Convolution(2, 1)(MaxPooling(3, 1, 1)(stem)),
     ]
     return x, Affine(4)(Concatenate()(*branches))
@@ -182,7 +182,7 @@ def test_what_the_graph_refuses() -> None:
         Network.from_config(config)
     with pytest.raises(ArgumentError, match="dictionary of a, b"):
         two_by_two().predict(np.ones((2, 3)))
-    with pytest.raises(UnknownNameError, match="did you mean 'size'|Did you mean 'size'"):
+    with pytest.raises(UnknownNameError, match="Did you mean 'size'"):
         Network(x, {"size": Affine(2)(x)}, loss={"sise": IdentityWithLoss()})
 
 
@@ -205,7 +205,7 @@ class Wrong(Layer):
                                            ("list", "must return floats")])  # fmt: skip
 def test_a_layer_of_ones_own_is_looked_at_each_time(how: str, told: str) -> None:
     network = Network([Affine(3), Wrong(how), Affine(2)], 4)
-    with pytest.raises(ArgumentError, match=f"wrong1|layer1.*{told}"):
+    with pytest.raises(ArgumentError, match=f"layer1.*{told}"):
         network.predict(np.ones((2, 4), "float32"))
     fine = Network([Affine(3), Wrong("fine"), Affine(2)], 4)
     with pytest.raises(ShapeError, match="backward must return dx"):
@@ -274,8 +274,8 @@ def test_the_front_of_a_network(backend: Backend, rng: Any) -> None:
         network.upto("norm2")
 
 
-def test_what_is_written_into_a_network_is_copied_into_place(dtype: str = "float16") -> None:
-    network = Network([Affine(3), BatchNormalization(), Affine(2)], 4, dtype=dtype)
+def test_what_is_written_into_a_network_is_copied_into_place() -> None:
+    network = Network([Affine(3), BatchNormalization(), Affine(2)], 4, dtype="float16")
     place = network.state["norm1.running_var"]
     network.state["norm1.running_var"] = np.full(3, 4.0, "float32")
     assert network.state["norm1.running_var"] is place
@@ -315,6 +315,6 @@ def test_a_layer_of_ones_own_that_forgets(tmp_path: Any) -> None:
 def test_graphs_are_layers_too(rng: Any) -> None:
     graph = Graph(*inception())
     assert graph.plan((3, 6, 6)) == (4,)
+    a, b = Input((2,)), Input((2,))
     with pytest.raises(ArgumentError, match="dictionary of x1, x2"):
-        a, b = Input((2,)), Input((2,))
         Network(Graph([a, b], Add()(a, b)), (2,))

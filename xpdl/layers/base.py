@@ -163,8 +163,8 @@ class Layer:
         if cls._unnamed:
             names = ", ".join(map(repr, cls._unnamed))
             raise ArgumentError(
-                f"{cls.__name__} takes {', '.join(cls._unnamed)}, which no file or copy would keep: "
-                f"write options = ({names},) in the class, and keep each as an attribute."
+                f"{cls.__name__} takes {', '.join(cls._unnamed)}, which no file or copy would "
+                f"keep: write options = ({names},) in the class, and keep each as an attribute."
             )
         self = super().__new__(cls)
         self.params, self.grads, self.state = (Arrays(cls.__name__) for _ in range(3))

@@ -27,11 +27,6 @@ except ImportError as error:
     raise BackendUnavailableError(
         f"the backend 'numba' needs Numba ({error}): pip install 'xpdl[numba]'."
     ) from error
-except RuntimeError as error:  # no folder for what it compiles
-    raise BackendUnavailableError(
-        f"the backend 'numba' cannot be used: {error}. "
-        "Set NUMBA_CACHE_DIR to a folder that can be written."
-    ) from error
 
 TASKS = 32
 """Into how many parts a batch is cut: the same for any number of threads, so sums are the same."""
