@@ -286,7 +286,7 @@ class NumpyBackend(Backend):
         return y
 
     def relu_backward(self, dout: Array, y: Array, total: Array | None = None) -> Array:
-        if total is not None or dout.nbytes < PART_BYTES:
+        if dout.nbytes < PART_BYTES:
             return super().relu_backward(dout, y, total)
         dx = pool.empty_like(dout)
 
@@ -296,6 +296,8 @@ class NumpyBackend(Backend):
             np.multiply(wide, y[part] > 0, out=dx[part], casting="same_kind")
 
         workers.each(_parts(len(dout), dout.nbytes), work)
+        if total is not None:
+            self.sum(dx, axis=(0, *range(2, dx.ndim)), out=total)
         return dx
 
 
