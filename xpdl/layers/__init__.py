@@ -1,6 +1,6 @@
 """The layers: each a formula, forward and backward."""
 
-from xpdl.layers.activations import ReLU, Sigmoid, Softmax, Tanh
+from xpdl.layers.activations import ReLU, ReLU6, Sigmoid, Softmax, Tanh
 from xpdl.layers.affine import Affine
 from xpdl.layers.base import Layer, forget, layer_from_config
 from xpdl.layers.containers import Flatten, Residual, Sequential
@@ -8,9 +8,16 @@ from xpdl.layers.convolution import Convolution
 from xpdl.layers.dropout import Dropout
 from xpdl.layers.losses import IdentityWithLoss, Loss, SoftmaxWithLoss, loss_from_config
 from xpdl.layers.normalization import BatchNormalization
-from xpdl.layers.pooling import AveragePooling, GlobalAveragePooling, MaxPooling
+from xpdl.layers.pooling import (
+    AdaptiveAveragePooling,
+    AveragePooling,
+    GlobalAveragePooling,
+    MaxPooling,
+)
+from xpdl.layers.response import LocalResponseNormalization
 
 __all__ = [
+    "AdaptiveAveragePooling",
     "Affine",
     "AveragePooling",
     "BatchNormalization",
@@ -20,9 +27,11 @@ __all__ = [
     "GlobalAveragePooling",
     "IdentityWithLoss",
     "Layer",
+    "LocalResponseNormalization",
     "Loss",
     "MaxPooling",
     "ReLU",
+    "ReLU6",
     "Residual",
     "Sequential",
     "Sigmoid",
