@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import product
 from typing import Any
 
@@ -31,6 +32,7 @@ from xpdl.layers import (
     Sigmoid,
     Softmax,
     Tanh,
+    layer_from_config,
 )
 from xpdl.network import Network
 
@@ -603,3 +605,44 @@ def test_residual_does_not_corrupt_the_way_around(backend: Backend, rng: Any) ->
     dx = backend.to_numpy(layer.backward(backend.asarray(dout)))
     first, second = (backend.to_numpy(leaf.params["W"]) for _, leaf in layer.leaves())
     np.testing.assert_allclose(dx, dout + dout @ second.T @ first.T)
+
+
+NEW_OPTIONS = [
+    (Convolution(4, 3, 2, "same"), "Convolution(4, 3, stride=2, pad='same')"),
+    (Convolution(4, 3, pad=((0, 1), (0, 1))), "Convolution(4, 3, pad=((0, 1), (0, 1)))"),
+    (Convolution(4, 3, pad=((1, 1), (0, 0))), "Convolution(4, 3, pad=(1, 0))"),
+    (Convolution(4, 3, groups=2, dilation=2), "Convolution(4, 3, groups=2, dilation=2)"),
+    (MaxPooling(3, 2, remainder="keep"), "MaxPooling(3, stride=2, remainder='keep')"),
+    (AveragePooling(2, count_pad=False), "AveragePooling(2, stride=2, count_pad=False)"),
+    (BatchNormalization(unbiased=True), "BatchNormalization(unbiased=True)"),
+    (AdaptiveAveragePooling((6, 6)), "AdaptiveAveragePooling(6)"),
+    (
+        LocalResponseNormalization(averaged=True, bias=1),
+        "LocalResponseNormalization(bias=1.0, averaged=True)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("layer", "text"), NEW_OPTIONS, ids=[text for _, text in NEW_OPTIONS])
+def test_options_go_through_a_file(layer: Layer, text: str) -> None:
+    again = layer_from_config(json.loads(json.dumps(layer.config())))
+    assert again.config() == layer.config()
+    assert repr(again) == repr(layer) == text
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"type": "Convolution", "filters": 4, "size": [3, 3], "stride": [1, 1], "pad": [1, 1],
+         "bias": True, "remainder": "error"},
+        {"type": "AveragePooling", "size": [2, 2], "stride": [2, 2], "pad": [0, 0],
+         "remainder": "error"},
+        {"type": "BatchNormalization", "momentum": 0.9, "epsilon": 1e-6},
+    ],
+)  # fmt: skip
+def test_files_from_before_these_options_mean_what_they_meant(config: dict[str, Any]) -> None:
+    made = layer_from_config(config).config()
+    new = {"groups": 1, "dilation": (1, 1), "count_pad": True, "unbiased": False}
+    for name, value in made.items():
+        expected = config[name] if name in config else new[name]
+        assert value == (tuple(expected) if isinstance(expected, list) else expected)

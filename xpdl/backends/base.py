@@ -594,8 +594,8 @@ class Backend:
 
     def _sum_beside(self, x: Array, before: int, after: int) -> Array:
         """Return the sums of x (N, C, H, W) over the channels from c - before to c + after."""
-        channels = x.shape[1]
-        total = x.copy()
+        channels, total = x.shape[1], self.xp.empty_like(x)
+        total[...] = x
         for step in range(1, min(max(before, after), channels - 1) + 1):
             if step <= before:
                 total[:, step:] += x[:, : channels - step]
