@@ -608,10 +608,10 @@ def test_residual_does_not_corrupt_the_way_around(backend: Backend, rng: Any) ->
 
 
 NEW_OPTIONS = [
-    (Convolution(4, 3, 2, "same"), "Convolution(4, 3, stride=2, pad='same')"),
-    (Convolution(4, 3, pad=((0, 1), (0, 1))), "Convolution(4, 3, pad=((0, 1), (0, 1)))"),
-    (Convolution(4, 3, pad=((1, 1), (0, 0))), "Convolution(4, 3, pad=(1, 0))"),
-    (Convolution(4, 3, groups=2, dilation=2), "Convolution(4, 3, groups=2, dilation=2)"),
+    (Convolution(4, 3, 2, "same"), "Convolution(4, size=3, stride=2, pad='same')"),
+    (Convolution(4, 3, pad=((0, 1), (0, 1))), "Convolution(4, size=3, pad=((0, 1), (0, 1)))"),
+    (Convolution(4, 3, pad=((1, 1), (0, 0))), "Convolution(4, size=3, pad=(1, 0))"),
+    (Convolution(4, 3, groups=2, dilation=2), "Convolution(4, size=3, groups=2, dilation=2)"),
     (MaxPooling(3, 2, remainder="keep"), "MaxPooling(3, stride=2, remainder='keep')"),
     (AveragePooling(2, count_pad=False), "AveragePooling(2, stride=2, count_pad=False)"),
     (BatchNormalization(unbiased=True), "BatchNormalization(unbiased=True)"),
