@@ -15,7 +15,6 @@ from xpdl.layers import (
     Dropout,
     Flatten,
     GlobalAveragePooling,
-    IdentityWithLoss,
     LocalResponseNormalization,
     MaxPooling,
     ReLU,
@@ -24,9 +23,9 @@ from xpdl.layers import (
     Sequential,
     Sigmoid,
     Softmax,
-    SoftmaxWithLoss,
     Tanh,
 )
+from xpdl.losses import IdentityWithLoss, SoftmaxWithLoss
 from xpdl.models import DeepConvNet
 
 torch = pytest.importorskip("torch")

@@ -26,7 +26,6 @@ from xpdl.layers import (
     Dropout,
     Flatten,
     GlobalAveragePooling,
-    IdentityWithLoss,
     Layer,
     LocalResponseNormalization,
     MaxPooling,
@@ -36,10 +35,10 @@ from xpdl.layers import (
     Sequential,
     Sigmoid,
     Softmax,
-    SoftmaxWithLoss,
     Tanh,
     layer_from_config,
 )
+from xpdl.losses import IdentityWithLoss, SoftmaxWithLoss
 
 zeros = np.zeros
 

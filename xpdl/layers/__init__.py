@@ -6,7 +6,6 @@ from xpdl.layers.base import Layer, forget, layer_from_config
 from xpdl.layers.containers import Flatten, Residual, Sequential
 from xpdl.layers.convolution import Convolution
 from xpdl.layers.dropout import Dropout
-from xpdl.layers.losses import IdentityWithLoss, Loss, SoftmaxWithLoss, loss_from_config
 from xpdl.layers.normalization import BatchNormalization
 from xpdl.layers.pooling import (
     AdaptiveAveragePooling,
@@ -25,10 +24,8 @@ __all__ = [
     "Dropout",
     "Flatten",
     "GlobalAveragePooling",
-    "IdentityWithLoss",
     "Layer",
     "LocalResponseNormalization",
-    "Loss",
     "MaxPooling",
     "ReLU",
     "ReLU6",
@@ -36,9 +33,7 @@ __all__ = [
     "Sequential",
     "Sigmoid",
     "Softmax",
-    "SoftmaxWithLoss",
     "Tanh",
     "forget",
     "layer_from_config",
-    "loss_from_config",
 ]
