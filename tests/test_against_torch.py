@@ -27,6 +27,7 @@ from xpdl.layers import (
 )
 from xpdl.losses import IdentityWithLoss, SoftmaxWithLoss
 from xpdl.models import DeepConvNet
+from xpdl.storage import load_torch
 
 torch = pytest.importorskip("torch")
 nn, functional = torch.nn, torch.nn.functional
@@ -573,6 +574,52 @@ def test_steps_of_deep_conv_net(backend, rng):
     x, t = rng.random((8, 1, 28, 28), dtype=np.float32), rng.integers(0, 10, 8)
     ours, theirs = optimizers.Adam(0.001), torch.optim.Adam(module.parameters(), 0.001)
     train_both(backend, network, module, ours, theirs, x, t)
+
+
+def save_safetensors(state, path):
+    pytest.importorskip("safetensors.torch").save_file(state, path)
+
+
+SAVED = {
+    "zip": torch.save,
+    "legacy": lambda state, path: torch.save(state, path, _use_new_zipfile_serialization=False),
+    "pickle protocol 4": lambda state, path: torch.save(state, path, pickle_protocol=4),
+    "safetensors": save_safetensors,
+    "of a training": lambda state, path: torch.save(
+        {"epoch": 3, "rates": [0.1, {"decay": None}], "state_dict": state}, path
+    ),
+    "as parameters": lambda state, path: torch.save(
+        {name: nn.Parameter(a, requires_grad=a.is_floating_point()) for name, a in state.items()},
+        path,
+    ),
+    "in channels-last memory": lambda state, path: torch.save(
+        {
+            name: a.to(memory_format=torch.channels_last) if a.ndim == 4 else a
+            for name, a in state.items()
+        },
+        path,
+    ),
+}
+
+
+@pytest.mark.parametrize("form", SAVED)
+def test_weights_that_torch_saved(backend, rng, tmp_path, form):
+    module = nn.Sequential(
+        nn.Conv2d(2, 6, 3, groups=2, bias=False), nn.BatchNorm2d(6), nn.ReLU6(), nn.AvgPool2d(2),
+        nn.Flatten(), nn.Linear(54, 5),
+    )  # fmt: skip
+    module(tensor(3 + floats(rng, 8, 2, 8, 8)))
+    module.eval()
+    layers = [
+        Convolution(6, 3, groups=2, bias=False), BatchNormalization(epsilon=1e-5, unbiased=True),
+        ReLU6(), AveragePooling(2), Affine(5),
+    ]  # fmt: skip
+    network, path = Network(layers, (2, 8, 8)), tmp_path / "weights"
+    SAVED[form](module.state_dict(), path)
+    names = {"conv1": "0", "norm1": "1", "affine1": "5"}
+    load_torch(network, path, names if form == "safetensors" else "in order")
+    x = 3 + floats(rng, 4, 2, 8, 8)
+    agree(backend.to_numpy(network.predict(backend.asarray(x))), module(tensor(x)))
 
 
 def test_steps_of_a_normalised_network_with_decay(backend, rng):
