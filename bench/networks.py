@@ -49,7 +49,8 @@ def torch_twin(network: Network) -> Any:
         network.body.layers.values(), network.body.shapes.values(), strict=True
     ):
         if isinstance(layer, Convolution):
-            modules.append(nn.Conv2d(shape[0], layer.filters, layer.size, layer.stride, layer.pad))
+            pad: Any = layer.pad
+            modules.append(nn.Conv2d(shape[0], layer.filters, layer.size, layer.stride, pad))
         elif isinstance(layer, MaxPooling):
             modules.append(nn.MaxPool2d(layer.size, layer.stride, layer.pad))
         elif isinstance(layer, ReLU):
