@@ -49,7 +49,7 @@ def make_small(replace):
     """Let all parts measure little; ``replace(module, name, value)`` is like `setattr`."""
     for module in (parity, step, training):
         replace(module, "DeepConvNet", small)
-    replace(training, "load_mnist", lambda **options: (digits(300), digits(200)))
+    replace(training, "load_mnist", lambda **options: (digits(100), digits(20)))
 
 
 # ---- parts that only seem to measure -------------------------------------------------------------

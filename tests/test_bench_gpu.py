@@ -148,6 +148,7 @@ def read_record(out):
 def test_all_of_it(tmp_path):
     parts = "parity,step,kernels,training,memory"
     arguments = ["--quick", "--rounds", "1", "--parts", parts, "--source", "commit"]
+    arguments += ["--minutes", "60"]
     (tmp_path / "commit").write_text("0123abcd\n")
     out = tmp_path / "out"
     status, printed, errors = ended(program(out, ["rehearsed"], *arguments, cwd=tmp_path))
@@ -159,7 +160,8 @@ def test_all_of_it(tmp_path):
     states = {name: part["state"] for name, part in found["parts"].items()}
     assert states == dict.fromkeys(parts.split(","), "done") | {"kernels": "left out"}
     assert "PyTorch" in found["parts"]["kernels"]["message"]
-    assert found["source"] == "0123abcd"
+    assert (found["source"], found["minutes"]) == ("0123abcd", 60)
+    assert "== parity (within " in printed
     device = found["device"]
     assert (device["device"], device["compute capability"]) == ("Rehearsed GPU", "9.0")
     assert (device["NVRTC"], device["cuBLAS"], device["CUDA runtime"]) == ("13.2", "13.1.0", "13.2")
@@ -189,7 +191,6 @@ def test_an_interruption_in_any_part_keeps_what_was_measured(tmp_path, name):
     deeds = [f"{part}={'hangs' if part == name else 'ends'}" for part in PARTS]
     process = program(tmp_path, deeds)
     wait_for(lambda: read_record(tmp_path)["parts"][name]["results"].get("measured"))
-    files = {path.suffix for path in tmp_path.iterdir()}
     os.kill(process.pid, number)
     status, printed, errors = ended(process)
     assert (status, errors) == (128 + number, "")
@@ -200,7 +201,7 @@ def test_an_interruption_in_any_part_keeps_what_was_measured(tmp_path, name):
     assert (parts[name]["state"], parts[name]["message"]) == ("interrupted", number.name)
     assert parts[name]["results"] == {"measured": 1}
     assert f"**{name} interrupted:** {number.name}" in printed
-    assert files == {path.suffix for path in tmp_path.iterdir()} == {".json", ".log", ".md"}
+    assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".log", ".md"}
 
 
 def wait_for(happened):
@@ -224,22 +225,6 @@ def test_a_program_that_is_killed_leaves_its_record_and_no_process(tmp_path):
     assert parts["parity"]["state"] == "done"
     assert parts["step"]["results"] == {"measured": 1}
     assert parts["step"]["message"] == "the program was ended from outside"
-
-
-def test_minutes_are_shared_out(tmp_path):
-    worker = ["parity=goes on", "training=hangs"]
-    start = time.monotonic()
-    arguments = ("--parts", "parity,training", "--minutes", "0.3")
-    status, printed, errors = ended(program(tmp_path, worker, *arguments))
-    assert time.monotonic() - start < 45
-    assert (status, errors) == (0, "")
-    found = read_record(tmp_path)
-    assert found["minutes"] == 0.3
-    parts = found["parts"]
-    assert {part["state"] for part in parts.values()} == {"interrupted"}
-    assert "were over" in parts["parity"]["message"]
-    assert "was ended" in parts["training"]["message"]
-    assert "== training (within " in printed
 
 
 @pytest.mark.parametrize(
@@ -349,8 +334,9 @@ def test_a_run_lasts_long_enough(session):
         time.sleep(0.001)
 
     program = step.Program(None, lambda: contextlib.nullcontext(), lambda: None)
-    assert 10 <= step._steps_of_a_run(program, one, 0.02) <= 22
-    assert 10 <= len(seen) <= 40
+    count = step._steps_of_a_run(program, one, 0.02)
+    assert 1 <= count <= 22
+    assert len(seen) >= min(count // 4, 10)
 
 
 def test_what_a_part_measured_before_it_failed_is_kept(session, monkeypatch):
@@ -509,11 +495,11 @@ SOME_TESTS = """
 import os, time, pytest
 pytestmark = pytest.mark.gpu  # not for every backend
 def test_right(): pass
-def test_wrong(): assert DEED != "fails"
+def test_wrong(): assert not BAD
 @pytest.mark.skip
 def test_left_out(): pass
-def test_long(): time.sleep(600 if DEED == "hangs" else 0)
-def test_hard(): os._exit(3) if DEED == "dies" else None
+def test_long(): time.sleep(600 if BAD else 0)
+def test_hard(): os._exit(3) if BAD else None
 def test_last(): pass
 """
 
@@ -527,44 +513,40 @@ def some_tests(tmp_path, monkeypatch):
     monkeypatch.setattr(suite, "ROOT", tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
-    def write(deed):
-        text = SOME_TESTS.replace("DEED", repr(deed))
+    def write(bad):
+        text = SOME_TESTS.replace("BAD", repr(bad))
         (tmp_path / "tests" / "test_some.py").write_text(text)
 
     return write
 
 
-@pytest.mark.parametrize(
-    ("deed", "passed", "failed", "left"),
-    [
-        ("", 5, 0, []),
-        ("fails", 4, 1, ["tests/test_some.py::test_wrong"]),
-        ("hangs", 4, 0, ["tests/test_some.py::test_long: its process ended (exit status 1)"]),
-        ("dies", 4, 0, ["tests/test_some.py::test_hard: its process ended (exit status 3)"]),
-    ],
-)
-def test_tests_are_counted_and_one_that_hangs_costs_itself(
-    session, some_tests, deed, passed, failed, left, capsys
-):
-    some_tests(deed)
-    part = measured("suite", session, test_seconds=1.0 if deed == "hangs" else 60.0)
-    results = part["results"]
-    assert (results["passed"], results["failed"], results["skipped"]) == (passed, failed, 1)
+@pytest.mark.parametrize("bad", [False, True])
+def test_a_test_that_hangs_or_ends_its_process_costs_itself(session, some_tests, bad, capsys):
+    some_tests(bad)
+    part = measured("suite", session, test_seconds=1.0 if bad else 60.0)
+    results, left = part["results"], []
+    if bad:
+        left = [
+            "tests/test_some.py::test_wrong",
+            "tests/test_some.py::test_long: its process ended (exit status 1)",
+            "tests/test_some.py::test_hard: its process ended (exit status 3)",
+        ]
+    assert (results["passed"], results["failed"]) == ((2, 1) if bad else (5, 0))
+    assert results["skipped"] == 1
     assert results["failures"] == left
-    assert part["state"] == ("failed" if left else "done")
+    assert part["state"] == ("failed" if bad else "done")
     lines = tables.table({"parts": {"suite": part}}, "suite")
-    assert lines[0].startswith(f"`python -m pytest -m gpu`: {passed} passed, ")
+    assert lines[0].startswith(f"`python -m pytest -m gpu`: {results['passed']} passed, ")
     said = capsys.readouterr().out
-    assert ("in test_wrong" in said) == (deed == "fails")
-    assert ("in test_long" in said) == (deed == "hangs")
+    assert ("in test_long" in said) == ("in test_wrong" in said) == bad, said
 
 
 def test_the_suite_has_an_end(session, some_tests):
-    some_tests("hangs")
-    end = worker.do_part(suite.suite, session, 6.0, lambda answer: None)
+    some_tests(True)
+    end = worker.do_part(suite.suite, session, 4.0, lambda answer: None)
     assert end["state"] == "interrupted"
     assert end["results"]["passed"] >= 0
-    assert not [thread for thread in threading.enumerate() if thread.name == "_work"]
+    assert not [thread for thread in threading.enumerate() if "_work" in thread.name]
 
 
 # ---- PyTorch beside ours ------------------------------------------------------------------------

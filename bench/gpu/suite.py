@@ -7,7 +7,6 @@ with it, is one that failed; the rest of its file goes on in a new process.
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -88,8 +87,17 @@ class Suite:
             self._run(file)
 
     def _run(self, file: File) -> None:
-        command = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "--tb=short", "--color=no"]
-        command += ["-p", PLUGIN, "-p", "no:cacheprovider", "-p", "no:xdist", file.path]
+        command = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "--tb=short", "--no-summary"]
+        command += [
+            "--color=no",
+            "-p",
+            PLUGIN,
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "no:xdist",
+            file.path,
+        ]
         command += [word for test in file.done for word in ("--deselect", test)]
         with self._lock:
             if self._stopped:
@@ -105,53 +113,50 @@ class Suite:
                 errors="replace",
             )
             self._running.add(process)
-        lines, last = [], None
+        said: list[str] = []  # since a test began or ended
+        running = None
         assert process.stdout is not None
         for line in process.stdout:
             if line.startswith(MARK):
-                last = self._note(file, *line.split(maxsplit=2)[1:])
+                _, what, test = line.rstrip().split(maxsplit=2)
+                running = test if what == "begun" else None
+                self._note(file, what, test, said)
+                said = []
             elif line.strip():
-                lines.append(line.rstrip())
+                said.append(line.rstrip())
         process.stdout.close()
         process.wait()
         with self._lock:
             self._running.discard(process)
             if not self._stopped:
-                self._judge(file, process.returncode, lines, last)
+                self._judge(file, process.returncode, running, said)
 
-    def _note(self, file: File, what: str, test: str) -> str | None:
-        """Count what became of a test; return its name if it has only begun."""
-        test = test.rstrip()
+    def _note(self, file: File, what: str, test: str, said: list[str]) -> None:
+        """Count what became of a test."""
+        if what == "begun":
+            return
         with self._lock:
-            if what == "begun":
-                return test
             file.done.append(test)
             self.counts[what] += 1
             if what in ("failed", "error"):
                 self.failures.append(test)
-            return None
+                self.said += ["", test, *said]
 
-    def _judge(self, file: File, status: int, lines: list[str], running: str | None) -> None:
+    def _judge(self, file: File, status: int, running: str | None, said: list[str]) -> None:
         """See how a process ended, and which test it was at.
 
         0 is good, and so is 5, where none was for a GPU; at 1 tests failed, which was told.
         """
         if status in (0, 1, 5) and running is None:
-            self.said += ["", *_about_failures(lines)] if status == 1 else []
             return
         how = signal.Signals(-status).name if status < 0 else f"exit status {status}"
         text = f"{running or file.path}: its process ended ({how})"
         self.counts["ended"] += 1
         self.failures.append(text)
-        self.said += ["", text, *lines[-60:]]
+        self.said += ["", text, *said]
         if running is not None:
             file.done.append(running)
             self._files.append(file)
-
-
-def _about_failures(lines: list[str]) -> list[str]:
-    starts = [i for i, line in enumerate(lines) if re.match(r"=+ (FAILURES|ERRORS) =+", line)]
-    return lines[starts[0] :] if starts else lines[-60:]
 
 
 def suite(session: Session, notes: Notes) -> None:

@@ -35,10 +35,19 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Tell how a test ended."""
+    """Tell how a test ended, and why it failed."""
+    if report.failed:
+        _told.write(f"\n{report.longreprtext}")
     if report.skipped:
         _tell("skipped", report.nodeid)
     elif report.when == "call":
         _tell(report.outcome, report.nodeid)
     elif report.failed:
         _tell("error", report.nodeid)
+
+
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    """Tell why a file has no tests."""
+    if report.failed:
+        _told.write(f"\n{report.longreprtext}\n")
+        _told.flush()
