@@ -509,7 +509,7 @@ def some_tests(tmp_path, monkeypatch):
     """A project with one file of tests; what they do is given."""
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = gpu\naddopts = -ra\n")
     (tmp_path / "tests").mkdir()
-    (tmp_path / "tests" / "test_none.py").write_text("def test_backend(): pass\n")
+    (tmp_path / "tests" / "test_none.py").write_text("def test_it(backend): pass\n")
     monkeypatch.setattr(suite, "ROOT", tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
 

@@ -21,8 +21,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from bench.gpu.session import ROOT
-
 # A part hears that its time is over so many seconds, or such a share of its time, before it is
 # ended: it is to end what it is at by itself.
 GRACE_SECONDS, GRACE_SHARE = 5.0, 0.15
@@ -73,7 +71,8 @@ class Log:
             if self._file is None:
                 self._held.append(text)
             elif not self._file.closed:
-                print(text, flush=True)
+                with contextlib.suppress(BrokenPipeError):  # who reads is gone; the file goes on
+                    print(text, flush=True)
                 self._file.write(text + "\n")
                 self._file.flush()
 
@@ -91,7 +90,6 @@ class Worker:
         self._messages, self._log = messages, log
         self._process = subprocess.Popen(
             command,
-            cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

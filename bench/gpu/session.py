@@ -33,7 +33,7 @@ class Sizes:
     parity_seeds: int = 5
     seeds: int = 3
     epochs: int = RECIPES["book"].epochs
-    processes: int = 8  # of the tests
+    processes: int = 12  # of the tests, at the most
     test_seconds: float = 60.0  # the most that one test may take
 
 

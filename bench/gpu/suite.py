@@ -7,6 +7,7 @@ with it, is one that failed; the rest of its file goes on in a new process.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -49,7 +50,7 @@ class Suite:
         self._stopped = False
         self.counts: Counter[str] = Counter()
         self.failures: list[str] = []
-        self.said: list[str] = []  # why tests failed
+        self._said: list[str] = []  # why tests failed
         self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(processes)]
 
     def run(self) -> Iterator[None]:
@@ -68,6 +69,12 @@ class Suite:
         """Return the files that nobody has begun."""
         with self._lock:
             return [file.path for file in self._files]
+
+    def take_said(self) -> list[str]:
+        """Return what was said of failures since this was asked last."""
+        with self._lock:
+            said, self._said = self._said, []
+            return said
 
     def _stop(self) -> None:
         with self._lock:
@@ -105,7 +112,7 @@ class Suite:
             process = subprocess.Popen(
                 command,
                 cwd=ROOT,
-                env=os.environ | {TEST_SECONDS: str(self._seconds)},
+                env=os.environ | {TEST_SECONDS: str(self._seconds), "PYTHONPATH": _path()},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -140,7 +147,7 @@ class Suite:
             self.counts[what] += 1
             if what in ("failed", "error"):
                 self.failures.append(test)
-                self.said += ["", test, *said]
+                self._said += ["", test, *said]
 
     def _judge(self, file: File, status: int, running: str | None, said: list[str]) -> None:
         """See how a process ended, and which test it was at.
@@ -153,10 +160,15 @@ class Suite:
         text = f"{running or file.path}: its process ended ({how})"
         self.counts["ended"] += 1
         self.failures.append(text)
-        self.said += ["", text, *said]
+        self._said += ["", text, *said]
         if running is not None:
             file.done.append(running)
             self._files.append(file)
+
+
+def _path() -> str:
+    """Return where modules are looked for: tests start programs elsewhere, too."""
+    return os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
 
 
 def suite(session: Session, notes: Notes) -> None:
@@ -166,7 +178,8 @@ def suite(session: Session, notes: Notes) -> None:
         raise LeftOut(f"the tests need {' and '.join(missing)}: pip install {' '.join(missing)}")
     session.free()
     files = sorted(str(path.relative_to(ROOT)) for path in _files_for_a_gpu(ROOT / "tests"))
-    running = Suite(files, session.sizes.processes, session.sizes.test_seconds)
+    processes = min(session.sizes.processes, os.cpu_count() or 1)
+    running = Suite(files, processes, session.sizes.test_seconds)
     notes.results |= {"files": len(files), "command": "python -m pytest -m gpu"}
     start = time.monotonic()
     try:
@@ -175,20 +188,23 @@ def suite(session: Session, notes: Notes) -> None:
             notes.keep()
     finally:
         _tell(running, notes.results, start)
-        print("\n".join(running.said))
     if running.failures:
         notes.problems.append(f"{len(running.failures)} tests failed")
 
 
+# Tests that are for a GPU, too, say so or ask for a backend; a file without either is not begun.
+FOR_A_GPU = re.compile(r"""def \w+\([^)]*\bbackend\b|usefixtures\("backend"|mark\.gpu""")
+
+
 def _files_for_a_gpu(folder: Path) -> Iterator[Path]:
-    """Give the files whose tests may be for a GPU: those that ask for a backend, or say so."""
     for path in folder.rglob("test_*.py"):
-        text = path.read_text(encoding="utf-8")
-        if "backend" in text or "mark.gpu" in text:
+        if FOR_A_GPU.search(path.read_text(encoding="utf-8")):
             yield path
 
 
 def _tell(running: Suite, results: dict[str, Any], start: float) -> None:
+    for text in running.take_said():
+        print(text, flush=True)
     results |= {"passed": 0, "failed": 0, "skipped": 0} | dict(running.counts)
     results["failures"] = running.failures[:50]
     results["files_left"] = running.left()
