@@ -20,7 +20,7 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
 from bench.gpu import command, parity, record, step, training, worker  # noqa: E402
 from bench.gpu.session import Session, Sizes  # noqa: E402
-from xpdl.backends import cupy_fused  # noqa: E402
+from xpdl.backends.cupy import fused  # noqa: E402
 from xpdl.errors import BackendUnavailableError  # noqa: E402
 from xpdl.layers import Affine, Convolution, Dropout, MaxPooling, ReLU  # noqa: E402
 from xpdl.network import Network  # noqa: E402
@@ -88,7 +88,7 @@ def main(arguments):
         import rehearsal
 
         sys.modules["cupy"] = rehearsal.make_cupy()
-        for module in (cupy_fused, record):
+        for module in (fused, record):
             module.load_cublas = lambda cupy: rehearsal.cublas_library()
         make_small(setattr)
         worker.main(start=rehearsed_session)
@@ -111,7 +111,7 @@ def seeming_session(deed):
 
 
 def rehearsed_session(sizes: Sizes):
-    session = Session(cupy_fused.FusedCupyBackend(), sizes, None, "PyTorch is not measured: a test")
+    session = Session(fused.FusedCupyBackend(), sizes, None, "PyTorch is not measured: a test")
     return session, record.about_device(session)
 
 

@@ -23,7 +23,7 @@ from bench import __main__ as command
 from bench.gpu import kernels, parity, plan, record, step, suite, tables, training, worker
 from bench.gpu.parts import PARTS
 from bench.gpu.session import LeftOut, Session, Sizes
-from xpdl.backends import cupy_fused
+from xpdl.backends.cupy import fused
 from xpdl.errors import DataUnavailableError, DivergenceError
 
 ROOT = Path(xpdl.__file__).parents[1]
@@ -253,7 +253,7 @@ def session(rehearsed, monkeypatch):
     """Parts measure the rehearsed GPU, little of each."""
     xp = rehearsed.xp
     monkeypatch.setitem(sys.modules, "cupy", xp)
-    monkeypatch.setattr(cupy_fused, "load_cublas", lambda cupy: rehearsed._products._library)
+    monkeypatch.setattr(fused, "load_cublas", lambda cupy: rehearsed._products._library)
     monkeypatch.delenv("XPDL_TF32", raising=False)
     stand_in.make_small(monkeypatch.setattr)
     return Session(rehearsed, TINY, None, "PyTorch is not measured: a test")

@@ -10,7 +10,7 @@ from typing import Any
 from bench.gpu.peers import WARM_UP as WARM_UP_OF_PEERS
 from bench.gpu.session import Notes, Session
 from bench.gpu.step import Program, ours, theirs
-from xpdl.backends.capture import WARM_UP
+from xpdl.backends.cupy.capture import WARM_UP
 
 MIB = 2**20
 

@@ -14,7 +14,7 @@ from typing import Any
 from bench.gpu.session import Session, one_line
 from bench.measure import command_line, machine, said_by
 from xpdl import files
-from xpdl.backends.cublas import load_cublas
+from xpdl.backends.cupy.cublas import load_cublas
 
 
 def make_record(device: Mapping[str, Any], sizes: Mapping[str, Any], source: str) -> dict[str, Any]:

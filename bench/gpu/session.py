@@ -16,7 +16,7 @@ from typing import Any
 
 from xpdl.backends import Backend
 from xpdl.errors import XpdlError
-from xpdl.training.recipes import RECIPES
+from xpdl.runs.recipes import RECIPES
 
 ROOT = Path(__file__).parents[2]
 
@@ -89,7 +89,7 @@ class Session:
     @cached_property
     def tf32(self) -> Backend:
         """The same backend with products of float32 whose factors are rounded to 10 bits."""
-        from xpdl.backends.cupy_fused import FusedCupyBackend
+        from xpdl.backends.cupy.fused import FusedCupyBackend
 
         before = os.environ.pop("XPDL_TF32", None)
         os.environ["XPDL_TF32"] = "1"
@@ -103,7 +103,7 @@ class Session:
     @cached_property
     def generic(self) -> Backend:
         """CuPy with the textbook's primitives."""
-        from xpdl.backends.cupy_backend import CupyBackend
+        from xpdl.backends.cupy.backend import CupyBackend
 
         return CupyBackend()
 

@@ -18,7 +18,7 @@ from bench.gpu.session import Notes, Session, forget_frames, one_line
 from bench.measure import Run, compare, summary
 from bench.programs import trainer_step
 from xpdl.backends import Backend
-from xpdl.backends.capture import WARM_UP
+from xpdl.backends.cupy.capture import WARM_UP
 from xpdl.models import DeepConvNet
 
 # What ours may take at most of a peer's median, in float32.

@@ -13,7 +13,7 @@ from xpdl.datasets import load_mnist
 from xpdl.errors import DataUnavailableError, XpdlError
 from xpdl.models import DeepConvNet
 from xpdl.optimizers import Adam
-from xpdl.training.recipes import RECIPES
+from xpdl.runs.recipes import RECIPES
 
 DTYPES = ("float32", "float16")
 

@@ -7,7 +7,7 @@ import pytest
 from promised import assert_as_promised
 
 from xpdl import Trainer
-from xpdl.backends.capture import WARM_UP
+from xpdl.backends.cupy.capture import WARM_UP
 from xpdl.errors import DeviceRuleError
 from xpdl.layers import Affine, BatchNormalization, Convolution, Dropout, MaxPooling, ReLU
 from xpdl.network import Network
