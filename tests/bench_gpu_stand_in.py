@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +112,7 @@ def seeming_session(deed):
 
 
 def rehearsed_session(sizes: Sizes):
+    sizes = replace(sizes, batch_sizes=(3, 4), parity_batch=2)
     session = Session(fused.FusedCupyBackend(), sizes, None, "PyTorch is not measured: a test")
     return session, record.about_device(session)
 
