@@ -571,7 +571,7 @@ def test_beside_pytorch(session, monkeypatch):
 
 
 @pytest.mark.parametrize("tf32", [False, True])
-def test_tf32_is_for_products_and_convolutions_alike(tf32):
+def test_pytorch_takes_tf32_for_products_and_convolutions_alike(tf32):
     torch = pytest.importorskip("torch")
     from bench.gpu.peers import torch_settings
 
