@@ -109,6 +109,7 @@ def run(options: argparse.Namespace) -> int:
         record = make_record(device, asdict(sizes), source)
         record["minutes"] = options.minutes
         path = _path(options, device["device"])
+        _keep(record, path)  # before anything is measured, it is known that it can be kept
         log.open(path.with_suffix(".log"))
         try:
             log.say(f"{heading(record)}\n  {path.with_suffix('.json')}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -78,6 +79,7 @@ class OneGraph:
             for _ in range(WARM_UP):
                 step()
         torch.cuda.current_stream().wait_stream(stream)
+        gc.collect()  # what is given back while a stream captures can spoil the capture
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph):
             step()
