@@ -16,7 +16,7 @@ import numpy as np
 from xpdl.backends import Backend
 
 OF_LOSSES = {"float64": 1e-9, "float32": 1e-3, "float16": 3e-2}
-OF_ALL = 0.05
+OF_ALL = 0.1
 
 
 def is_gpu(backend: Backend) -> bool:
