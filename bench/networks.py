@@ -45,9 +45,10 @@ def torch_twin(network: Network) -> Any:
 
     modules: list[Any] = []
     shape = network.input_shape
-    for layer, output in zip(
-        network.body.layers.values(), network.body.shapes.values(), strict=True
-    ):
+    for place in network.body.places:
+        layer, output = place.layer, network.body.shapes[place.name]
+        if isinstance(layer, Normalize):
+            continue  # the twin is given floats that are scaled already
         if isinstance(layer, Convolution):
             pad: Any = layer.pad
             modules.append(nn.Conv2d(shape[0], layer.filters, layer.size, layer.stride, pad))
