@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from xpdl.layers import Affine, Convolution, Dropout, Layer, MaxPooling, ReLU
+from xpdl.layers import Affine, Convolution, Dropout, Layer, MaxPooling, Normalize, ReLU
 from xpdl.models import DeepConvNet, MultiLayerNet, SimpleConvNet
 from xpdl.network import Network
 
