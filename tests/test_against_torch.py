@@ -25,7 +25,7 @@ from xpdl.layers import (
     Softmax,
     Tanh,
 )
-from xpdl.losses import IdentityWithLoss, SoftmaxWithLoss
+from xpdl.losses import HuberWithLoss, IdentityWithLoss, SigmoidWithLoss, SoftmaxWithLoss
 from xpdl.models import DeepConvNet
 from xpdl.storage import load_torch
 
@@ -424,6 +424,46 @@ def test_identity_with_loss(backend, rng):
     loss = IdentityWithLoss()
     agree(backend.to_numpy(loss.forward(backend.asarray(x), backend.asarray(t))), expected)
     agree(backend.to_numpy(loss.backward()), x_torch.grad)
+
+
+@pytest.mark.parametrize("shape", [(7, 4), (3, 5, 4), (3, 4, 2, 3)])
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("weights", [None, (0.5, 2.0, 0.0, 1.0)])
+def test_softmax_with_ignored_and_weighted_classes(backend, rng, shape, smoothing, weights):
+    """Torch has the classes of words along axis 1 too."""
+    x, words = floats(rng, *shape), len(shape) == 3
+    t = rng.integers(0, 4, shape[:-1] if words or len(shape) == 2 else (3, 2, 3))
+    t.reshape(-1)[::3] = 255
+    x_torch = tensor(x, grad=True)
+    expected = functional.cross_entropy(
+        x_torch.movedim(-1, 1) if words else x_torch,
+        tensor(t),
+        weight=None if weights is None else tensor(np.float32(weights)),
+        ignore_index=255,
+        label_smoothing=smoothing,
+    )
+    expected.backward()
+    loss = SoftmaxWithLoss(smoothing, ignored=255, class_weights=weights)
+    agree(backend.to_numpy(loss.forward(backend.asarray(x), backend.asarray(t))), expected)
+    agree(backend.to_numpy(loss.backward()), x_torch.grad)
+
+
+@pytest.mark.parametrize("shape", [(7, 1), (7, 5), (3, 1, 4, 4)])
+def test_losses_of_each_output(backend, rng, shape):
+    """Torch's mean is over all numbers; ours of Huber's loss sums those of a sample."""
+    x, t = 5 * floats(rng, *shape), rng.random(shape).astype(np.float32)
+    for loss, theirs in (
+        (SigmoidWithLoss(), functional.binary_cross_entropy_with_logits),
+        (
+            HuberWithLoss(0.7),
+            lambda x, t: functional.huber_loss(x, t, reduction="sum", delta=0.7) / len(x),
+        ),
+    ):
+        x_torch = tensor(x, grad=True)
+        expected = theirs(x_torch, tensor(t))
+        expected.backward()
+        agree(backend.to_numpy(loss.forward(backend.asarray(x), backend.asarray(t))), expected)
+        agree(backend.to_numpy(loss.backward()), x_torch.grad)
 
 
 # ---- optimizers --------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from xpdl.backends import (
     use_backend,
 )
 from xpdl.gradient import gradient_check, numerical_gradient
+from xpdl.layers import Input
 from xpdl.network import Network
 from xpdl.precision import get_precision
 from xpdl.storage import load
@@ -27,6 +28,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Array",
     "History",
+    "Input",
     "Network",
     "Trainer",
     "array_module",

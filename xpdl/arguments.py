@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Callable, Sequence
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -103,6 +105,19 @@ def one_of(argument: str, value: object, choices: Sequence[str]) -> str:
         return choices[choices.index(value)]
     wanted = " or ".join(map(repr, choices))
     raise ArgumentError(f"{argument} must be {wanted}, got {shown(value)}.")
+
+
+def path_of(argument: str, value: object) -> Path:
+    """Return `value`, the name of a file or a folder, as a path.
+
+    Raises
+    ------
+    ArgumentError
+        If it is none, or an empty one.
+    """
+    if isinstance(value, str | os.PathLike) and isinstance(os.fspath(value), str) and str(value):
+        return Path(value)
+    raise ArgumentError(f"{argument} must be the name of a file or folder, got {shown(value)}.")
 
 
 def sizes(argument: str, value: object, axes: int = 1) -> tuple[int, ...]:
@@ -223,6 +238,11 @@ def plainly(error: Exception) -> str:
     return re.sub(r"missing \d+ required \S+ arguments?:", "it lacks", text)
 
 
+def on_host(a: object) -> bool:
+    """Tell whether `a` is an array of the host, whose values can be seen without waiting."""
+    return isinstance(a, np.ndarray)
+
+
 def check_finite(argument: str, a: object) -> None:
     """See that the host array a (N, ...) is finite; arrays of a device are taken on trust.
 
@@ -243,3 +263,10 @@ def check_finite(argument: str, a: object) -> None:
                 f"{argument} holds NaN or infinity, first in example {start + bad[0]}; "
                 "clean it first."
             )
+
+
+def largest_on_host(a: object) -> float:
+    """Return the largest size of a number in the host array `a`; 0 for one of a device."""
+    if not isinstance(a, np.ndarray) or not a.size:
+        return 0.0
+    return float(max(a.max(), -a.min()))

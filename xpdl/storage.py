@@ -15,8 +15,8 @@ from xpdl.arguments import one_of, real_array, whole_number
 from xpdl.backends import Array, Shape
 from xpdl.errors import ArgumentError, FileAccessError, ModelFileError, NonFiniteError, shown
 from xpdl.files import HostArray
-from xpdl.layers import Affine, Sequential, layer_from_config
-from xpdl.network import FILE_FORMAT, Network, network_from_config
+from xpdl.layers import Affine, Graph, layer_from_config
+from xpdl.network import FILE_FORMAT, Network, described, network_from_config
 from xpdl.state_dicts import StateDict, open_state_dict
 
 # Which network the book saved in a file, by the shapes of its weights.
@@ -158,7 +158,7 @@ def _book_names(network: Network) -> dict[str, str]:
     """Return {the book's name: the network's name} of its parameters: {"W1": "affine1.W", ...}."""
     _expect_a_network(network)
     names: dict[str, str] = {}
-    layers = [item for item in network.body.leaves() if item[1].specs or item[1].state_specs]
+    layers = [item for item in network.leaves().items() if item[1].specs or item[1].state_specs]
     for n, (name, layer) in enumerate(layers, start=1):
         holds = [*layer.specs, *layer.state_specs]
         if sorted(holds) != ["W", "b"]:
@@ -263,7 +263,7 @@ def _matches(
     network: Network, shapes: Mapping[str, Shape], names: Mapping[str, str] | str, *, ordered: bool
 ) -> list[_Match]:
     """Return what belongs together of a network and a state dictionary of such shapes."""
-    layers = {n: leaf for n, leaf in network.body.leaves() if leaf.specs or leaf.state_specs}
+    layers = {n: leaf for n, leaf in network.leaves().items() if leaf.specs or leaf.state_specs}
     if not isinstance(names, Mapping):
         one_of("names", names, ("in order",))
         if not ordered:
@@ -330,10 +330,8 @@ def _expect_network(shapes: Mapping[str, Shape], description: Mapping[str, Any])
         )
     config = description["architecture"]
     expect_notes(description["about"])
-    body = layer_from_config(config["body"])
-    if not isinstance(body, Sequential):
-        raise ValueError("its architecture is not a sequence of layers.")
-    body.plan(tuple(whole_number("input_shape", n) for n in config["input_shape"]))
+    body, shapes_of_input = described(layer_from_config(config["body"]), config["input_shape"])
+    body.plan(*shapes_of_input.values())
     wanted, stored = _shapes(body), sum(map(math.prod, shapes.values()))
     total = sum(map(math.prod, wanted.values()))
     if total > stored:
@@ -349,7 +347,7 @@ def _expect_network(shapes: Mapping[str, Shape], description: Mapping[str, Any])
         raise ValueError(f"of its arrays, {_first(differences)}.")
 
 
-def _shapes(body: Sequential) -> dict[str, Shape]:
+def _shapes(body: Graph) -> dict[str, Shape]:
     """Return the shapes of all that is saved of a network, by name, when its layers are planned."""
     shapes: dict[str, Shape] = {}
     for name, leaf in body.leaves():

@@ -97,6 +97,20 @@ def test_softmax_with_loss(fused, rng, one_hot, dtype, classes):
         assert_close(fused, dx, wanted, dtype)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_softmax_backward_of_targets_that_sum_to_more(fused, rng, dtype):
+    x, t = rng.standard_normal((7, 5)).astype(dtype), 3 * rng.random((7, 5)).astype("float64")
+    wide = sum_dtype(dtype)
+    _, y = fused.softmax_with_loss(fused.asarray(x), fused.asarray(t, wide))
+    _, expected_y = PLAIN.softmax_with_loss(x.astype("float64"), t)
+    sums = t.sum(axis=1)
+    there = fused.asarray(t, wide), 2.0, np.dtype(dtype), fused.asarray(sums, wide)
+    dx = fused.softmax_with_loss_backward(y, *there)
+    wanted = PLAIN.softmax_with_loss_backward(expected_y, t, 2.0, np.dtype("float64"), sums)
+    np.testing.assert_allclose(wanted, (expected_y * sums[:, None] - t) * 2 / 7)
+    assert_close(fused, dx, wanted, dtype)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_what_is_not_a_number_stays_so(fused, bad):
     """A GPU's max and min would hide it, and a training would go on with rubbish."""

@@ -603,7 +603,7 @@ def test_residual_does_not_corrupt_the_way_around(backend: Backend, rng: Any) ->
     dout = rng.standard_normal((3, 4))
     layer.forward(x, train=True)
     dx = backend.to_numpy(layer.backward(backend.asarray(dout)))
-    first, second = (backend.to_numpy(leaf.params["W"]) for _, leaf in layer.leaves())
+    first, second = (backend.to_numpy(leaf.params["W"]) for _, leaf in list(layer.leaves())[:2])
     np.testing.assert_allclose(dx, dout + dout @ second.T @ first.T)
 
 

@@ -84,7 +84,7 @@ def test_the_table_has_a_line_a_part(backend):
     profile = profile_step(network, x, t, SGD(), rounds=1)
     lines = profile.table().splitlines()
     assert len(lines) == 2 + len(profile.parts) + 1
-    assert [line.split()[0] for line in lines[2:5]] == ["conv1", "residual1.inner", "relu1"]
+    assert [line.split()[0] for line in lines[2:5]] == ["conv1", "residual1.inner", "residual1.sum"]
     assert lines[-1].startswith("step")
     assert all(line == line.rstrip() for line in lines[2:])
 

@@ -62,9 +62,11 @@ PRIMITIVES = (
     "relu6_backward",
     "softmax_with_loss",
     "softmax_with_loss_backward",
+    "confusion",
     "dropout",
     "dropout_backward",
     "gather",
+    "count_hits",
     "all_finite",
     "unscale",
     "adjust_loss_scale",
@@ -230,6 +232,11 @@ class Backend:
         """
         return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed)))
 
+    def reseed(self, generator: RandomGenerator, seed: int | Sequence[int]) -> None:
+        """Start a generator of this backend anew from `seed`, in its place."""
+        bits = self.generator(seed).bit_generator  # type: ignore[attr-defined]
+        generator.bit_generator.state = bits.state  # type: ignore[attr-defined]
+
     def generator_state(self, generator: RandomGenerator) -> dict[str, int]:
         """Return where a generator of this backend is, as JSON can hold it.
 
@@ -298,11 +305,13 @@ class Backend:
 
     # ---- products -----------------------------------------------------------------------
 
-    def matmul(self, a: Array, b: Array, dtype: Any = None) -> Array:
-        """Matrix product, in the type of the two together or in `dtype`.
+    def matmul(self, a: Array, b: Array, dtype: Any = None, out: Array | None = None) -> Array:
+        """Matrix product, in the type of the two together or in `dtype`, or written into `out`.
 
         Half precision is multiplied and summed in float32, and rounded once, at the end.
         """
+        if out is not None:
+            return written(self.matmul(a, b, out.dtype), out)
         if a.dtype == np.float16:
             product: Array = self.xp.matmul(a.astype(np.float32), b.astype(np.float32))
             return product.astype(dtype or np.float16, copy=False)
@@ -415,23 +424,39 @@ class Backend:
         return y.reshape(n, oh, ow, fn).transpose(0, 3, 1, 2)
 
     def convolution_backward(
-        self, dout: Array, x: Array, W: Array, stride: Pair, pad: Pair, need_dx: bool = True
-    ) -> tuple[Array | None, Array, Array]:
+        self,
+        dout: Array,
+        x: Array,
+        W: Array,
+        stride: Pair,
+        pad: Pair,
+        need_dx: bool = True,
+        need_db: bool = True,
+        y: Array | None = None,
+        dW: Array | None = None,
+        db: Array | None = None,
+    ) -> tuple[Array | None, Array, Array | None]:
         """Return dx (N, C, H, W), dW (FN, C, FH, FW) and db (FN,) for dout (N, FN, OH, OW).
 
-        `dx` is None where `need_dx` is false, as for a network's first layer. dW and db are in
-        float32 at least, since they are sums over all windows.
+        `dx` is None where `need_dx` is false, as for a network's first layer, and `db` where
+        `need_db` is. dW and db are in float32 at least, since they are sums over all windows.
+        Arrays `dW` and `db`, if given, are written into, and returned.
+
+        With y, what `convolution` gave with `relu`, dout is the gradient by that: it counts where
+        y is positive.
         """
+        if y is not None:
+            dout = self.relu_backward(dout, y)
         fn, _, fh, fw = W.shape
         wide = accumulation_dtype(dout.dtype)
         rows = dout.transpose(0, 2, 3, 1).reshape(-1, fn)
-        db = self.sum(rows, axis=0, dtype=wide)
+        total = written(self.sum(rows, axis=0, dtype=wide), db) if need_db else None
         col = self.im2col(x, (fh, fw), stride, pad)
-        dW = self.matmul(col.T, rows, dtype=wide).T.reshape(W.shape)
+        dW = written(self.matmul(col.T, rows, dtype=wide).T.reshape(W.shape), dW)
         if not need_dx:
-            return None, dW, db
+            return None, dW, total
         dcol = self.matmul(rows, W.reshape(fn, -1))
-        return self.col2im(dcol, x.shape, (fh, fw), stride, pad), dW, db
+        return self.col2im(dcol, x.shape, (fh, fw), stride, pad), dW, total
 
     def grouped_convolution(
         self,
@@ -471,21 +496,27 @@ class Backend:
         dilation: Pair,
         groups: int,
         need_dx: bool = True,
-    ) -> tuple[Array | None, Array, Array]:
-        """Return dx (N, C, H, W), dW (FN, C/groups, FH, FW) and db (FN,), as without groups."""
+        need_db: bool = True,
+        y: Array | None = None,
+        dW: Array | None = None,
+        db: Array | None = None,
+    ) -> tuple[Array | None, Array, Array | None]:
+        """Return dx, dW (FN, C/groups, FH, FW) and db, as `convolution_backward` does."""
+        if y is not None:
+            dout = self.relu_backward(dout, y)
         fn, _, fh, fw = W.shape
         wide = accumulation_dtype(dout.dtype)
         rows = dout.transpose(0, 2, 3, 1).reshape(-1, fn)
-        db = self.sum(rows, axis=0, dtype=wide)
+        total = written(self.sum(rows, axis=0, dtype=wide), db) if need_db else None
         col = by_group(self.im2col(x, (fh, fw), stride, pad, dilation), groups)
         parts = by_group(rows, groups)
-        dW = self.matmul(col.transpose(0, 2, 1), parts, dtype=wide)
-        dW = dW.transpose(0, 2, 1).reshape(W.shape)
+        product = self.matmul(col.transpose(0, 2, 1), parts, dtype=wide)
+        dW = written(product.transpose(0, 2, 1).reshape(W.shape), dW)
         if not need_dx:
-            return None, dW, db
+            return None, dW, total
         dcol = self.matmul(parts, W.reshape(groups, fn // groups, -1))
         dcol = dcol.transpose(1, 0, 2).reshape(len(rows), -1)
-        return self.col2im(dcol, x.shape, (fh, fw), stride, pad, dilation), dW, db
+        return self.col2im(dcol, x.shape, (fh, fw), stride, pad, dilation), dW, total
 
     # ---- pooling ------------------------------------------------------------------------
 
@@ -504,9 +535,25 @@ class Backend:
         return y, windows.argmax(axis=-1) if train else None
 
     def max_pooling_backward(
-        self, dout: Array, winners: Any, shape: Shape, size: Pair, stride: Pair, pad: Pair
+        self,
+        dout: Array,
+        winners: Any,
+        shape: Shape,
+        size: Pair,
+        stride: Pair,
+        pad: Pair,
+        y: Array | None = None,
+        total: Array | None = None,
     ) -> Array:
-        """Send dout (N, C, OH, OW) to the winner of each window: dx of `shape` (N, C, H, W)."""
+        """Send dout (N, C, OH, OW) to the winner of each window: dx of `shape` (N, C, H, W).
+
+        Where x was the output of a ReLU, and y is what `max_pooling` gave for it, dx is the
+        gradient by the input of the ReLU: dout counts where y, and so the winner, is positive. Then
+        `total` (C,), if given, receives the sum of dx over all but the channels, which is the
+        gradient of a bias that was added before the ReLU.
+        """
+        if y is not None:
+            dout = self.relu_backward(dout, y, total)  # each window has one winner
         offsets = self.xp.arange(size[0] * size[1])
         parts = dout[..., None] * (winners[..., None] == offsets)
         col = parts.transpose(0, 2, 3, 1, 4).reshape(-1, shape[1] * size[0] * size[1])
@@ -605,9 +652,20 @@ class Backend:
 
     # ---- element by element -------------------------------------------------------------
 
-    def sum(self, x: Array, axis: int | tuple[int, ...] | None = None, dtype: Any = None) -> Array:
-        """Sum along `axis`, carried in float32 at least, given in the type of x or in `dtype`."""
+    def sum(
+        self,
+        x: Array,
+        axis: int | tuple[int, ...] | None = None,
+        dtype: Any = None,
+        out: Array | None = None,
+    ) -> Array:
+        """Sum along `axis`, carried in float32 at least.
+
+        Given in the type of x or in `dtype`, or written into `out`.
+        """
         total: Array = x.sum(axis=axis, dtype=accumulation_dtype(x.dtype))
+        if out is not None:
+            return written(total, out)
         return total.astype(dtype or x.dtype, copy=False)
 
     def add_bias(self, y: Array, b: Array | None, relu: bool = False) -> None:
@@ -621,9 +679,16 @@ class Backend:
         """Return max(x, 0), in the memory order of x."""
         return self.xp.maximum(x, 0, out=self.xp.empty_like(x))
 
-    def relu_backward(self, dout: Array, y: Array) -> Array:
-        """Return dout where y, the output of `relu`, is positive, and 0 elsewhere."""
-        return self.xp.multiply(dout, y > 0, out=self.xp.empty_like(dout))
+    def relu_backward(self, dout: Array, y: Array, total: Array | None = None) -> Array:
+        """Return dout where y, the output of `relu`, is positive, and 0 elsewhere.
+
+        With `total` (C,), the sum of that over all axes but the second is written there: the
+        gradient of a bias that was added before the ReLU.
+        """
+        dx: Array = self.xp.multiply(dout, y > 0, out=self.xp.empty_like(dout))
+        if total is not None:
+            self.sum(dx, axis=_others(dx), out=total)
+        return dx
 
     def relu6(self, x: Array) -> Array:
         """Return min(max(x, 0), 6), in the memory order of x."""
@@ -672,12 +737,44 @@ class Backend:
         return self.mean_cross_entropy(log_y, t), self.xp.exp(log_y)
 
     def softmax_with_loss_backward(
-        self, y: Array, t: Array, dout: float | Array, dtype: Any
+        self, y: Array, t: Array, dout: Number, dtype: Any, sums: Array | None = None
     ) -> Array:
-        """Return dL/dx = (y - t) dout / N, (N, K), in `dtype`; dout is a number, or () as y is."""
+        """Return dL/dx = (y sum_k t_k - t) dout / N, (N, K), in `dtype`.
+
+        dout is a number, or () as y is; `sums`, (N,) as y is, holds sum_k t_k, 1 without it.
+        """
         n, classes = y.shape
-        dx = (y - self.distribution(t, classes, y.dtype)) * (dout / n)
+        whole = y if sums is None else y * sums[:, None]
+        dx = (whole - self.distribution(t, classes, y.dtype)) * (dout / n)
         return dx.astype(dtype, copy=False)
+
+    def count_hits(self, x: Array, t: Array, weights: Array | None = None) -> Array:
+        """Return how many scores x (N, K) are highest at their target, and of how many: (2,).
+
+        In float64. Targets are class numbers (N,) or one-hot (N, K). With weights (N,), numbers or
+        bools, both are sums of weights.
+        """
+        hits = x.argmax(axis=1) == (t if t.ndim == 1 else t.argmax(axis=1))
+        sums: Array = self.xp.empty(2, np.float64)
+        if weights is None:
+            sums[0], sums[1] = hits.sum(), len(x)
+        else:
+            sums[0] = (weights * hits).sum(dtype=np.float64)
+            sums[1] = weights.sum(dtype=np.float64)
+        return sums
+
+    def confusion(self, x: Array, t: Array, weights: Array | None = None) -> Array:
+        """Return how many scores x (N, K) of each class are highest at each: (K, K), float64.
+
+        Rows are the classes of the targets, as in `count_hits`; columns those of the scores. Exact
+        for counts below 2^24. A class number that does not exist is counted nowhere.
+        """
+        classes = x.shape[1]
+        true = self.distribution(t if t.ndim == 1 else t.argmax(axis=1), classes, np.float32)
+        said = self.distribution(x.argmax(axis=1), classes, np.float32)
+        if weights is not None:
+            true = true * weights.astype(np.float32)[:, None]
+        return self.matmul(true.T, said).astype(np.float64)
 
     def dropout_mask(self, generator: RandomGenerator, like: Array, ratio: float) -> Array:
         """Return zeros, with probability `ratio`, and ones, in the shape and order of `like`.
@@ -724,9 +821,13 @@ class Backend:
 
     # ---- what a step came to ------------------------------------------------------------
 
-    def all_finite(self, loss: Array, g: Array) -> Array:
-        """Return whether the loss, (), and all gradients g, (size,), are finite, () bool."""
-        return self.xp.isfinite(g).all() & self.xp.isfinite(loss)
+    def all_finite(self, loss: Array, g: Array) -> tuple[Array, Array]:
+        """Return whether the loss, (), and all gradients g, (size,), are finite, () bool.
+
+        And the loss, or NaN where they are not all finite: the mark of a step that is not made.
+        """
+        go = self.xp.isfinite(g).all() & self.xp.isfinite(loss)
+        return go, self.xp.where(go, loss, math.nan)
 
     # ---- half precision -----------------------------------------------------------------
 
@@ -822,6 +923,14 @@ class Backend:
         correction1 = 1 - beta1**iteration
         correction2 = (1 - beta2**iteration) ** 0.5
         p -= (rate / correction1) * m / (self.xp.sqrt(v) / correction2 + epsilon)
+
+
+def written(value: Array, place: Array | None) -> Array:
+    """Return `place` with `value` written into it; without a place, the value itself."""
+    if place is None:
+        return value
+    place[...] = value
+    return place
 
 
 def _others(x: Array) -> tuple[int, ...]:

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 
 from xpdl.arguments import check_finite, number, real_array, real_dtype, whole_number
-from xpdl.backends import Array, Backend, backend_of
+from xpdl.backends import Array, Backend, backend_of, get_backend
+from xpdl.datasets.reading_ahead import ReadAhead
+from xpdl.datasets.stored import StoredPictures
 from xpdl.errors import ArgumentError, ShapeError, shown
 
 # Keeps the order of examples apart from other random numbers of the same seed.
@@ -23,13 +25,14 @@ class Batches:
     """The examples of a data set in random order, a batch at a time.
 
     The data is put on the device once; data from the host that leaves it too little room stays
-    there, with a warning, and is put on the device batch by batch. Every epoch has its own order,
-    drawn on the host from the seed and the epoch's number, so it is the same on every backend. The
-    last batch of an epoch holds what is left over.
+    there, with a warning, and is put on the device batch by batch. `StoredPictures` stay in their
+    file. What comes batch by batch is read by a thread, beside the step that learns from the last.
+    Every epoch has its own order, drawn on the host from the seed and the epoch's number, so it is
+    the same on every backend. The last batch of an epoch holds what is left over.
 
     Parameters
     ----------
-    x : array (N, ...)
+    x : array (N, ...) or StoredPictures
         Examples, on the host or on `backend`.
     t : array (N, ...)
         Their targets.
@@ -78,17 +81,20 @@ class Batches:
             raise ArgumentError("x and t are empty; there is nothing to train on.")
         check_finite("x", x)
         check_finite("t", t)
-        self.resident = backend.owns(x) or backend.has_room_for(x.nbytes)
-        if not self.resident:
+        stored = isinstance(x, StoredPictures)
+        self.resident = not stored and (backend.owns(x) or backend.has_room_for(x.nbytes))
+        if not self.resident and not stored:
             warnings.warn(
                 f"{x.nbytes / 2**20:,.0f} MB of training data do not fit on the device beside the "
                 "network; each batch is copied there when its turn comes, which is slower.",
                 stacklevel=2,
             )
-        home = backend if self.resident else backend_of(x)
-        self.x = home.asarray(x)
-        self.t = home.asarray(t)
+        host = get_backend("numpy") if stored else backend_of(x)
+        self._home = backend if self.resident else host
+        self.x = x if stored else self._home.asarray(x)
+        self.t = self._home.asarray(t)
         self._backend = backend
+        self._ahead = None if self.resident else ReadAhead(self.x)
 
     def __len__(self) -> int:
         """Return the number of batches in the first epoch, and in each if all are of one size."""
@@ -115,8 +121,7 @@ class Batches:
         """
         size = self.size(number)
         order = np.random.default_rng([ORDER_STREAM, self.seed, number]).permutation(len(self.x))
-        indices = backend_of(self.x).asarray(order)
-        yield from _parts(indices, size)
+        yield from self._in_turn(_parts(self._home.asarray(order), size))
 
     def take(self, part: Array) -> tuple[Array, Array]:
         """Return the batch (x, t) of the examples `part`, (size,), by their numbers.
@@ -129,7 +134,7 @@ class Batches:
         if real_array("part", part, "iu").ndim != 1:
             raise ShapeError(f"part must be the numbers of examples, (size,), got {part.shape}.")
         try:
-            return self._floats(self.x, part), self._here(self.t[part])
+            return self._floats(part), self._here(self.t[part])
         except IndexError as error:
             raise ArgumentError(
                 f"part must hold numbers of examples below {len(self.x)}: {error}."
@@ -146,13 +151,16 @@ class Batches:
 
     def in_order(self) -> Iterator[tuple[Array, Array]]:
         """Yield the batches (x, t) from the first example to the last, in the first size."""
-        every = backend_of(self.x).xp.arange(len(self.x))
-        yield from map(self.take, _parts(every, self.size(0)))
+        every = self._home.xp.arange(len(self.x))
+        yield from map(self.take, self._in_turn(_parts(every, self.size(0))))
 
-    def _floats(self, x: Array, part: Array) -> Array:
-        if self.resident:
-            return self._backend.gather(x, part, self.dtype, self.divisor)
-        rows = self._here(x[part])  # fewer bytes travel before they are floats
+    def _in_turn(self, parts: Iterator[Array]) -> Iterator[Array]:
+        return parts if self._ahead is None else self._ahead.in_turn(parts)
+
+    def _floats(self, part: Array) -> Array:
+        if self._ahead is None:
+            return self._backend.gather(self.x, part, self.dtype, self.divisor)
+        rows = self._here(self._ahead.take(part))  # fewer bytes travel before they are floats
         every = self._backend.xp.arange(len(rows))
         return self._backend.gather(rows, every, self.dtype, self.divisor)
 

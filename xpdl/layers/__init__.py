@@ -3,10 +3,15 @@
 from xpdl.layers.activations import ReLU, ReLU6, Sigmoid, Softmax, Tanh
 from xpdl.layers.affine import Affine
 from xpdl.layers.base import Layer, forget, layer_from_config
+from xpdl.layers.channels import PadChannels
 from xpdl.layers.containers import Flatten, Residual, Sequential
 from xpdl.layers.convolution import Convolution
 from xpdl.layers.dropout import Dropout
+from xpdl.layers.graph import Graph
+from xpdl.layers.merging import Add, Concatenate, Multiply
+from xpdl.layers.node import Input, Node
 from xpdl.layers.normalization import BatchNormalization
+from xpdl.layers.normalize import Normalize
 from xpdl.layers.pooling import (
     AdaptiveAveragePooling,
     AveragePooling,
@@ -17,16 +22,24 @@ from xpdl.layers.response import LocalResponseNormalization
 
 __all__ = [
     "AdaptiveAveragePooling",
+    "Add",
     "Affine",
     "AveragePooling",
     "BatchNormalization",
+    "Concatenate",
     "Convolution",
     "Dropout",
     "Flatten",
     "GlobalAveragePooling",
+    "Graph",
+    "Input",
     "Layer",
     "LocalResponseNormalization",
     "MaxPooling",
+    "Multiply",
+    "Node",
+    "Normalize",
+    "PadChannels",
     "ReLU",
     "ReLU6",
     "Residual",

@@ -18,7 +18,7 @@ class ReLU(Layer):
 
     kind = "relu"
     y: Any = Kept()
-    computed_before = False  # by the layer before it, in the pass that made x
+    computed_before = False  # by the layer before it, both ways, in the passes that it makes anyway
 
     def forward(self, x: Array, train: bool = False) -> Array:
         expect_floats("ReLU", x)
@@ -29,7 +29,7 @@ class ReLU(Layer):
 
     def backward(self, dout: Array) -> Array:
         backend = self.expect_gradient(dout, self.y.shape, self.y)
-        return backend.relu_backward(dout, self.y)
+        return dout if self.computed_before else backend.relu_backward(dout, self.y)
 
 
 class ReLU6(Layer):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from xpdl.arguments import LARGEST, flag, whole_number
-from xpdl.backends import Array, Backend, Pads, Pair, Shape, backend_of, spread
+from xpdl.backends import Array, Pads, Pair, Shape, backend_of, spread
 from xpdl.errors import ArgumentError, ShapeError
 from xpdl.functions import window_counts
 from xpdl.initializers import Constant, WeightInit, get_initializer
@@ -58,6 +58,7 @@ class Convolution(Layer):
     takes_relu = True
     options = ("filters", "size", "stride", "pad", "bias", "remainder", "groups", "dilation")
     x: Any = Kept()  # with what was put around it, if its sides differ
+    y: Any = Kept()
     image: Any = Kept()
     counts: Any = Kept()
 
@@ -131,39 +132,40 @@ class Convolution(Layer):
         pads, counts = self._geometry(x.shape[2:])
         backend, image = backend_of(x, W), x.shape[2:]
         x, pad = put_around(backend, x, pads), equal_part(pads)
-        if train:
-            self.x, self.image, self.counts = x, image, counts
         # A device's kernels know arrays of one type; a network's are so anyway.
         W = W.astype(x.dtype, copy=False)
         b = None if b is None else b.astype(x.dtype, copy=False)
         if self._plain():
-            return backend.convolution(x, W, b, self.stride, pad, self.relu)
-        return backend.grouped_convolution(
-            x, W, b, self.stride, pad, self.dilation, self.groups, self.relu
-        )
+            y = backend.convolution(x, W, b, self.stride, pad, self.relu)
+        else:
+            y = backend.grouped_convolution(
+                x, W, b, self.stride, pad, self.dilation, self.groups, self.relu
+            )
+        if train:
+            self.x, self.y = x, y if self.relu else None
+            self.image, self.counts = image, counts
+        return y
 
     def backward(self, dout: Array) -> Array:
         x, image = self.x, self.image
         backend = self.expect_gradient(dout, (len(x), self.filters, *self.counts), x)
         dout, W = (a.astype(x.dtype, copy=False) for a in (dout, self.params["W"]))
         pads, _ = self._geometry(image)
-        dx, dW, db = self._gradients(backend, dout, x, W, pads)
-        self.set_gradient("W", dW)
-        if self.bias:
-            self.set_gradient("b", db)
+        how = self.stride, equal_part(pads)
+        # Behind a pooling that knows of the ReLU, all that is left is dout; and db is made.
+        y = self.y if self.relu and not self.pooled else None
+        dW, db = self.gradient_place("W"), None if self.pooled else self.gradient_place("b")
+        if self._plain():
+            dx, _, _ = backend.convolution_backward(
+                *(dout, x, W, *how, self.input_gradient, db is not None, y, dW, db)
+            )
+        else:
+            dx, _, _ = backend.grouped_convolution_backward(
+                *(dout, x, W, *how, self.dilation, self.groups),
+                *(self.input_gradient, db is not None, y, dW, db),
+            )
         # None only where a network does not want it
         return dx if dx is None else take_off(dx, pads, image)  # type: ignore[return-value]
-
-    def _gradients(
-        self, backend: Backend, dout: Array, x: Array, W: Array, pads: Pads
-    ) -> tuple[Any, Array, Array]:
-        """Return dL/dx, dL/dW and dL/db; the first is None where a network does not want it."""
-        pad = equal_part(pads)
-        if self._plain():
-            return backend.convolution_backward(dout, x, W, self.stride, pad, self.input_gradient)
-        return backend.grouped_convolution_backward(
-            dout, x, W, self.stride, pad, self.dilation, self.groups, self.input_gradient
-        )
 
     def _plain(self) -> bool:
         return self.groups == 1 and self.dilation == (1, 1)

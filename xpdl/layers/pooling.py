@@ -87,6 +87,8 @@ class MaxPooling(_Pooling):
 
     __doc__ += (_Pooling.__doc__ or "").partition("\n\n")[2]
     winners: Any = Kept()
+    y: Any = Kept()
+    product: Layer | None = None  # whose ReLU stands before this one; see `Sequential.plan`
 
     def forward(self, x: Array, train: bool = False) -> Array:
         output_shape, pads = self._pooled_shape(x)
@@ -95,17 +97,19 @@ class MaxPooling(_Pooling):
         y, winners = backend.max_pooling(x, self.size, self.stride, equal_part(pads), train)
         if train:
             self.shape, self.output_shape, self.home = shape, output_shape, backend
-            self.winners = winners
+            self.winners, self.y = winners, None if self.product is None else y
         return y
 
     def backward(self, dout: Array) -> Array:
-        backend, image = self.expect_gradient(dout, self.output_shape, home=self.home), self.shape
-        pads, _ = self._geometry(image[2:])
-        dx = backend.max_pooling_backward(
-            *(dout, self.winners, shape_around(image, pads)),
-            *(self.size, self.stride, equal_part(pads)),
-        )
-        return take_off(dx, pads, image[2:])
+        backend, shape = self.expect_gradient(dout, self.output_shape, home=self.home), self.shape
+        pads, _ = self._geometry(shape[2:])
+        around = shape_around(shape, pads)
+        window = self.winners, around, self.size, self.stride, equal_part(pads)
+        # With the ReLU's gradient, too, and the sum that is the gradient of the product's b.
+        product = self.product
+        more = () if product is None else (self.y, product.gradient_place("b"))
+        dx = backend.max_pooling_backward(dout, *window, *more)
+        return take_off(dx, pads, shape[2:])
 
 
 class AveragePooling(_Pooling):

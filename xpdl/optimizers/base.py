@@ -124,31 +124,39 @@ class Optimizer:
 
     @learning_rate.setter
     def learning_rate(self, value: float) -> None:
-        value = number("learning_rate", value)
+        value = self._host_rate = number("learning_rate", value)
         if isinstance(self.__dict__.get("_rate"), int | float | None):
             self._rate: Number = value
         else:  # in its place, where a captured step looks for it
             self._rate[...] = value  # type: ignore[index]
 
-    @contextmanager
-    def time_kept_on(self, backend: Backend, dtype: Any) -> Iterator[None]:
-        """Keep the learning rate and the count of updates on the device as long as a block runs.
+    def keep_time_on(self, backend: Backend, dtype: Any) -> None:
+        """Keep the learning rate and the count of updates on the device from now on.
 
         So a step can be left out (`go` of `update`), or captured and replayed, without the host's
         having to know.
         """
-        self._rate = backend.asarray(self.host_learning_rate(), dtype)
-        self.iteration = backend.asarray(float(_whole(self.iteration)), dtype)
+        if isinstance(self._rate, int | float):
+            self._rate = backend.asarray(self._host_rate, dtype)
+            self.iteration = backend.asarray(float(_whole(self.iteration)), dtype)
+
+    def keep_time_on_host(self) -> None:
+        """Bring them back to the host; this waits for the device."""
+        self._rate, self.iteration = self._host_rate, _whole(self.iteration)
+        self._had, self._missed = _whole_numbers(self._had), _whole_numbers(self._missed)
+
+    @contextmanager
+    def time_kept_on(self, backend: Backend, dtype: Any) -> Iterator[None]:
+        """Keep the learning rate and the count of updates on the device as long as a block runs."""
+        self.keep_time_on(backend, dtype)
         try:
             yield
         finally:
-            self._rate, self.iteration = self.host_learning_rate(), _whole(self.iteration)
-            self._had, self._missed = _whole_numbers(self._had), _whole_numbers(self._missed)
+            self.keep_time_on_host()
 
     def host_learning_rate(self) -> float:
-        """Return the learning rate as a number; where it is on the device, this waits for it."""
-        rate = self._rate
-        return rate if isinstance(rate, int | float) else backend_of(rate).item(rate)
+        """Return the learning rate as it was last set, wherever it is kept."""
+        return self._host_rate
 
     def update(self, params: Arrays, grads: Arrays, *, go: Array | None = None) -> None:
         """Change `params` in place by one step along `grads`; both by the same names.
@@ -306,7 +314,16 @@ class Optimizer:
 
     def settings(self) -> dict[str, Any]:
         """Return the rule's name and the numbers it was made with, but for the learning rate."""
-        changing = {"_rate", "iteration", "count", "state", "_had", "_missed", "_restored"}
+        changing = {
+            "_rate",
+            "_host_rate",
+            "iteration",
+            "count",
+            "state",
+            "_had",
+            "_missed",
+            "_restored",
+        }
         fixed = {name: value for name, value in vars(self).items() if name not in changing}
         return {"rule": type(self).__name__} | fixed
 

@@ -251,7 +251,7 @@ def _slots(network: Network, arrays: Mapping[str, Array]) -> dict[str, dict[str,
 
 
 def _layers(network: Network, names: Any) -> list[str]:
-    known = {name for name, _ in network.body.leaves()}
+    known = set(network.leaves())
     if not isinstance(names, list) or not known.issuperset(names):
         raise ArgumentError(f"the frozen layers {names!r} are not {network.name}'s.")
     return names

@@ -34,25 +34,26 @@ def explain(network: Network, x: Array, t: Array) -> str:
 
 
 def _find(network: Network, x: Array, t: Array) -> str:
-    network.parameters.refresh()
-    y = x.astype(network.precision.compute, copy=False)
+    _, ts = network.inputs_and_targets(x, t)
     found: list[str] = []
-    leaves = dict(network.body.leaves())
+    leaves = network.leaves()
     for name, layer in leaves.items():
         vars(layer)["forward"] = _watched(network, name, layer.forward, found)
     try:
-        y = network.body.forward(y, train=True)
+        y = network.forward(x, train=True)
     finally:
         for layer in leaves.values():
             del vars(layer)["forward"]
     if found:
         return found[0]
-    what = _what(network, y)
+    ys = list(y.values()) if isinstance(y, dict) else [y]
+    what = next(filter(None, (_what(network, y) for y in ys)), "")
     if what:  # a container made it so
         return f"the output of all layers is {what}, and that of each is not"
-    loss = network.backend.item(network.loss_layer.forward(y, t))
-    if not math.isfinite(loss):
-        return f"the loss is {loss}, for outputs up to {_size(network, y):.3g}"
+    for one, y, target in zip(network.losses.values(), ys, ts, strict=True):
+        loss = network.backend.item(one.forward(y, target))
+        if not math.isfinite(loss):
+            return f"the loss is {loss}, for outputs up to {_size(network, y):.3g}"
     network.forward_backward(x, t)
     for name, g in reversed(list(network.grads.items())):
         what = _what(network, g)
@@ -66,12 +67,13 @@ def _watched(
 ) -> Callable[..., Array]:
     """Return a layer's `forward` that also tells in `found` of a result that is not finite."""
 
-    def watched(x: Array, train: bool = False) -> Array:
-        y = forward(x, train)
+    def watched(*xs: Array, train: bool = False) -> Array:
+        y = forward(*xs, train=train)
         what = "" if found else _what(network, y)
         if what:
             found.append(
-                f"the output of {name} is {what}, for inputs up to {_size(network, x):.3g}"
+                f"the output of {name} is {what}, for inputs up to "
+                f"{max(_size(network, x) for x in xs):.3g}"
             )
         return y
 

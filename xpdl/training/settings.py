@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from xpdl.backends import Array, backend_of
+from xpdl.datasets.stored import StoredPictures
 from xpdl.errors import shown
 
 MOST_DIFFERENCES, LONGEST_NAME = 8, 100  # in one message; a file may hold any
@@ -38,12 +39,18 @@ def training_settings(trainer: Trainer) -> dict[str, Any]:
     return result
 
 
-def digest(*arrays: Array) -> str:
-    """Return the SHA-256 of the arrays' numbers, types and shapes, in hexadecimal."""
+def digest(*arrays: Array | StoredPictures) -> str:
+    """Return the SHA-256 of the arrays' numbers, types and shapes, in hexadecimal.
+
+    Pictures that stay in a file are not read for that; they have a digest of their own.
+    """
     import hashlib  # brings in OpenSSL, which only this needs
 
     total = hashlib.sha256()
     for a in arrays:
+        if isinstance(a, StoredPictures):
+            total.update(a.digest().encode())
+            continue
         to_numpy = backend_of(a).to_numpy
         total.update(f"{a.dtype} {a.shape}".encode())
         for start in range(0, len(a), 1000):  # in parts, so that it needs no second copy

@@ -19,8 +19,8 @@ from xpdl.backends import Array, Number, RandomGenerator, backend_of
 from xpdl.datasets.augmentation import Augmentation
 from xpdl.datasets.batches import Batches, check_reached
 from xpdl.errors import ArgumentError, DivergenceError, UnknownNameError
-from xpdl.network import Network, count_hits
-from xpdl.network.answers import classes_seen
+from xpdl.network import Network
+from xpdl.network.answers import classes_seen, count_hits
 from xpdl.optimizers import Optimizer, get_optimizer
 from xpdl.precision import LossScale
 from xpdl.schedules import Schedule, get_schedule
@@ -445,8 +445,7 @@ class Trainer:
         if scale is not None:
             go = scale.unscale(network.grads.buffer)
         else:
-            go = backend.all_finite(loss, network.grads.buffer)
-            loss = backend.xp.where(go, loss, math.nan)
+            go, loss = backend.all_finite(loss, network.grads.buffer)
         if scale is None and not backend.compiles:  # the host may as well know
             if not backend.item(go):
                 for a, kept in before:

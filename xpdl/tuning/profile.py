@@ -147,7 +147,7 @@ def profile_step(
     rounds = whole_number("rounds", rounds)
     backend = network.backend
     seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
-    leaves = dict(network.body.leaves())
+    leaves = network.leaves()
     sizes: dict[str, tuple[Shape, Shape]] = {}
     steps = []
     with _timed(leaves, network.loss_layer, backend, seconds, sizes):
@@ -195,10 +195,10 @@ def _timed(
     """Time each layer's `forward` and `backward` as long as the block runs."""
 
     def watch(name: str, way: str, call: Callable[..., Any]) -> Callable[..., Any]:
-        def timed(a: Any, *more: Any) -> Any:
+        def timed(a: Any, *more: Any, **options: Any) -> Any:
             backend.synchronize()
             start = time.perf_counter()
-            result = call(a, *more)
+            result = call(a, *more, **options)
             backend.synchronize()
             seconds[name, way].append(time.perf_counter() - start)
             if way == "forward":

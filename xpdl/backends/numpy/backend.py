@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from xpdl.backends.base import Array, Backend, Pair, Shape, accumulation_dtype, output_size
+from xpdl.backends.base import Array, Backend, Pair, Shape, accumulation_dtype, output_size, written
 from xpdl.backends.numpy import convolution as numpy_convolution
 from xpdl.backends.numpy import grouped
 from xpdl.backends.numpy.memory import pool
@@ -47,17 +47,32 @@ class NumpyBackend(Backend):
         return numpy_convolution.convolution(x, W, b, stride, pad, relu)
 
     def convolution_backward(
-        self, dout: Array, x: Array, W: Array, stride: Pair, pad: Pair, need_dx: bool = True
-    ) -> tuple[Array | None, Array, Array]:
+        self,
+        dout: Array,
+        x: Array,
+        W: Array,
+        stride: Pair,
+        pad: Pair,
+        need_dx: bool = True,
+        need_db: bool = True,
+        y: Array | None = None,
+        dW: Array | None = None,
+        db: Array | None = None,
+    ) -> tuple[Array | None, Array, Array | None]:
+        if y is not None:
+            dout = self.relu_backward(dout, y)
         if x.dtype == np.float16:
+            single = (_single(a) for a in (dout, x, W))
             dx, dW, db = self.convolution_backward(
-                _single(dout), _single(x), _single(W), stride, pad, need_dx
+                *single, stride, pad, need_dx, need_db, None, dW, db
             )
             return None if dx is None else _half(dx), dW, db
         fits = all(p < f for p, f in zip(pad, W.shape[2:], strict=True))
         if need_dx and stride == (1, 1) and fits:
-            return numpy_convolution.backward_by_gradient_windows(dout, x, W, pad)
-        return numpy_convolution.backward_by_image_windows(dout, x, W, stride, pad, need_dx)
+            found = numpy_convolution.backward_by_gradient_windows(dout, x, W, pad)
+        else:
+            found = numpy_convolution.backward_by_image_windows(dout, x, W, stride, pad, need_dx)
+        return found[0], written(found[1], dW), written(found[2], db) if need_db else None
 
     def grouped_convolution(
         self,
@@ -70,16 +85,16 @@ class NumpyBackend(Backend):
         groups: int,
         relu: bool = False,
     ) -> Array:
-        how = stride, pad, dilation
-        if x.dtype == np.float16:
-            b = None if b is None else _single(b)
-            return _half(self.grouped_convolution(_single(x), _single(W), b, *how, groups, relu))
-        if W.shape[1] > 1:
-            return grouped.convolution(self, x, W, b, *how, groups, relu)
-        if len(W) > groups:  # several filters a channel: each with a copy of it
-            x = x.repeat(len(W) // groups, axis=1)
-            return self.grouped_convolution(x, W, b, *how, len(W), relu)
-        return grouped.depthwise(x, W, b, *how, relu)
+        half = x.dtype == np.float16
+        if half:
+            x, W, b = _single(x), _single(W), None if b is None else _single(b)
+        if W.shape[1] == 1 and len(W) > groups:  # several filters a channel: each with a copy
+            x, groups = x.repeat(len(W) // groups, axis=1), len(W)
+        if W.shape[:2] == (groups, 1):
+            y = self._depthwise(x, W, b, stride, pad, dilation, relu)
+        else:
+            y = grouped.convolution(self, x, W, b, stride, pad, dilation, groups, relu)
+        return _half(y) if half else y
 
     def grouped_convolution_backward(
         self,
@@ -91,26 +106,57 @@ class NumpyBackend(Backend):
         dilation: Pair,
         groups: int,
         need_dx: bool = True,
-    ) -> tuple[Array | None, Array, Array]:
-        how = stride, pad, dilation
-        if x.dtype == np.float16:
-            dx, dW, db = self.grouped_convolution_backward(
-                _single(dout), _single(x), _single(W), *how, groups, need_dx
-            )
-            return None if dx is None else _half(dx), dW, db
-        if W.shape[1] > 1:
-            return grouped.backward(self, dout, x, W, *how, groups, need_dx)
-        if len(W) > groups:
-            (n, c, h, w), copies = x.shape, len(W) // groups
-            dx, dW, db = self.grouped_convolution_backward(
-                dout, x.repeat(copies, axis=1), W, *how, len(W), need_dx
-            )
-            return None if dx is None else dx.reshape(n, c, copies, h, w).sum(axis=2), dW, db
-        return grouped.depthwise_backward(dout, x, W, *how, need_dx)
+        need_db: bool = True,
+        y: Array | None = None,
+        dW: Array | None = None,
+        db: Array | None = None,
+    ) -> tuple[Array | None, Array, Array | None]:
+        if y is not None:
+            dout = self.relu_backward(dout, y)
+        half = x.dtype == np.float16
+        if half:
+            dout, x, W = _single(dout), _single(x), _single(W)
+        (n, c, h, w), how = x.shape, (stride, pad, dilation)
+        copies = len(W) // groups if W.shape[1] == 1 else 1
+        if copies > 1:
+            x, groups = x.repeat(copies, axis=1), len(W)
+        if W.shape[:2] == (groups, 1):
+            dx, more_W, more_b = self._depthwise_backward(dout, x, W, *how, need_dx)
+        else:
+            dx, more_W, more_b = grouped.backward(self, dout, x, W, *how, groups, need_dx)
+        if dx is not None and copies > 1:
+            dx = dx.reshape(n, c, copies, h, w).sum(axis=2)
+        total = written(more_b, db) if need_db else None
+        return _half(dx) if half and dx is not None else dx, written(more_W, dW), total
 
-    def matmul(self, a: Array, b: Array, dtype: Any = None) -> Array:
-        if a.dtype == np.float16 or a.ndim != 2 or b.ndim != 2 or a.size * b.shape[1] < SMALL:
-            return super().matmul(a, b, dtype)
+    def _depthwise(
+        self,
+        x: Array,
+        W: Array,
+        b: Array | None,
+        stride: Pair,
+        pad: Pair,
+        dilation: Pair,
+        relu: bool,
+    ) -> Array:
+        return grouped.depthwise(x, W, b, stride, pad, dilation, relu)
+
+    def _depthwise_backward(
+        self,
+        dout: Array,
+        x: Array,
+        W: Array,
+        stride: Pair,
+        pad: Pair,
+        dilation: Pair,
+        need_dx: bool,
+    ) -> tuple[Array | None, Array, Array]:
+        return grouped.depthwise_backward(dout, x, W, stride, pad, dilation, need_dx)
+
+    def matmul(self, a: Array, b: Array, dtype: Any = None, out: Array | None = None) -> Array:
+        few = a.ndim != 2 or b.ndim != 2 or a.size * b.shape[1] < SMALL
+        if out is not None or a.dtype == np.float16 or few:
+            return super().matmul(a, b, dtype, out)
         product = pool.empty((len(a), b.shape[1]), np.result_type(a, b))
         # A part is worth a thread's waking from some ten million multiplications on.
         step = max(-(-len(a) // 16), 10_000_000 // (a.shape[1] * b.shape[1]))
@@ -145,19 +191,29 @@ class NumpyBackend(Backend):
         return y, (x, y) if train else None
 
     def max_pooling_backward(
-        self, dout: Array, winners: Any, shape: Shape, size: Pair, stride: Pair, pad: Pair
+        self,
+        dout: Array,
+        winners: Any,
+        shape: Shape,
+        size: Pair,
+        stride: Pair,
+        pad: Pair,
+        y: Array | None = None,
+        total: Array | None = None,
     ) -> Array:
+        if y is not None:
+            dout = self.relu_backward(dout, y, total)
         if dout.dtype == np.float16:
             dout = _single(dout)
             return _half(self.max_pooling_backward(dout, winners, shape, size, stride, pad))
         (n, c, h, w), (ph, pw) = shape, pad
-        x, y, dout = (a.transpose(0, 2, 3, 1) for a in (*winners, dout))
+        x, pooled, dout = (a.transpose(0, 2, 3, 1) for a in (*winners, dout))
         dx = pool.empty((n, h, w, c), dout.dtype)
         side_by_side = size == stride and pad == (0, 0)
         covered = side_by_side and h % size[0] == w % size[1] == 0
 
         def work(part: slice) -> None:
-            largest, gradient = y[part], np.ascontiguousarray(dout[part])
+            largest, gradient = pooled[part], np.ascontiguousarray(dout[part])
             images = _padded(x[part], pad, -math.inf)
             target = dx[part] if side_by_side else np.empty(images.shape, dx.dtype)
             if not covered:
@@ -323,9 +379,9 @@ class NumpyBackend(Backend):
         workers.each(_parts(len(x), x.nbytes), work)
         return y
 
-    def relu_backward(self, dout: Array, y: Array) -> Array:
-        if dout.nbytes < PART_BYTES:
-            return super().relu_backward(dout, y)
+    def relu_backward(self, dout: Array, y: Array, total: Array | None = None) -> Array:
+        if total is not None or dout.nbytes < PART_BYTES:
+            return super().relu_backward(dout, y, total)
         dx = pool.empty_like(dout)
 
         def work(part: slice) -> None:
