@@ -45,10 +45,10 @@ HEAD_WEIGHT = 0.3
 class GoogLeNet(Network):
     """Inception modules: 1x1, 3x3 and 5x5 filters and a pooling side by side (Figure 8-11).
 
-    The paper's has response normalisation and biases: 6,998,552 parameters without its heads,
-    13,378,280 with them. torchvision's is normalised by batch, without biases, and has 3x3 filters
-    where the paper has 5x5: 6,624,904 without heads, 13,004,888 with them. Poolings keep windows
-    that hang over in both.
+    The paper's has response normalisation (with Caffe's numbers) and biases: 6,998,552 parameters
+    without its heads, 13,378,280 with them. torchvision's is normalised by batch, without biases,
+    and has 3x3 filters where the paper has 5x5: 6,624,904 without heads, 13,004,888 with them.
+    Poolings keep windows that hang over in both.
 
     Two heads on the way, ``"aux1"`` and ``"aux2"``, learn to tell the classes, too, and count 0.3
     of the loss; so what is early in the network gets a gradient. `predict` then gives the scores of
@@ -80,23 +80,21 @@ class GoogLeNet(Network):
         make = _Paper() if one_of("form", form, ("paper", "torchvision")) == "paper" else _Normal()
         output_size, heads = whole_number("output_size", output_size), flag("heads", heads)
         x = Input(input_shape)
-        y = make.stem(x)
-        ends: dict[str, Node] = {}
+        y, seen = make.stem(x), {}
         for name, filters in INCEPTIONS.items():
             y = make.pool(y, name) if filters is None else make.inception(y, filters)
-            for head, seen in HEADS.items():
-                if heads and seen == name:
-                    ends[head] = make.head(y, output_size)
+            seen[name] = y
+        ends = {head: make.head(seen[at], output_size) for head, at in HEADS.items() if heads}
         y = Dropout(make.dropout_ratio, scale_at="training")(GlobalAveragePooling()(y))
-        outputs = {"y": Affine(output_size)(y)} | ends
         weights = dict.fromkeys(ends, HEAD_WEIGHT)
-        super().__init__(x, outputs, loss_weights=weights, **options)
+        super().__init__(x, {"y": Affine(output_size)(y)} | ends, loss_weights=weights, **options)
 
 
 class _Paper:
     """The parts of the paper's network."""
 
     dropout_ratio = 0.4
+    largest = 5
 
     def conv(self, x: Node, filters: int, size: int, stride: int = 1) -> Node:
         return ReLU()(Convolution(filters, size, stride, size // 2, remainder="drop")(x))
@@ -117,8 +115,6 @@ class _Paper:
             self.conv(self.conv(x, before_five, 1), five, self.largest),
             self.conv(MaxPooling(3, 1, 1)(x), pooled, 1),
         )
-
-    largest = 5
 
     def head(self, x: Node, output_size: int) -> Node:
         y = self.conv(AveragePooling(5, 3, remainder="drop")(x), 128, 1)
