@@ -33,12 +33,14 @@ class AlexNet(Network):
 
     Parameters
     ----------
-    input_shape : (C, H, W), optional
-        Of one image; (3, 227, 227), or (3, 224, 224) of 2014, by default.
+    input_shape : (C, H, W)
+        Of one image; torchvision's is used with 224x224.
     output_size : int
         How many classes.
     form : {"2012", "2014"}
         Which of the two.
+    hidden_size : int
+        Of the first two affine layers.
     dropout_ratio : float
         Of what the first two affine layers give (2012), or see (2014); it scales in training.
     **options
@@ -47,27 +49,27 @@ class AlexNet(Network):
 
     def __init__(
         self,
-        input_shape: Sequence[int] | None = None,
+        input_shape: Sequence[int] = (3, 227, 227),
         output_size: int = 1000,
         *,
         form: str = "2012",
+        hidden_size: int = 4096,
         dropout_ratio: float = 0.5,
         **options: Any,
     ) -> None:
         of_2012 = one_of("form", form, ("2012", "2014")) == "2012"
+        hidden_size = whole_number("hidden_size", hidden_size)
         output_size = whole_number("output_size", output_size)
         dropout_ratio = number("dropout_ratio", dropout_ratio, below=1)
 
         def dropout() -> Dropout:
             return Dropout(dropout_ratio, scale_at="training")
 
-        if of_2012:
-            head: list[Layer] = [Affine(4096), ReLU(), dropout(), Affine(4096), ReLU(), dropout()]
-        else:
-            head = [dropout(), Affine(4096), ReLU(), dropout(), Affine(4096), ReLU()]
+        head: list[Layer] = []
+        for _ in range(2):
+            affine = [Affine(hidden_size), ReLU()]
+            head += [*affine, dropout()] if of_2012 else [dropout(), *affine]
         layers = [*(_of_2012() if of_2012 else _of_2014()), *head, Affine(output_size)]
-        if input_shape is None:
-            input_shape = (3, 227, 227) if of_2012 else (3, 224, 224)
         super().__init__(layers, input_shape, **options)
 
 

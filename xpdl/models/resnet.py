@@ -59,7 +59,7 @@ class ResNet(Network):
         output_size: int = 1000,
         **options: Any,
     ) -> None:
-        if depth not in DEPTHS:
+        if whole_number("depth", depth) not in DEPTHS:
             raise ArgumentError(f"depth must be 18, 34, 50, 101 or 152, got {shown(depth)}.")
         layers: list[Layer] = [*_conv(64, 7, 2), ReLU(), MaxPooling(3, 2, 1, remainder="drop")]
         channels = 64

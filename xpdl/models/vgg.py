@@ -42,6 +42,8 @@ class VGG(Network):
         How many classes.
     normalized : bool
         Whether each convolution is followed by batch normalisation, as torchvision's ``vgg16_bn``.
+    hidden_size : int
+        Of the first two affine layers.
     dropout_ratio : float
         Of what the first two affine layers give; it scales in training.
     **options
@@ -55,15 +57,15 @@ class VGG(Network):
         output_size: int = 1000,
         *,
         normalized: bool = False,
+        hidden_size: int = 4096,
         dropout_ratio: float = 0.5,
         **options: Any,
     ) -> None:
-        if depth not in DEPTHS:
+        if whole_number("depth", depth) not in DEPTHS:
             raise ArgumentError(f"depth must be 11, 13, 16 or 19, got {shown(depth)}.")
-        normalized, output_size = (
-            flag("normalized", normalized),
-            whole_number("output_size", output_size),
-        )
+        normalized = flag("normalized", normalized)
+        hidden_size = whole_number("hidden_size", hidden_size)
+        output_size = whole_number("output_size", output_size)
         dropout_ratio = number("dropout_ratio", dropout_ratio, below=1)
         layers: list[Layer] = []
         for filters, count in zip(FILTERS, DEPTHS[depth], strict=True):
@@ -75,5 +77,5 @@ class VGG(Network):
             layers.append(MaxPooling(2, remainder="drop"))
         layers.append(AdaptiveAveragePooling(7))
         for _ in range(2):
-            layers += [Affine(4096), ReLU(), Dropout(dropout_ratio, scale_at="training")]
+            layers += [Affine(hidden_size), ReLU(), Dropout(dropout_ratio, scale_at="training")]
         super().__init__([*layers, Affine(output_size)], input_shape, **options)
