@@ -1,4 +1,4 @@
-"""What a captured step is made of: the kernels, copies and fills that a GPU is given at each replay."""
+"""What a captured step is made of: kernels, copies and fills that a GPU is given at each replay."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from xpdl.backends import Backend
 from xpdl.backends.cupy.capture import WARM_UP
 
-_VERBOSE = 1  # cudaGraphDebugDotFlagsVerbose, which names each node's kind
+_VERBOSE = 1  # cudaGraphDebugDotFlagsVerbose: a node's label begins with its kind
 _KINDS = {"KERNEL": "kernels", "MEMCPY": "copies", "MEMSET": "fills"}
 
 
@@ -35,10 +35,15 @@ def count_nodes(backend: Backend, step: Callable[[], Any]) -> Counter[str]:
             step()
         finally:
             graph = stream.end_capture()
-    kinds = Counter(re.findall(r'label="\{\s*([A-Z_]+)', graph.debug_dot_str(_VERBOSE)))
-    return Counter({_KINDS.get(kind, kind.lower()): n for kind, n in kinds.items()})
+    return count_kinds(graph)
+
+
+def count_kinds(graph: Any) -> Counter[str]:
+    """Return how many nodes of each kind a graph of CuPy's has."""
+    kinds = re.findall(r'label="\{\s*([A-Z_]+)', graph.debug_dot_str(_VERBOSE))
+    return Counter(_KINDS.get(kind, kind.lower()) for kind in kinds)
 
 
 def nodes_in_words(nodes: Counter[str]) -> str:
-    """Return what `count_nodes` does in a line for people."""
+    """Return a count of nodes in one line."""
     return ", ".join(f"{nodes[kind]} {kind}" for kind in dict.fromkeys([*_KINDS.values(), *nodes]))

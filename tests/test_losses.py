@@ -146,6 +146,15 @@ def test_where_all_is_ignored_nothing_is_learnt(backend, kind):
     np.testing.assert_array_equal(backend.to_numpy(loss.backward()), np.zeros((2, 2)))
 
 
+@pytest.mark.parametrize("kind", [SoftmaxWithLoss, SigmoidWithLoss, IdentityWithLoss])
+def test_where_no_sample_counts_nothing_is_learnt(backend, kind):
+    x = backend.asarray([[1.0, 2.0]] * 2, "float32")
+    t = backend.asarray(np.zeros(2, int) if kind is SoftmaxWithLoss else np.zeros((2, 2)), None)
+    loss = kind()
+    assert backend.item(loss.forward(x, t, backend.asarray([0.0, 0.0], "float32"))) == 0.0
+    np.testing.assert_array_equal(backend.to_numpy(loss.backward()), np.zeros((2, 2)))
+
+
 @pytest.mark.parametrize("options", [{}, {"ignored": 9}, {"class_weights": (1, 2, 3, 4)}])
 def test_a_class_that_does_not_exist_gives_nan(backend, options):
     x = backend.asarray(np.ones((2, K)), "float32")
@@ -420,8 +429,8 @@ def test_options_come_back_from_a_file(loss):
 # ---- at the door --------------------------------------------------------------------------------
 
 PLANS = {
-    "one score": (SoftmaxWithLoss(), (1,), ["SigmoidWithLoss", "IdentityWithLoss", "got 1"]),
-    "one channel": (SoftmaxWithLoss(), (1, 4, 4), ["two scores"]),
+    "one score": (SoftmaxWithLoss(), (1,), ["SigmoidWithLoss", "IdentityWithLoss", "not 1"]),
+    "one channel": (SoftmaxWithLoss(), (1, 4, 4), ["two scores x or more"]),
     "no axes": (SoftmaxWithLoss(), (), ["(N, K, H, W)"]),
     "four axes": (SoftmaxWithLoss(), (3, 2, 2, 2), ["(N, 3, 2, 2, 2)", "Affine or Flatten"]),
     "weights of others": (SoftmaxWithLoss(class_weights=[1, 2]), (3,), ["3 numbers", "got 2"]),

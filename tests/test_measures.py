@@ -151,12 +151,17 @@ def test_a_class_that_is_nowhere_is_left_out_of_the_mean(backend):
     assert values(backend, PixelScores(), x, t)["mean IoU"] == pytest.approx((0 + 7 / 8) / 2)
 
 
-def test_the_confusion_matrix_has_a_row_for_each_class_of_the_targets(backend):
+@pytest.mark.parametrize(
+    "weights", [None, [1.0, 2.0, 0.5, 0.0, 3.0], [True, True, False, True, True]]
+)
+def test_the_confusion_matrix_has_a_row_for_each_class_of_the_targets(backend, weights):
     x = backend.asarray(np.eye(3)[[0, 1, 1, 2, 0]], "float32")
-    t = backend.asarray(np.array([0, 1, 2, 2, 7]))  # 7 is none
-    found = backend.confusion(x, t)
+    t = backend.asarray(np.array([0, 1, 2, 2, 7], "uint8"))  # 7 is none
+    found = backend.confusion(x, t, None if weights is None else backend.asarray(np.array(weights)))
     assert found.dtype == np.float64
-    np.testing.assert_array_equal(backend.to_numpy(found), [[1, 0, 0], [0, 1, 0], [0, 1, 1]])
+    w = [1.0] * 5 if weights is None else weights
+    expected = [[w[0], 0, 0], [0, w[1], 0], [0, w[2], w[3]]]
+    np.testing.assert_array_equal(backend.to_numpy(found), expected)
 
 
 @pytest.mark.parametrize("weighted", [False, True])

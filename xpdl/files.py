@@ -95,6 +95,25 @@ def remove_unfinished(folder: str | os.PathLike[str]) -> None:
             path.unlink()
 
 
+def cache_folder() -> Path:
+    """Return the user's folder for what can be had again: ``$XDG_CACHE_HOME/xpdl``.
+
+    Without that variable it is ``~/.cache/xpdl``. It need not exist.
+
+    Raises
+    ------
+    FileAccessError
+        If the user has no home folder and the variable is not set.
+    """
+    cache = os.environ.get("XDG_CACHE_HOME", "")
+    try:
+        # The XDG specification has relative paths ignored.
+        base = Path(cache) if os.path.isabs(cache) else Path.home() / ".cache"
+    except RuntimeError as error:
+        raise FileAccessError(str(error)) from error
+    return base / "xpdl"
+
+
 def make_folder(path: str | os.PathLike[str], argument: str = "folder") -> Path:
     """Create the folder `path` and its parents; say in one sentence why not, if not.
 

@@ -83,7 +83,7 @@ def check_batch(x: Array, t: Array, weights: Array | None) -> Backend:
         raise ArgumentError(f"x is an empty batch, {x.shape}; the mean loss of none is undefined.")
     if weights is not None and real_array("weights", weights).shape != x.shape[:1]:
         raise ShapeError(
-            f"weights must be ({len(x)},), a number a sample, got shape {weights.shape}."
+            f"weights must be ({len(x)},), a number for each sample of x, got {weights.shape}."
         )
     return backend_of(x, real_array("t", t), weights)
 
@@ -115,14 +115,14 @@ def check_classes(shape: Shape, class_weights: ClassWeights) -> None:
     """
     if not 2 <= len(shape) <= 4:
         raise ShapeError(
-            "SoftmaxWithLoss wants scores (N, K), (N, T, K) or (N, K, H, W), the outputs have the "
-            f"shape (N, {', '.join(map(str, shape[1:]))}); end with Affine or Flatten."
+            "SoftmaxWithLoss wants scores x (N, K), (N, T, K) or (N, K, H, W), got the shape "
+            f"(N, {', '.join(map(str, shape[1:]))}); end with Affine or Flatten."
         )
     classes = shape[class_axis(shape)]
     if classes < 2:
         raise ShapeError(
-            f"SoftmaxWithLoss tells classes apart and wants two scores or more, got {classes}: "
-            "its loss would be 0 whatever they are. Use SigmoidWithLoss() for a yes or no, "
+            f"SoftmaxWithLoss tells classes apart and wants two scores x or more, not {classes}: "
+            "its loss of one is 0 whatever it is. Use SigmoidWithLoss() for a yes or no, "
             "IdentityWithLoss() for a number, or an output for each class."
         )
     if isinstance(class_weights, tuple) and len(class_weights) != classes:
@@ -171,7 +171,7 @@ def ignored_number(ignored: Any) -> int | None:
     ArgumentError
         If it is neither.
     """
-    return None if ignored is None else whole_number("ignored", ignored, least=-(2**31))
+    return None if ignored is None else whole_number("ignored", ignored, -(2**31), 2**31)
 
 
 def asked_for(t: Array, ignored: int | None) -> Array | None:

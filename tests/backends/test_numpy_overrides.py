@@ -39,7 +39,6 @@ HELD_TO_NUMBERS = {
     "convolution_backward",
     "grouped_convolution",
     "grouped_convolution_backward",
-    *("_depthwise", "_depthwise_backward"),  # of which these are made
     "max_pooling",
     "max_pooling_backward",
     "average_pooling",
@@ -52,6 +51,7 @@ HELD_TO_NUMBERS = {
     "relu6_backward",
     "adam",
     *("moments", "normalize", "normalize_backward"),  # test_normalizing holds them
+    "confusion",  # test_measures holds it
     "describe",  # words, not numbers; test_selection reads them
     "release",  # memory, not numbers; below
 }
@@ -182,17 +182,9 @@ def test_grouped_convolution(
     y = fast.grouped_convolution(x, W, b, *how, relu)
     assert_close(fast, y, plain.grouped_convolution(*wide, *how, relu), case.dtype)
     dout = placed(fast, case.numbers(*y.shape, salt=3), case.layout)
-    places = np.empty(W.shape, W.dtype), np.empty(filters, W.dtype)
-    results = fast.grouped_convolution_backward(
-        dout, x, W, *how, need_dx, True, y if relu else None, *places
-    )
-    counts = dout * (y > 0) if relu else dout  # the ReLU's gradient first
-    expected = plain.grouped_convolution_backward(counts.astype(np.float64), *wide[:2], *how)
-    expected = (expected[0] if need_dx else None, *expected[1:])
+    results = fast.grouped_convolution_backward(dout, x, W, *how, need_dx)
+    expected = plain.grouped_convolution_backward(dout.astype(np.float64), *wide[:2], *how, need_dx)
     assert (results[0] is None) == (not need_dx)
-    assert all(result is place for result, place in zip(results[1:], places, strict=True))
-    *_, nothing = fast.grouped_convolution_backward(dout, x, W, *how, need_dx, False)
-    assert nothing is None
     for actual, wanted in zip(results, expected, strict=True):
         if wanted is not None:
             assert_close(fast, actual, wanted, case.dtype)

@@ -51,7 +51,7 @@ from xpdl.layers import (
     Softmax,
     Tanh,
 )
-from xpdl.losses import IdentityWithLoss, Loss, SoftmaxWithLoss
+from xpdl.losses import HuberWithLoss, IdentityWithLoss, Loss, SigmoidWithLoss, SoftmaxWithLoss
 
 IMAGES = np.arange(2 * 3 * 4 * 6, dtype="f4").reshape(2, 3, 4, 6) % 7 / 4 - 0.75
 ROWS = np.arange(4 * 5, dtype="f4").reshape(4, 5) % 7 / 4 - 0.75
@@ -330,7 +330,11 @@ LAYER_CALLS: list[Call] = [
     # ---- losses --------------------------------------------------------------------------------
     Call(
         "SoftmaxWithLoss",
-        {"label_smoothing": number(0.25)},
+        {
+            "label_smoothing": number(0.25),
+            "ignored": whole(3, none=True),
+            "class_weights": thing(lambda _: [1.0, 2.0, 0.5, 1.0, 3.0], -1, [-1.0], none=True),
+        },
         lambda _, **given: SoftmaxWithLoss(**given),
         use=lambda backend, loss: (
             loss.forward(backend.asarray(ROWS), backend.asarray(TARGETS)),
@@ -338,6 +342,18 @@ LAYER_CALLS: list[Call] = [
         ),
     ),
     Call("IdentityWithLoss", {}, lambda _: IdentityWithLoss()),
+    Call(
+        "HuberWithLoss",
+        {"delta": number(0.5)},
+        lambda _, **given: HuberWithLoss(**given),
+        use=lambda backend, loss: _use_of_rows(backend, loss),
+    ),
+    Call(
+        "SigmoidWithLoss",
+        {"ignored": whole(0, none=True)},
+        lambda _, **given: SigmoidWithLoss(**given),
+        use=lambda backend, loss: _use_of_rows(backend, loss),
+    ),
     *(
         Call(
             f"SoftmaxWithLoss{title}.forward",
@@ -353,12 +369,18 @@ LAYER_CALLS: list[Call] = [
             (" smoothed", 0.25, array(TARGETS, dtype="int64", kinds="iu")),
         )
     ),
-    Call(
-        "IdentityWithLoss.forward",
-        {"x": array(ROWS), "t": array(ONE_HOT, kinds="fiub")},
-        lambda loss, x, t: (loss.forward(x, t), loss.backward()),
-        lambda _: IdentityWithLoss(),
-        words={"x": "x|t"},
+    *(
+        Call(
+            f"{kind.__name__}.forward",
+            {"x": array(ROWS), "t": array(ONE_HOT, kinds="fiub"), "weights": weights},
+            lambda loss, x, t, weights: (loss.forward(x, t, weights), loss.backward()),
+            lambda _, kind=kind: kind(),
+            words={"x": "x|t|weights"},
+        )
+        for kind, weights in (
+            (kind, array(np.array([1.0, 0.5, 2.0, 0.0]), kinds="fiub", none=True))
+            for kind in (IdentityWithLoss, SigmoidWithLoss)
+        )
     ),
     *(
         Call(
@@ -402,3 +424,7 @@ LAYER_CALLS: list[Call] = [
 def _after_forward(backend: Backend, loss: Loss, t: Any) -> Loss:
     loss.forward(backend.asarray(ROWS), backend.asarray(t))
     return loss
+
+
+def _use_of_rows(backend: Backend, loss: Loss) -> None:
+    _after_forward(backend, loss, ONE_HOT).backward()

@@ -25,6 +25,7 @@ from xpdl.layers import (
     Layer,
     LocalResponseNormalization,
     MaxPooling,
+    PadChannels,
     ReLU,
     ReLU6,
     Residual,
@@ -34,6 +35,7 @@ from xpdl.layers import (
     Tanh,
     layer_from_config,
 )
+from xpdl.losses import IdentityWithLoss
 from xpdl.network import Network
 
 Array = np.ndarray[Any, Any]
@@ -412,6 +414,14 @@ def test_activations(backend: Backend, rng: Any, layer: Any, shape: tuple[int, .
     check_layer(backend, layer, distinct(rng, shape), ELEMENTWISE[layer], rng=rng)
 
 
+def test_channels_of_zeros(backend: Backend, rng: Any) -> None:
+    def formula(x: Array) -> Array:
+        return np.pad(x, ((0, 0), (2, 1), (0, 0), (0, 0)))
+
+    x = rng.standard_normal((2, 3, 4, 5))
+    check_layer(backend, lambda: PadChannels(2, 1), x, formula, rng=rng)
+
+
 def test_relu6_ends_at_six(backend: Backend, rng: Any) -> None:
     x = 100 * distinct(rng, (2, 3, 4, 5))  # a step, 5, is as far from 6 as from 0
     check_layer(backend, ReLU6, x, ELEMENTWISE[ReLU6], rng=rng)
@@ -502,6 +512,77 @@ def test_a_relu_is_computed_with_the_product_before_it(backend: Backend, rng: An
     assert not outputs(Affine(4), Leaky(), Affine(3))
     assert not outputs(Shifted(4), ReLU(), Affine(3))
     assert not outputs(Affine(4), Dropout(0.5), ReLU(), Affine(3))
+
+
+class Halved(MaxPooling):
+    def backward(self, dout: Any) -> Any:
+        return super().backward(dout) / 2
+
+
+def test_max_pooling_takes_the_gradient_of_the_relu_before_it(backend: Backend, rng: Any) -> None:
+    """And the sum for the product's b; only where all three stand together, as they are."""
+    x, t = backend.asarray(rng.standard_normal((4, 2, 6, 6))), backend.asarray(np.arange(4) % 3)
+
+    def gradients(*layers: Layer, frozen: tuple[str, ...] = ()) -> bool:
+        network = Network([*layers, Affine(5), ReLU(), Affine(3)], (2, 6, 6), dtype="float64")
+        if frozen:
+            network.freeze(*frozen)
+        whole = {name: backend.to_numpy(g) for name, g in network.gradient(x, t).items()}
+        together = layers[0].pooled
+        for layer in network.body.layers.values():
+            layer.relu = layer.pooled = layer.computed_before = False  # type: ignore[attr-defined]
+            layer.product = None  # type: ignore[attr-defined]
+        network.grads.buffer[...] = 0 if frozen else 9
+        for name, g in network.gradient(x, t).items():
+            expected = backend.to_numpy(g)
+            np.testing.assert_allclose(whole[name], expected, rtol=1e-11, atol=1e-15, err_msg=name)
+        return together
+
+    assert gradients(Convolution(4, 3), ReLU(), MaxPooling(2))
+    assert gradients(Convolution(3, 3, pad=1), ReLU(), MaxPooling(3, stride=1, pad=1))
+    assert gradients(Convolution(4, 3, bias=False), ReLU(), MaxPooling(2))
+    assert gradients(Convolution(4, 3), ReLU(), MaxPooling(2), frozen=("conv1",))
+    block = Convolution(4, 3), ReLU(), MaxPooling(2), Convolution(4, 1), ReLU(), MaxPooling(2)
+    assert gradients(*block, frozen=("conv2",))
+    assert not gradients(Convolution(4, 3), ReLU(), Halved(2))
+    assert not gradients(Convolution(4, 3), Leaky(), MaxPooling(2))
+    assert not gradients(Convolution(4, 3), MaxPooling(2), ReLU())
+    assert not gradients(Convolution(4, 3), ReLU(), Residual([ReLU()]), MaxPooling(2))
+    assert not gradients(Convolution(4, 3), ReLU(), AveragePooling(2))
+
+
+def test_every_layer_that_takes_a_relu_takes_its_gradient(backend: Backend, rng: Any) -> None:
+    # Each that there is, in each way that it computes.
+    makers: list[Any] = [
+        *(lambda: Affine(4), lambda: Convolution(4, 2)),
+        *(lambda: Convolution(4, 2, groups=2), lambda: Convolution(4, 2, groups=4)),
+    ]
+    takers = {kind for kind in Layer.classes.values() if vars(kind).get("takes_relu")}
+    assert takers == {type(make()) for make in makers}
+    x, dout = rng.standard_normal((2, 4, 3, 3)), rng.standard_normal((2, 4, 2, 2))
+    for make in makers:
+        found = []
+        for layers in ([make(), ReLU()], [Sequential([make()]), ReLU()]):
+            network = Network(layers, (4, 3, 3), dtype="float64", loss=IdentityWithLoss(), seed=3)
+            y = network.body.forward(backend.asarray(x), train=True)
+            by_output = backend.asarray(dout[:, :, 0, 0] if y.ndim == 2 else dout)
+            assert layers[0].relu == (layers[0].kind != "block")
+            network.body.backward(by_output)
+            found.append(backend.to_numpy(network.grads.buffer).copy())
+        np.testing.assert_allclose(*found, rtol=1e-12, atol=1e-14, err_msg=repr(make()))
+        assert np.abs(found[0]).max() > 0
+
+
+def test_a_layer_that_moves_to_another_network_forgets_its_neighbours(rng: Any) -> None:
+    layers = [Convolution(4, 3), ReLU(), MaxPooling(2)]
+    Sequential(layers).plan((2, 6, 6))
+    conv, relu, pool = layers
+    assert conv.pooled
+    assert pool.product is conv  # type: ignore[attr-defined]
+    Sequential([pool, relu, conv]).plan((2, 8, 8))
+    assert not conv.pooled
+    assert not relu.computed_before  # type: ignore[attr-defined]
+    assert pool.product is None  # type: ignore[attr-defined]
 
 
 def test_dropout_masks_follow_the_seed(backend: Backend) -> None:

@@ -1,7 +1,7 @@
 """What a captured step gives a GPU to do: the nodes of its graph, as CuPy and CUDA make them.
 
-A function of CuPy's that only copies in one piece is a copy (MEMCPY), zeros are a fill (MEMSET), and
-all else is a kernel (KERNEL). CuPy does some functions, such as `var`, by several kernels; each
+A function of CuPy's that only copies, in one piece, is a copy (MEMCPY), zeros are a fill (MEMSET),
+and all else is a kernel (KERNEL). CuPy does some functions, such as `var`, by several kernels; each
 counts as one here.
 """
 

@@ -266,7 +266,7 @@ def test_the_check_takes_less_than_a_hundredth_of_a_step(monkeypatch: Any) -> No
 
         return call
 
-    monkeypatch.setattr(trainer, "learn", timed(trainer.learn, steps))
+    monkeypatch.setattr(trainer.step, "make", timed(trainer.step.make, steps))
     trainer.fit()
 
     def check() -> None:
@@ -275,7 +275,7 @@ def test_the_check_takes_less_than_a_hundredth_of_a_step(monkeypatch: Any) -> No
         go, _ = backend.all_finite(loss, network.grads.buffer)
         assert backend.item(go)
         tally.done += 1
-        trainer._look_for_divergence(tally)
+        trainer.watch.look(tally)
 
     tally = Tally(network, 100)
     for _ in range(40):

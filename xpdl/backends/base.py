@@ -66,7 +66,6 @@ PRIMITIVES = (
     "dropout",
     "dropout_backward",
     "gather",
-    "count_hits",
     "all_finite",
     "unscale",
     "adjust_loss_scale",
@@ -496,27 +495,21 @@ class Backend:
         dilation: Pair,
         groups: int,
         need_dx: bool = True,
-        need_db: bool = True,
-        y: Array | None = None,
-        dW: Array | None = None,
-        db: Array | None = None,
-    ) -> tuple[Array | None, Array, Array | None]:
-        """Return dx, dW (FN, C/groups, FH, FW) and db, as `convolution_backward` does."""
-        if y is not None:
-            dout = self.relu_backward(dout, y)
+    ) -> tuple[Array | None, Array, Array]:
+        """Return dx (N, C, H, W), dW (FN, C/groups, FH, FW) and db (FN,), as without groups."""
         fn, _, fh, fw = W.shape
         wide = accumulation_dtype(dout.dtype)
         rows = dout.transpose(0, 2, 3, 1).reshape(-1, fn)
-        total = written(self.sum(rows, axis=0, dtype=wide), db) if need_db else None
+        db = self.sum(rows, axis=0, dtype=wide)
         col = by_group(self.im2col(x, (fh, fw), stride, pad, dilation), groups)
         parts = by_group(rows, groups)
-        product = self.matmul(col.transpose(0, 2, 1), parts, dtype=wide)
-        dW = written(product.transpose(0, 2, 1).reshape(W.shape), dW)
+        dW = self.matmul(col.transpose(0, 2, 1), parts, dtype=wide)
+        dW = dW.transpose(0, 2, 1).reshape(W.shape)
         if not need_dx:
-            return None, dW, total
+            return None, dW, db
         dcol = self.matmul(parts, W.reshape(groups, fn // groups, -1))
         dcol = dcol.transpose(1, 0, 2).reshape(len(rows), -1)
-        return self.col2im(dcol, x.shape, (fh, fw), stride, pad, dilation), dW, total
+        return self.col2im(dcol, x.shape, (fh, fw), stride, pad, dilation), dW, db
 
     # ---- pooling ------------------------------------------------------------------------
 
@@ -748,30 +741,31 @@ class Backend:
         dx = (whole - self.distribution(t, classes, y.dtype)) * (dout / n)
         return dx.astype(dtype, copy=False)
 
-    def count_hits(self, x: Array, t: Array, weights: Array | None = None) -> Array:
-        """Return how many scores x (N, K) are highest at their target, and of how many: (2,).
+    def count_hits(self, scores: Array, t: Array, weights: Array | None = None) -> Array:
+        """Return how many rows of scores (N, K) are highest at their target, and of how many: (2,).
 
-        In float64. Targets are class numbers (N,) or one-hot (N, K). With weights (N,), numbers or
-        bools, both are sums of weights.
+        In float64. Targets are class numbers (N,) or distributions (N, K); with weights (N,),
+        numbers or bools, both are sums of weights. Of equals the first is the highest, and NaN is
+        above all.
         """
-        hits = x.argmax(axis=1) == (t if t.ndim == 1 else t.argmax(axis=1))
+        hits = scores.argmax(axis=1) == (t if t.ndim == 1 else t.argmax(axis=1))
         sums: Array = self.xp.empty(2, np.float64)
         if weights is None:
-            sums[0], sums[1] = hits.sum(), len(x)
+            sums[0], sums[1] = hits.sum(), len(scores)
         else:
             sums[0] = (weights * hits).sum(dtype=np.float64)
             sums[1] = weights.sum(dtype=np.float64)
         return sums
 
-    def confusion(self, x: Array, t: Array, weights: Array | None = None) -> Array:
-        """Return how many scores x (N, K) of each class are highest at each: (K, K), float64.
+    def confusion(self, scores: Array, t: Array, weights: Array | None = None) -> Array:
+        """Return how many rows of scores (N, K) of each class are highest at each: (K, K), float64.
 
         Rows are the classes of the targets, as in `count_hits`; columns those of the scores. Exact
         for counts below 2^24. A class number that does not exist is counted nowhere.
         """
-        classes = x.shape[1]
+        classes = scores.shape[1]
         true = self.distribution(t if t.ndim == 1 else t.argmax(axis=1), classes, np.float32)
-        said = self.distribution(x.argmax(axis=1), classes, np.float32)
+        said = self.distribution(scores.argmax(axis=1), classes, np.float32)
         if weights is not None:
             true = true * weights.astype(np.float32)[:, None]
         return self.matmul(true.T, said).astype(np.float64)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from xpdl.arguments import LARGEST, flag, whole_number
-from xpdl.backends import Array, Pads, Pair, Shape, backend_of, spread
+from xpdl.backends import Array, Backend, Pads, Pair, Shape, backend_of, spread
 from xpdl.errors import ArgumentError, ShapeError
 from xpdl.functions import window_counts
 from xpdl.initializers import Constant, WeightInit, get_initializer
@@ -142,8 +142,7 @@ class Convolution(Layer):
                 x, W, b, self.stride, pad, self.dilation, self.groups, self.relu
             )
         if train:
-            self.x, self.y = x, y if self.relu else None
-            self.image, self.counts = image, counts
+            self.x, self.y, self.image, self.counts = x, y if self.relu else None, image, counts
         return y
 
     def backward(self, dout: Array) -> Array:
@@ -151,21 +150,29 @@ class Convolution(Layer):
         backend = self.expect_gradient(dout, (len(x), self.filters, *self.counts), x)
         dout, W = (a.astype(x.dtype, copy=False) for a in (dout, self.params["W"]))
         pads, _ = self._geometry(image)
-        how = self.stride, equal_part(pads)
-        # Behind a pooling that knows of the ReLU, all that is left is dout; and db is made.
+        dx = self._gradients(backend, dout, x, W, equal_part(pads))
+        # None only where a network does not want it
+        return dx if dx is None else take_off(dx, pads, image)  # type: ignore[return-value]
+
+    def _gradients(self, backend: Backend, dout: Array, x: Array, W: Array, pad: Pair) -> Any:
+        """Return dL/dx, None where a network does not want it, and fill `grads`."""
+        # A pooling that knows of the ReLU has taken its gradient, and summed it for b.
         y = self.y if self.relu and not self.pooled else None
         dW, db = self.gradient_place("W"), None if self.pooled else self.gradient_place("b")
         if self._plain():
             dx, _, _ = backend.convolution_backward(
-                *(dout, x, W, *how, self.input_gradient, db is not None, y, dW, db)
+                *(dout, x, W, self.stride, pad, self.input_gradient, db is not None, y, dW, db)
             )
-        else:
-            dx, _, _ = backend.grouped_convolution_backward(
-                *(dout, x, W, *how, self.dilation, self.groups),
-                *(self.input_gradient, db is not None, y, dW, db),
-            )
-        # None only where a network does not want it
-        return dx if dx is None else take_off(dx, pads, image)  # type: ignore[return-value]
+            return dx
+        if y is not None:
+            dout = backend.relu_backward(dout, y)
+        dx, *found = backend.grouped_convolution_backward(
+            dout, x, W, self.stride, pad, self.dilation, self.groups, self.input_gradient
+        )
+        for place, gradient in zip((dW, db), found, strict=True):
+            if place is not None:
+                place[...] = gradient
+        return dx
 
     def _plain(self) -> bool:
         return self.groups == 1 and self.dilation == (1, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from xpdl.arguments import flag, number
@@ -44,6 +45,8 @@ class BatchNormalization(Layer):
     mean: Any = Kept()
     inverse_std: Any = Kept()
     batch_counted: Any = Kept()  # whether the statistics were the batch's own
+
+    _told = False
 
     def __init__(
         self, momentum: float = 0.9, epsilon: float = 1e-6, *, unbiased: bool = False
@@ -93,6 +96,13 @@ class BatchNormalization(Layer):
             if count > 1:  # one number has no variance
                 self._remember(
                     mean, variance * (count / (count - 1)) if self.unbiased else variance
+                )
+            elif not self._told:
+                self._told = True
+                warnings.warn(
+                    "BatchNormalization has one number of each feature in this batch, and makes 0 "
+                    "of it, whatever it is: train on larger batches.",
+                    stacklevel=2,
                 )
         return y
 

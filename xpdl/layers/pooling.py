@@ -88,7 +88,7 @@ class MaxPooling(_Pooling):
     __doc__ += (_Pooling.__doc__ or "").partition("\n\n")[2]
     winners: Any = Kept()
     y: Any = Kept()
-    product: Layer | None = None  # whose ReLU stands before this one; see `Sequential.plan`
+    product: Layer | None = None  # whose ReLU stands before this one; see `Graph.plan`
 
     def forward(self, x: Array, train: bool = False) -> Array:
         output_shape, pads = self._pooled_shape(x)
@@ -101,15 +101,15 @@ class MaxPooling(_Pooling):
         return y
 
     def backward(self, dout: Array) -> Array:
-        backend, shape = self.expect_gradient(dout, self.output_shape, home=self.home), self.shape
-        pads, _ = self._geometry(shape[2:])
-        around = shape_around(shape, pads)
-        window = self.winners, around, self.size, self.stride, equal_part(pads)
-        # With the ReLU's gradient, too, and the sum that is the gradient of the product's b.
-        product = self.product
-        more = () if product is None else (self.y, product.gradient_place("b"))
-        dx = backend.max_pooling_backward(dout, *window, *more)
-        return take_off(dx, pads, shape[2:])
+        backend, image = self.expect_gradient(dout, self.output_shape, home=self.home), self.shape
+        pads, _ = self._geometry(image[2:])
+        window = self.winners, shape_around(image, pads), self.size, self.stride, equal_part(pads)
+        if self.product is None:
+            dx = backend.max_pooling_backward(dout, *window)
+        else:  # the ReLU's gradient too, and the sum that is the gradient of the product's b
+            db = self.product.gradient_place("b")
+            dx = backend.max_pooling_backward(dout, *window, self.y, db)
+        return take_off(dx, pads, image[2:])
 
 
 class AveragePooling(_Pooling):

@@ -36,7 +36,7 @@ class Moving(Freezing):
         if not isinstance(backend, str | Backend):
             raise ArgumentError(f"backend must be a name or a Backend, got {shown(backend)}.")
         target = backend if isinstance(backend, Backend) else get_backend(backend)
-        arrays = self._host_arrays()
+        arrays = self.host_arrays()
         self._place(target, self.precision)
         self.load_arrays(arrays)
         return self
@@ -45,7 +45,7 @@ class Moving(Freezing):
         """Return a copy of the network under another float policy, on the same backend."""
         precision = get_precision(dtype)
         other = self.plain.from_config(self.config(), dtype=precision).to(self.backend)
-        other.load_arrays(self._host_arrays())
+        other.load_arrays(self.host_arrays())
         if self.frozen:
             other.freeze(*self.frozen)
         return other
@@ -56,7 +56,7 @@ class Moving(Freezing):
             self.plain,
             self.config(),
             self.backend.name,
-            self._host_arrays(),
+            self.host_arrays(),
             self.frozen,
         )
 
@@ -64,7 +64,8 @@ class Moving(Freezing):
         """Return all that is saved, by name: parameters and state."""
         return {**self.params, **self.state}
 
-    def _host_arrays(self) -> dict[str, Array]:
+    def host_arrays(self) -> dict[str, Array]:
+        """Return copies of what `arrays` gives, on the host."""
         return {name: self.backend.to_numpy(a) for name, a in self.arrays().items()}
 
     def load_arrays(self, arrays: Mapping[str, Array]) -> None:
@@ -205,7 +206,7 @@ class Moving(Freezing):
         config["name"], config["class_names"] = f"{self.name}-{name}", None
         config.pop("loss_weights", None)
         network = self.plain.from_config(config).to(self.backend)
-        mine = self._host_arrays()
+        mine = self.host_arrays()
         network.load_arrays({key: mine[key] for key in network.arrays()})
         return network
 
@@ -228,7 +229,7 @@ class Moving(Freezing):
         about = {} if about is None else about
         if not isinstance(about, Mapping):
             raise ArgumentError(f"about must be a dictionary, got {shown(about)}.")
-        arrays = self._host_arrays()
+        arrays = self.host_arrays()
         description = {
             "format": FILE_FORMAT,
             "architecture": self.config(),

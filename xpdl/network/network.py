@@ -85,7 +85,7 @@ class Network(Moving, Looking):
         BackendMismatchError
             If x lives on another backend than the network.
         """
-        return self._by_name(self._scores(self._inputs(x), batch_size))
+        return self._by_name(self._scores(self.inputs(x), batch_size))
 
     def loss(self, x: Any, t: Any, weights: Array | None = None, *, train: bool = False) -> Array:
         """Return the mean loss over x, (), in float32 at least, on the device.
@@ -104,10 +104,10 @@ class Network(Moving, Looking):
         train : bool
             Whether dropout drops and batch normalisation uses the batch's own statistics.
         """
-        xs = self._inputs(x)
+        xs = self.inputs(x)
         ts, weights = self._targets(t, len(xs[0])), self.weights_of(weights, len(xs[0]))
         ys = self._forward(xs, train=True) if train else self._scores(xs, 100)
-        return self.decayed(self._mean_loss(ys, ts, weights))
+        return self.decayed(self.mean_loss(ys, ts, weights))
 
     def gradient(self, x: Any, t: Any, weights: Array | None = None) -> ArrayDict:
         """Return {name: gradient of the training loss}, arrays of their own, by backpropagation."""
@@ -133,7 +133,7 @@ class Network(Moving, Looking):
 
     def measures(self, x: Any, t: Any, *, batch_size: int = 100) -> dict[str, float]:
         """Return what the first output's loss is judged by, over all of x, by name."""
-        xs = self._inputs(x)
+        xs = self.inputs(x)
         ts, measure = self._targets(t, len(xs[0])), self.loss_layer.measure
         ys = self._scores(xs, batch_size)
         return measure.values(self.backend.to_numpy(measure.sums(ys[0], ts[0])))
@@ -143,7 +143,7 @@ class Network(Moving, Looking):
 
         As at inference, all of x at once.
         """
-        xs = self._inputs(x)
+        xs = self.inputs(x)
         self.parameters.refresh()
         return self.body.activations(*map(self._cast, self.body.inputs, xs))
 
@@ -151,7 +151,7 @@ class Network(Moving, Looking):
 
     def forward(self, x: Any, *, train: bool = False) -> Any:
         """Return the scores for x, all at once; with `train`, keep what `backward` needs."""
-        return self._by_name(self._forward(self._inputs(x), train))
+        return self._by_name(self._forward(self.inputs(x), train))
 
     def backward(self, dout: Any, *, accumulate: bool = False) -> Any:
         """Return dL/dx for dout = dL/d scores, and fill `grads`, after ``forward(x, train=True)``.
@@ -178,7 +178,7 @@ class Network(Moving, Looking):
         if not self._input_gradient:
             self._arrange(input_gradient=True)
         dx = self._backward(
-            *(self._here(name, dout[name]) if name in dout else None for name in names),
+            *(self.asarray(name, dout[name]) if name in dout else None for name in names),
             accumulate=accumulate,
         )
         return dx if not isinstance(dx, tuple) else dict(zip(self.body.inputs, dx, strict=True))
@@ -204,7 +204,7 @@ class Network(Moving, Looking):
             Whether the copy of the parameters in the compute type may be out of date. An
             optimizer's update keeps it; a caller who has changed `params` by hand must leave this.
         """
-        xs = self._inputs(x)
+        xs = self.inputs(x)
         ts, weights = self._targets(t, len(xs[0])), self.weights_of(weights, len(xs[0]))
         backend_of(one_number("scale", scale), self.params.buffer)
         with self.explaining_memory(len(xs[0]), train=True):
@@ -241,7 +241,7 @@ class Network(Moving, Looking):
             self._arrange()
         self.forget()  # the step before need not be in memory beside this one
         ys = self._forward(xs, train=True, refresh=refresh)
-        loss = self._mean_loss(ys, ts, weights)
+        loss = self.mean_loss(ys, ts, weights)
         if samples is not None:
             scale = scale * (self.loss_weight(len(xs[0])) / samples)
         douts = [
@@ -273,7 +273,7 @@ class Network(Moving, Looking):
         ShapeError, DTypeError, ArgumentError, NonFiniteError, BackendMismatchError
             If they do not.
         """
-        xs = self._inputs(x)
+        xs = self.inputs(x)
         return xs, self._targets(t, len(xs[0]))
 
     # ---- the parts of the verbs -----------------------------------------------------------------
@@ -306,7 +306,7 @@ class Network(Moving, Looking):
             return parts[0]
         return tuple(self.backend.xp.concatenate(ys) for ys in zip(*parts, strict=True))
 
-    def _mean_loss(self, ys: Arrays, ts: Arrays, weights: Array | None) -> Array:
+    def mean_loss(self, ys: Arrays, ts: Arrays, weights: Array | None) -> Array:
         """Return sum over the outputs of their weight times their mean loss, ()."""
         total: Any = None
         for y, t, name in zip(ys, ts, self.losses, strict=True):
@@ -324,8 +324,14 @@ class Network(Moving, Looking):
 
     # ---- checks ---------------------------------------------------------------------------------
 
-    def _inputs(self, x: Any) -> Arrays:
-        """Return x as a tuple, an array an input, seen to fit."""
+    def inputs(self, x: Any) -> Arrays:
+        """Return x as a tuple, an array an input, seen to fit.
+
+        Raises
+        ------
+        ShapeError, DTypeError, ArgumentError, NonFiniteError, BackendMismatchError
+            If it does not.
+        """
         given = self._several("x", x, self.input_shapes)
         xs = tuple(self._input(name, a) for name, a in given.items())
         if any(len(a) != len(xs[0]) for a in xs):
@@ -333,7 +339,7 @@ class Network(Moving, Looking):
         return xs
 
     def _input(self, name: str, x: Any) -> Array:
-        x, shape = self._here(name, x), self.input_shapes[name]
+        x, shape = self.asarray(name, x), self.input_shapes[name]
         if x.shape[1:] != shape:
             wanted = ", ".join(map(str, shape))
             raise ShapeError(f"{name} must be (N, {wanted}), got {x.shape}.{advice(x, shape)}")
@@ -346,7 +352,7 @@ class Network(Moving, Looking):
         given = self._several("t", t, self.output_shapes)
         targets = []
         for name, array in given.items():
-            array = self._here("t" if len(given) == 1 else f"t of {name}", array)
+            array = self.asarray("t" if len(given) == 1 else f"t of {name}", array)
             check_finite("t", array)
             targets.append(self.losses[name].target(array, samples, self.output_shapes[name]))
         return tuple(targets)
@@ -355,7 +361,7 @@ class Network(Moving, Looking):
         """Return what each sample counts, seen to fit; None if all count alike."""
         if weights is None:
             return None
-        weights = self._here("weights", weights)
+        weights = self.asarray("weights", weights)
         if weights.shape != (samples,):
             raise ShapeError(f"weights must be ({samples},), got {weights.shape}.")
         check_finite("weights", weights)
@@ -374,8 +380,14 @@ class Network(Moving, Looking):
     def _by_name(self, ys: Arrays) -> Any:
         return ys[0] if len(ys) == 1 else dict(zip(self.output_shapes, ys, strict=True))
 
-    def _here(self, argument: str, a: Any) -> Array:
-        """Return `a` as an array of the network's backend; an array of another is refused."""
+    def asarray(self, argument: str, a: Any) -> Array:
+        """Return `a` as an array of the network's backend; an array of another is refused.
+
+        Raises
+        ------
+        BackendMismatchError, DTypeError, ArgumentError
+            If it lives on another one, or holds no real numbers; the message names `argument`.
+        """
         a = array_or_list(argument, a, self.backend.asarray)
         try:
             backend_of(a, self.params.buffer)

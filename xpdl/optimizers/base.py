@@ -110,6 +110,7 @@ class Optimizer:
         self.decay_all = flag("decay_all", decay_all)
         self.clip_norm = None if clip_norm is None else number("clip_norm", clip_norm, above=0)
         self.iteration: Number = 0
+        self._clock: tuple[Array, Array] | None = None  # rate and count, on a device
         self.count: Number = 0
         self.state: dict[str, Arrays] = {}
         # Of a frozen parameter, how many updates it has had; of one that was, how many it has not.
@@ -136,9 +137,13 @@ class Optimizer:
         So a step can be left out (`go` of `update`), or captured and replayed, without the host's
         having to know.
         """
-        if isinstance(self._rate, int | float):
-            self._rate = backend.asarray(self._host_rate, dtype)
-            self.iteration = backend.asarray(float(_whole(self.iteration)), dtype)
+        if not isinstance(self._rate, int | float):
+            return
+        if self._clock is None or not backend.owns(self._clock[0]) or self._clock[0].dtype != dtype:
+            self._clock = backend.asarray(0.0, dtype), backend.asarray(0.0, dtype)
+        rate, iteration = self._clock  # always the same two, where a captured step looks for them
+        rate[...], iteration[...] = self._host_rate, float(_whole(self.iteration))
+        self._rate, self.iteration = rate, iteration
 
     def keep_time_on_host(self) -> None:
         """Bring them back to the host; this waits for the device."""
@@ -153,6 +158,10 @@ class Optimizer:
             yield
         finally:
             self.keep_time_on_host()
+
+    def set_rate(self, rate: Array) -> None:
+        """Set the learning rate that is kept on the device to `rate`, (), without a look at it."""
+        self._rate[...] = rate  # type: ignore[index]
 
     def host_learning_rate(self) -> float:
         """Return the learning rate as it was last set, wherever it is kept."""
@@ -317,6 +326,7 @@ class Optimizer:
         changing = {
             "_rate",
             "_host_rate",
+            "_clock",
             "iteration",
             "count",
             "state",

@@ -4,15 +4,99 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import islice
+from typing import Any
 
 import numpy as np
 
 from xpdl.backends import Array
+from xpdl.errors import DivergenceError, UnknownNameError
 from xpdl.network import Network
+from xpdl.precision import LossScale
+from xpdl.training.tally import Tally
 
 ON_DIVERGENCE = ("stop", "skip", "reduce-lr")
 MOST_SHOWN = 3
 ADVICE = "Use a lower learning rate, gradient clipping or another initialisation"
+
+
+class Watch:
+    """Looks for steps that were not made, and does what is to be done about them.
+
+    Parameters
+    ----------
+    trainer : Trainer
+        Whose steps; it is asked for its data, told to save, and its bar says what happened.
+    on_divergence : {"stop", "skip", "reduce-lr"}
+        See `Trainer`.
+
+    Attributes
+    ----------
+    rate_factor : float
+        What "reduce-lr" has made of the learning rate.
+    """
+
+    def __init__(self, trainer: Any, on_divergence: str) -> None:
+        if on_divergence not in ON_DIVERGENCE:
+            raise UnknownNameError("on_divergence", on_divergence, ON_DIVERGENCE)
+        self.on_divergence = on_divergence
+        self.rate_factor = 1.0
+        self._trainer = trainer
+        self._bad_steps = 0  # in a row
+
+    def look(self, tally: Tally) -> tuple[float, float | None]:
+        """See whether one of the steps since the last look was not made, and act.
+
+        Returns what `read_scale` does.
+
+        Raises
+        ------
+        DivergenceError
+            If the training is to stop.
+        """
+        trainer, first = self._trainer, None
+        losses = tally.new_losses()
+        for step, loss in enumerate(losses.tolist(), tally.done - len(losses)):
+            good = math.isfinite(loss)
+            self._bad_steps = 0 if good else self._bad_steps + 1
+            if not good and first is None:
+                first = step
+        try:
+            scale = self.read_scale()
+        except DivergenceError:
+            trainer.save_diverged(tally)
+            raise
+        if first is None:
+            return scale
+        place = f"at step {len(trainer.history.losses) + first}"
+        if self.on_divergence == "stop" or self._bad_steps >= LossScale.most_bad_steps:
+            trainer.save_diverged(tally)
+            raise DivergenceError(
+                f"the training diverged {place}: {self._explain(first)}. {ADVICE}."
+            )
+        told = f"the training diverged {place}, which was not made"
+        if self.on_divergence == "reduce-lr":
+            self.rate_factor /= 2
+            trainer.set_rates(len(trainer.history.epochs))
+            told += f"; the learning rate is {self.rate_factor:g} of what it was"
+        trainer.progress.warn(told)
+        return scale
+
+    def read_scale(self) -> tuple[float, float | None]:
+        """Return how many steps were skipped so far, and half precision's factor on the loss."""
+        scale = self._trainer.loss_scale
+        if scale is None:
+            return 0.0, None
+        state = scale.read()
+        return state["skipped"], state["value"]
+
+    def _explain(self, step: int) -> str:
+        """Say in which layer a step of this epoch diverged."""
+        trainer = self._trainer
+        parts = trainer.batches.parts(len(trainer.history.epochs))
+        batch = trainer.batches.take(next(islice(parts, step, None)))
+        told = explain(trainer.network, *batch)
+        return told if trainer.augment is None else f"{told} (looked at without augmentation)"
 
 
 def explain(network: Network, x: Array, t: Array) -> str:

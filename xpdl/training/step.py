@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from functools import partial
+from operator import is_not
 from typing import Any
 
 from xpdl.arguments import flag, whole_number
@@ -68,7 +69,9 @@ class Step:
         self._batches = 0
         self._samples = 1  # in the first of them
         self._captured: dict[Hashable, Callable[..., Any]] = {}
-        self._captured_settings: Hashable = None
+        # What that depends on: options, and the places of parameters and memory.
+        self._settings: Hashable = None
+        self._places: list[Any] = []
 
     @property
     def on_device(self) -> bool:
@@ -139,6 +142,7 @@ class Step:
                 return loss, seen
             network.grads.buffer *= self._samples / self._weight
         network.decay_gradients(factor)
+        go: Array | None
         go, loss = self._look_at(loss)
         if go is not None and not self.on_device:  # the host may as well know
             if not network.backend.item(go):
@@ -195,16 +199,18 @@ class Step:
     def compiled(self, key: Hashable, function: Callable[..., Any]) -> Callable[..., Any]:
         """Return `function`, or what replays it on a device; `key` says what it depends on.
 
-        It is captured anew when something is frozen, or an option of a layer, the loss or the
-        optimizer has changed since.
+        It is captured anew when something is frozen, an option of a layer, the loss or the
+        optimizer has changed, or arrays have others in their place.
         """
         backend = self.network.backend
         if not (backend.compiles and self.capture):
             return function
         settings = self.network.settings(), *self.optimizer.settings().items()
-        if settings != self._captured_settings:
+        places = [self.network.parameters, *self.optimizer.state.values()]
+        moved = len(places) != len(self._places) or any(map(is_not, places, self._places))
+        if settings != self._settings or moved:
             self._captured.clear()
-            self._captured_settings = settings
+            self._settings, self._places = settings, places
         if key not in self._captured:
             self._captured[key] = backend.compile_step(function, self.network.forget)
         return self._captured[key]

@@ -231,8 +231,10 @@ def _counts(layer: Layer, taken: Shape, given: Shape, itemsize: int) -> tuple[in
     # Backward reads the gradient and what forward kept, and writes the gradient of the input.
     gradient = itemsize * (math.prod(taken) if layer.input_gradient else 0)
     back = moved + gradient + itemsize * parameters
+    if layer.relu and not layer.pooled:  # whose gradient is taken here, from the outputs
+        back += itemsize * math.prod(given)
     if getattr(layer, "computed_before", False):  # a ReLU that hands on what it is given
-        moved = 0
+        moved = back = 0
     return forward, backward, moved, back
 
 

@@ -162,41 +162,42 @@ class FusedCupyBackend(CapturingCupyBackend):
 
     def _launch_elementwise(self, name: str, *arrays: Array) -> None:
         """Launch a kernel over arrays that are alike, in pieces where all begin at one."""
-        first = arrays[0]
-        pieces, count = _in_pieces(*arrays), first.size
-        threads = -(-count * first.itemsize // PIECE) if pieces else count
-        numbers = np.bool_(pieces), np.int64(count)
-        self._launch_over(name, first.dtype.name, threads, *arrays, *numbers)
+        first, pieces = arrays[0], _in_pieces(*arrays)
+        numbers = np.bool_(pieces), np.int64(first.size)
+        self._launch_over(name, first.dtype.name, _threads(first, pieces), *arrays, *numbers)
 
     def _launch_by_columns(
         self,
         name: str,
         arrays: tuple[Any, ...],
-        total: Array | None,
         shape: Pair,
         pieces: bool,
+        total: Array | None,
         *numbers: Any,
     ) -> None:
         """Launch a kernel that makes rows, `shape` (rows, columns), of the type of the first array.
 
-        It sums the columns into `total`, if there is one.
+        With `total` (columns,), it writes the sum of each column there.
         """
         (rows, columns), first = shape, arrays[0]
         lanes = columns * first.itemsize // PIECE if pieces else columns
         width = min(lanes, THREADS)
-        height = THREADS // width
-        across = -(-lanes // width)
-        if total is None:
-            most, sums = max(1, MOST_BLOCKS // across), (_NOWHERE, _NOWHERE)
-        else:
-            most = max(1, MOST_PARTS // across)
+        height, across = THREADS // width, -(-lanes // width)
+        most = (MOST_BLOCKS if total is None else MOST_PARTS) // across
         blocks = max(1, min(most, -(-rows // (4 * height))))
+        sums, parts = total, None
         if total is not None:
-            sums = self.xp.empty((blocks, columns), total.dtype), total
+            wide = accumulation_dtype(first.dtype)
+            parts = self.xp.empty((blocks, columns), wide)
+            if total.dtype != wide or not total.flags.c_contiguous:
+                sums = self.xp.empty(columns, wide)
         self.launch(
-            *(name, first.dtype.name, (across, blocks), (width, height)),
-            *(*arrays, *sums, self._finished, np.bool_(pieces), *numbers),
+            *(name, first.dtype.name, (across, blocks), (width, height), *arrays),
+            *(_NOWHERE if a is None else a for a in (parts, sums)),
+            *(self._finished, np.bool_(pieces), *numbers),
         )
+        if total is not None and sums is not None and sums is not total:
+            total[...] = sums
 
     def _launch_together(self, name: str, count: int, *arrays: Array) -> None:
         """Launch a kernel over float32 numbers whose last block says how all of them are."""
@@ -246,23 +247,11 @@ class FusedCupyBackend(CapturingCupyBackend):
     ) -> Array:
         if not (x.ndim == 2 and axis == 0 and x.dtype.name in REALS and 0 < x.size < MOST_AT_ONCE):
             return super().sum(x, axis, dtype, out)
-        x = self.xp.ascontiguousarray(x)
-        numbers = np.int32(x.shape[0]), np.int32(x.shape[1])
-        total = self._total(out, x)
-        self._launch_by_columns(
-            "sum_rows", (x,), total, x.shape, _in_pieces(x, rows=True), *numbers
-        )
-        if out is not None:
-            return out if total is out else written(total, out)
-        return total.astype(dtype or x.dtype, copy=False)
-
-    def _total(self, out: Array | None, x: Array) -> Array:
-        """Return `out`, if the sums of columns of x can be written there, or where they can."""
-        wide = accumulation_dtype(x.dtype)
-        if out is not None and out.dtype == wide and out.flags.c_contiguous:
-            return out
-        total: Array = self.xp.empty(x.shape[-1], wide)
-        return total
+        x, shape = self.xp.ascontiguousarray(x), (x.shape[0], x.shape[1])
+        total: Array = self.xp.empty(shape[1], accumulation_dtype(x.dtype)) if out is None else out
+        pieces = _in_pieces(x, rows=True)
+        self._launch_by_columns("sum_rows", (x,), shape, pieces, total, *map(np.int32, shape))
+        return total if out is not None else total.astype(dtype or x.dtype, copy=False)
 
     # ---- convolution --------------------------------------------------------------------
 
@@ -302,7 +291,10 @@ class FusedCupyBackend(CapturingCupyBackend):
         gradient = self.xp.ascontiguousarray(dout.transpose(0, 2, 3, 1))
         if need_db and y is None:
             self.sum(gradient.reshape(-1, fn), axis=0, out=db)
-        filter_rows = self._place_for_filters(dW, (fn, width), wide)
+        last = None if dW is None else dW.transpose(0, 2, 3, 1)
+        if last is None or last.dtype != wide or not last.flags.c_contiguous:
+            last = self.xp.empty((fn, fh, fw, c), wide)
+        filter_rows = last.reshape(fn, width)
         if not n:
             filter_rows[...] = 0
         dx: Array = self.xp.empty((n, h, w, c) if need_dx else (0,), x.dtype)
@@ -315,28 +307,17 @@ class FusedCupyBackend(CapturingCupyBackend):
             if need_dx:
                 self._products.multiply(part, filters, col)  # its windows are done with
                 self._col2im(col, dx[images], geometry)
-        found = filter_rows.reshape(fn, fh, fw, c).transpose(0, 3, 1, 2)
-        return (
-            dx.transpose(0, 3, 1, 2) if need_dx else None,
-            found if dW is None else dW if _same(found, dW) else written(found, dW),
-            db if need_db else None,
-        )
-
-    def _place_for_filters(self, dW: Array | None, shape: Pair, wide: Any) -> Array:
-        """Return where rows (FN, FH*FW*C) can be written: in dW (FN, C, FH, FW), if it lies so."""
-        if dW is not None and dW.dtype == wide:
-            last = dW.transpose(0, 2, 3, 1)
-            if last.flags.c_contiguous:
-                return last.reshape(shape)
-        rows: Array = self.xp.empty(shape, wide)
-        return rows
+        found = last.transpose(0, 3, 1, 2)
+        if dW is None or not _begin_together(dW, found):
+            dW = written(found, dW)
+        return dx.transpose(0, 3, 1, 2) if need_dx else None, dW, db if need_db else None
 
     def _col2im(self, col: Array, pixels: Array, geometry: tuple[np.int32, ...]) -> None:
         """Add windows, (N*OH*OW, FH*FW*C), to the pixels (N, H, W, C) that they saw."""
         pieces = _in_pieces(col, pixels) and _in_pieces(pixels, rows=True)
-        count = pixels.size * pixels.itemsize // PIECE if pieces else pixels.size
         numbers = np.bool_(pieces), np.int32(len(pixels)), *geometry
-        self._launch_over("col2im", pixels.dtype.name, count, col, pixels, *numbers)
+        threads = _threads(pixels, pieces)
+        self._launch_over("col2im", pixels.dtype.name, threads, col, pixels, *numbers)
 
     def _rows_of_filters(self, W: Array) -> Array:
         """Return W (FN, C, FH, FW) as rows (FN, FH*FW*C), in the order of a window's numbers."""
@@ -373,11 +354,9 @@ class FusedCupyBackend(CapturingCupyBackend):
         for images in _spans(n, oh * ow * c):
             part, out = x[images], y[images]
             won = _NOWHERE if winners is None else winners[images]
-            self._launch_over(
-                *("max_pooling", x.dtype.name),
-                *(out.size * x.itemsize // PIECE if pieces else out.size, part, out, won),
-                *(np.bool_(pieces), np.int32(len(part)), *geometry, *_strides(x)),
-            )
+            numbers = np.bool_(pieces), np.int32(len(part)), *geometry, *_strides(x)
+            threads = _threads(out, pieces)
+            self._launch_over("max_pooling", x.dtype.name, threads, part, out, won, *numbers)
         return y.transpose(0, 3, 1, 2), winners
 
     def max_pooling_backward(
@@ -391,28 +370,27 @@ class FusedCupyBackend(CapturingCupyBackend):
         y: Array | None = None,
         total: Array | None = None,
     ) -> Array:
-        (n, c, h, w), (oh, ow), wide = shape, dout.shape[2:], accumulation_dtype(dout.dtype)
-        last = None if y is None else y.transpose(0, 2, 3, 1)
-        if winners.dtype != np.uint16 or not (last is None or last.flags.c_contiguous):
+        (n, c, h, w), (oh, ow) = shape, dout.shape[2:]
+        last = [a.transpose(0, 2, 3, 1) for a in (dout, y) if a is not None]
+        fits = y is None or (y.dtype == dout.dtype and last[1].flags.c_contiguous)
+        if winners.dtype != np.uint16 or not fits:
             return super().max_pooling_backward(dout, winners, shape, size, stride, pad, y, total)
         dx: Array = self.xp.empty((n, h, w, c), dout.dtype)
         geometry = _geometry(c, h, w, oh, ow, size, stride, pad)
+        pieces = _in_pieces(*last, dx, rows=True)
         spans = list(_spans(n, h * w * c))
-        together = total is not None and y is not None and len(spans) == 1
-        sums = self._total(total, dx) if together else None
-        pieces = all(
-            _in_pieces(a, rows=True)
-            for a in (dout.transpose(0, 2, 3, 1), dx, *(() if last is None else (last,)))
-        )
+        at_once = len(spans) == 1 and y is not None
         for images in spans:
-            part, pooled = dx[images], _NOWHERE if last is None else last[images]
+            part, pooled = dx[images], _NOWHERE if y is None else last[1][images]
             self._launch_by_columns(
-                *("max_pooling_backward", (dout[images], winners[images], pooled, part), sums),
-                *((part.size // c, c), pieces, np.int32(len(part)), *geometry, *_strides(dout)),
+                "max_pooling_backward",
+                (dout[images], winners[images], pooled, part),
+                (part.size // c, c),
+                pieces,
+                total if at_once else None,
+                *(np.int32(len(part)), *geometry, *_strides(dout)),
             )
-        if sums is not None and sums is not total:
-            written(sums, total)
-        elif total is not None and y is not None and not together:
+        if total is not None and y is not None and not at_once:
             self.sum(dx.reshape(-1, c), axis=0, out=total)
         return dx.transpose(0, 3, 1, 2)
 
@@ -427,13 +405,10 @@ class FusedCupyBackend(CapturingCupyBackend):
         columns = y.shape[1]
         pieces = _in_pieces(y, rows=True) and (b is None or _in_pieces(b))
         for rows in _spans(len(y), columns):
-            part = y[rows]
-            self._launch_over(
-                *("add_bias", y.dtype.name),
-                *(part.size * y.itemsize // PIECE if pieces else part.size, part),
-                *(_NOWHERE if b is None else b, np.bool_(relu), np.bool_(pieces)),
-                *(np.int32(part.size), np.int32(columns)),
-            )
+            part, biases = y[rows], _NOWHERE if b is None else b
+            numbers = np.bool_(relu), np.bool_(pieces), np.int32(part.size), np.int32(columns)
+            threads = _threads(part, pieces)
+            self._launch_over("add_bias", y.dtype.name, threads, part, biases, *numbers)
 
     def relu(self, x: Array) -> Array:
         y: Array = self.xp.empty_like(x)
@@ -452,14 +427,15 @@ class FusedCupyBackend(CapturingCupyBackend):
         rows = dx.transpose(0, 2, 3, 1) if dx.ndim == 4 else dx
         if not (dx.ndim in (2, 4) and rows.flags.c_contiguous and 0 < dx.size < MOST_AT_ONCE):
             return super().relu_backward(dout, y, total)
-        columns, sums = rows.shape[-1], self._total(total, rows)
-        pieces = _in_pieces(dout, y, dx) and columns * dx.itemsize % PIECE == 0
-        shape = rows.size // columns, columns
+        shape = rows.size // rows.shape[-1], rows.shape[-1]
         self._launch_by_columns(
-            *("relu_backward_and_sum", (dout, y, dx), sums, shape, pieces, *map(np.int32, shape))
+            "relu_backward_and_sum",
+            (dout, y, dx),
+            shape,
+            _in_pieces(dout, y) and _in_pieces(rows, rows=True),
+            total,
+            *map(np.int32, shape),
         )
-        if sums is not total:
-            written(sums, total)
         return dx
 
     def dropout(
@@ -546,17 +522,17 @@ class FusedCupyBackend(CapturingCupyBackend):
 
     # ---- what a step came to ------------------------------------------------------------
 
-    def count_hits(self, x: Array, t: Array, weights: Array | None = None) -> Array:
-        few = 0 < x.size <= MOST_SCORES and x.dtype.name in REALS
-        if not few or weights is not None:
-            return super().count_hits(x, t, weights)
-        hits: Array = self.xp.empty(2, np.float64)
+    def count_hits(self, scores: Array, t: Array, weights: Array | None = None) -> Array:
+        fits = scores.ndim == 2 and 0 < scores.size <= MOST_SCORES and scores.dtype.name in REALS
+        if not fits or weights is not None:
+            return super().count_hits(scores, t, weights)
+        sums: Array = self.xp.empty(2, np.float64)
+        targets = self._targets(t, accumulation_dtype(scores.dtype))
         self.launch(
-            *("count_hits", x.dtype.name, (1,), (THREADS,)),
-            *(self.xp.ascontiguousarray(x), *self._targets(t, accumulation_dtype(x.dtype))),
-            *(hits, np.int32(len(x)), np.int32(x.shape[1])),
+            *("count_hits", scores.dtype.name, (1,), (THREADS,)),
+            *(self.xp.ascontiguousarray(scores), *targets, sums, *map(np.int32, scores.shape)),
         )
-        return hits
+        return sums
 
     def all_finite(self, loss: Array, g: Array) -> tuple[Array, Array]:
         if not (g.flags.c_contiguous and g.dtype == loss.dtype == np.float32):
@@ -726,7 +702,7 @@ def _strides(x: Array) -> tuple[np.int64, ...]:
     return tuple(np.int64(stride // x.itemsize) for stride in x.strides)
 
 
-def _in_pieces(*arrays: Array, rows: bool = False) -> bool:
+def _in_pieces(*arrays: Any, rows: bool = False) -> bool:
     """Tell whether arrays begin where a piece may; and whether their `rows` are of whole pieces.
 
     Rows are those of the last axis, of an array without gaps.
@@ -738,9 +714,14 @@ def _in_pieces(*arrays: Array, rows: bool = False) -> bool:
     )
 
 
-def _same(a: Array, b: Array) -> bool:
-    """Tell whether two arrays of one shape are the same memory."""
-    return a.data.ptr == b.data.ptr and a.strides == b.strides
+def _begin_together(a: Any, b: Any) -> bool:
+    """Tell whether two arrays begin at the same place in memory."""
+    return a.data.ptr == b.data.ptr
+
+
+def _threads(a: Array, pieces: bool) -> int:
+    """Return how many threads do an array, of which each does a piece or a number at a time."""
+    return -(-a.size * a.itemsize // PIECE) if pieces else a.size
 
 
 def _fits(b: Array, y: Array) -> bool:

@@ -631,11 +631,11 @@ template <typename T> __device__ __forceinline__ int place_of_largest(const T *x
 }
 
 // One block: how many rows of scores (n, k) are largest at their target, a class number or, where
-// `labels` is null, the largest of a distribution.
+// `labels` is null, the largest of a distribution; and of how many.
 extern "C" __global__ void count_hits(const REAL *__restrict__ scores,
                                       const long long *__restrict__ labels,
                                       const wide *__restrict__ targets,
-                                      double *__restrict__ hits, int n, int k) {
+                                      double *__restrict__ sums, int n, int k) {
   __shared__ int shared[256];
   int found = 0;
   for (int row = threadIdx.x; row < n; row += blockDim.x) {
@@ -647,8 +647,8 @@ extern "C" __global__ void count_hits(const REAL *__restrict__ scores,
   __syncthreads();
   if (threadIdx.x > 0) return;
   for (int i = 1; i < blockDim.x; i++) found += shared[i];
-  hits[0] = found;
-  hits[1] = n;
+  sums[0] = found;
+  sums[1] = n;
 }
 
 // good: whether loss[0] and all of g are finite; marked: the loss, or NaN where they are not.

@@ -28,11 +28,6 @@ except ImportError as error:
     raise BackendUnavailableError(
         f"the backend 'numba' needs Numba ({error}): pip install 'xpdl[numba]'."
     ) from error
-except RuntimeError as error:  # no folder for what it compiles
-    raise BackendUnavailableError(
-        f"the backend 'numba' cannot be used: {error}. "
-        "Set NUMBA_CACHE_DIR to a folder that can be written."
-    ) from error
 
 TASKS = 32
 """Into how many parts a batch is cut: the same for any number of threads, so sums are the same."""
@@ -76,7 +71,7 @@ class NumbaBackend(NumpyBackend):
             return ours
         plain = NumpyBackend.providers(dtype)
         if np.dtype(dtype) == np.float16:
-            widened = ("convolution", "max_pooling")
+            widened = ("convolution", "grouped_convolution", "max_pooling")
             return plain | {name: ours[name] for name in ours if name.startswith(widened)}
         return plain
 
@@ -161,7 +156,7 @@ class NumbaBackend(NumpyBackend):
             written(bias_sums.sum(axis=0), db) if need_db else None,
         )
 
-    def _depthwise(
+    def grouped_convolution(
         self,
         x: Array,
         W: Array,
@@ -169,13 +164,14 @@ class NumbaBackend(NumpyBackend):
         stride: Pair,
         pad: Pair,
         dilation: Pair,
-        relu: bool,
+        groups: int,
+        relu: bool = False,
     ) -> Array:
-        if not _all_single(x, W, b):
-            return super()._depthwise(x, W, b, stride, pad, dilation, relu)
-        return depthwise.convolution(x, W, b, stride, pad, dilation, relu)
+        if W.shape[:2] == (groups, 1) and _all_single(x, W, b):
+            return depthwise.convolution(x, W, b, stride, pad, dilation, relu)
+        return super().grouped_convolution(x, W, b, stride, pad, dilation, groups, relu)
 
-    def _depthwise_backward(
+    def grouped_convolution_backward(
         self,
         dout: Array,
         x: Array,
@@ -183,11 +179,14 @@ class NumbaBackend(NumpyBackend):
         stride: Pair,
         pad: Pair,
         dilation: Pair,
-        need_dx: bool,
+        groups: int,
+        need_dx: bool = True,
     ) -> tuple[Array | None, Array, Array]:
-        if not _all_single(dout, x, W):
-            return super()._depthwise_backward(dout, x, W, stride, pad, dilation, need_dx)
-        return depthwise.backward(dout, x, W, stride, pad, dilation, need_dx)
+        if W.shape[:2] == (groups, 1) and _all_single(dout, x, W):
+            return depthwise.backward(dout, x, W, stride, pad, dilation, need_dx)
+        return super().grouped_convolution_backward(
+            dout, x, W, stride, pad, dilation, groups, need_dx
+        )
 
     def max_pooling(
         self, x: Array, size: Pair, stride: Pair, pad: Pair, train: bool = False

@@ -12,8 +12,8 @@ until none is left, without Python's lock.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from xpdl.backends.numba.cache import compiled
 from xpdl.backends.numba.vectors import (
     LANES,
     ROWS,
@@ -30,7 +30,6 @@ LOOKS = 100_000
 
 # Loops run over slices from zero on: Numba then knows that no index counts from the end, and LLVM
 # can use vector instructions.
-compiled = njit(nogil=True, cache=True, error_model="numpy")
 
 
 @compiled

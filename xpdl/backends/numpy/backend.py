@@ -62,11 +62,12 @@ class NumpyBackend(Backend):
         if y is not None:
             dout = self.relu_backward(dout, y)
         if x.dtype == np.float16:
-            single = (_single(a) for a in (dout, x, W))
+            dout, x, W = (_single(a) for a in (dout, x, W))
             dx, dW, db = self.convolution_backward(
-                *single, stride, pad, need_dx, need_db, None, dW, db
+                dout, x, W, stride, pad, need_dx, need_db, None, dW, db
             )
             return None if dx is None else _half(dx), dW, db
+        found: tuple[Array | None, Array, Array]
         fits = all(p < f for p, f in zip(pad, W.shape[2:], strict=True))
         if need_dx and stride == (1, 1) and fits:
             found = numpy_convolution.backward_by_gradient_windows(dout, x, W, pad)
@@ -85,16 +86,16 @@ class NumpyBackend(Backend):
         groups: int,
         relu: bool = False,
     ) -> Array:
-        half = x.dtype == np.float16
-        if half:
-            x, W, b = _single(x), _single(W), None if b is None else _single(b)
-        if W.shape[1] == 1 and len(W) > groups:  # several filters a channel: each with a copy
-            x, groups = x.repeat(len(W) // groups, axis=1), len(W)
-        if W.shape[:2] == (groups, 1):
-            y = self._depthwise(x, W, b, stride, pad, dilation, relu)
-        else:
-            y = grouped.convolution(self, x, W, b, stride, pad, dilation, groups, relu)
-        return _half(y) if half else y
+        how = stride, pad, dilation
+        if x.dtype == np.float16:
+            b = None if b is None else _single(b)
+            return _half(self.grouped_convolution(_single(x), _single(W), b, *how, groups, relu))
+        if W.shape[1] > 1:
+            return grouped.convolution(self, x, W, b, *how, groups, relu)
+        if len(W) > groups:  # several filters a channel: each with a copy of it
+            x = x.repeat(len(W) // groups, axis=1)
+            return self.grouped_convolution(x, W, b, *how, len(W), relu)
+        return grouped.depthwise(x, W, b, *how, relu)
 
     def grouped_convolution_backward(
         self,
@@ -106,52 +107,22 @@ class NumpyBackend(Backend):
         dilation: Pair,
         groups: int,
         need_dx: bool = True,
-        need_db: bool = True,
-        y: Array | None = None,
-        dW: Array | None = None,
-        db: Array | None = None,
-    ) -> tuple[Array | None, Array, Array | None]:
-        if y is not None:
-            dout = self.relu_backward(dout, y)
-        half = x.dtype == np.float16
-        if half:
-            dout, x, W = _single(dout), _single(x), _single(W)
-        (n, c, h, w), how = x.shape, (stride, pad, dilation)
-        copies = len(W) // groups if W.shape[1] == 1 else 1
-        if copies > 1:
-            x, groups = x.repeat(copies, axis=1), len(W)
-        if W.shape[:2] == (groups, 1):
-            dx, more_W, more_b = self._depthwise_backward(dout, x, W, *how, need_dx)
-        else:
-            dx, more_W, more_b = grouped.backward(self, dout, x, W, *how, groups, need_dx)
-        if dx is not None and copies > 1:
-            dx = dx.reshape(n, c, copies, h, w).sum(axis=2)
-        total = written(more_b, db) if need_db else None
-        return _half(dx) if half and dx is not None else dx, written(more_W, dW), total
-
-    def _depthwise(
-        self,
-        x: Array,
-        W: Array,
-        b: Array | None,
-        stride: Pair,
-        pad: Pair,
-        dilation: Pair,
-        relu: bool,
-    ) -> Array:
-        return grouped.depthwise(x, W, b, stride, pad, dilation, relu)
-
-    def _depthwise_backward(
-        self,
-        dout: Array,
-        x: Array,
-        W: Array,
-        stride: Pair,
-        pad: Pair,
-        dilation: Pair,
-        need_dx: bool,
     ) -> tuple[Array | None, Array, Array]:
-        return grouped.depthwise_backward(dout, x, W, stride, pad, dilation, need_dx)
+        how = stride, pad, dilation
+        if x.dtype == np.float16:
+            dx, dW, db = self.grouped_convolution_backward(
+                _single(dout), _single(x), _single(W), *how, groups, need_dx
+            )
+            return None if dx is None else _half(dx), dW, db
+        if W.shape[1] > 1:
+            return grouped.backward(self, dout, x, W, *how, groups, need_dx)
+        if len(W) > groups:
+            (n, c, h, w), copies = x.shape, len(W) // groups
+            dx, dW, db = self.grouped_convolution_backward(
+                dout, x.repeat(copies, axis=1), W, *how, len(W), need_dx
+            )
+            return None if dx is None else dx.reshape(n, c, copies, h, w).sum(axis=2), dW, db
+        return grouped.depthwise_backward(dout, x, W, *how, need_dx)
 
     def matmul(self, a: Array, b: Array, dtype: Any = None, out: Array | None = None) -> Array:
         few = a.ndim != 2 or b.ndim != 2 or a.size * b.shape[1] < SMALL
@@ -167,6 +138,14 @@ class NumpyBackend(Backend):
         with single_threaded_blas:
             workers.each(range(0, len(a), step), work)
         return product if dtype is None else product.astype(dtype, copy=False)
+
+    def confusion(self, scores: Array, t: Array, weights: Array | None = None) -> Array:
+        true = t.astype(np.int64) if t.ndim == 1 else t.argmax(axis=1)
+        classes = scores.shape[1]
+        known = (true >= 0) & (true < classes)
+        places = (true * classes + scores.argmax(axis=1))[known]
+        counts = np.bincount(places, None if weights is None else weights[known], classes**2)
+        return counts.reshape(classes, classes).astype(np.float64)
 
     def max_pooling(
         self, x: Array, size: Pair, stride: Pair, pad: Pair, train: bool = False
@@ -380,7 +359,7 @@ class NumpyBackend(Backend):
         return y
 
     def relu_backward(self, dout: Array, y: Array, total: Array | None = None) -> Array:
-        if total is not None or dout.nbytes < PART_BYTES:
+        if dout.nbytes < PART_BYTES:
             return super().relu_backward(dout, y, total)
         dx = pool.empty_like(dout)
 
@@ -390,6 +369,8 @@ class NumpyBackend(Backend):
             np.multiply(wide, y[part] > 0, out=dx[part], casting="same_kind")
 
         workers.each(_parts(len(dout), dout.nbytes), work)
+        if total is not None:
+            self.sum(dx, axis=(0, *range(2, dx.ndim)), out=total)
         return dx
 
 
