@@ -30,7 +30,7 @@ NETWORKS = {
     ),
 }
 WHOLE = {
-    "ResNet-50": (lambda **o: ResNet(50, **o), twins.resnet50, 224),
+    "ResNet-50 at 224": (lambda **o: ResNet(50, **o), twins.resnet50, 224),
     "VGG16": (lambda **o: VGG(16, **o), twins.vgg16, 224),
     "VGG11, normalized": (lambda **o: VGG(11, normalized=True, **o), twins.vgg11_bn, 64),
 }
@@ -41,7 +41,7 @@ def agree(ours, theirs, tolerance, what):
     gap, scale = np.abs(ours - theirs).max(), np.abs(theirs).max()
     assert ours.dtype == theirs.dtype, what
     # What a normalisation behind makes zero is noise in both.
-    assert gap <= tolerance * max(scale, 1e-9), f"{what}: {gap} apart at a scale of {scale}"
+    assert gap <= tolerance * max(scale, 1e-3), f"{what}: {gap} apart at a scale of {scale}"
 
 
 def pair(tmp_path, make, twin, size, dtype):
@@ -102,7 +102,7 @@ def test_scores(tmp_path, name):
     compare_scores(tmp_path, *NETWORKS[name])
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name != "AlexNet"])
 def test_gradients(tmp_path, name):
     compare_gradients(tmp_path, *NETWORKS[name])
 
@@ -111,11 +111,12 @@ def test_gradients(tmp_path, name):
 @pytest.mark.parametrize(
     ("compare", "name"),
     [
-        (compare_scores, "ResNet-50"),
-        (compare_gradients, "ResNet-50"),
+        (compare_scores, "ResNet-50 at 224"),
+        (compare_gradients, "ResNet-50 at 224"),
+        (compare_gradients, "AlexNet"),
         (compare_scores, "VGG16"),
         (compare_gradients, "VGG11, normalized"),
     ],
 )
 def test_whole_networks(tmp_path, compare, name):
-    compare(tmp_path, *WHOLE[name])
+    compare(tmp_path, *(WHOLE | NETWORKS)[name])
