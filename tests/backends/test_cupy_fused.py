@@ -265,7 +265,7 @@ def test_the_provider_is_chosen_by_name(rehearsed, monkeypatch):
 
 
 def test_what_still_takes_the_generic_way(rehearsed):
-    """Average pooling, normalisations, groups, ReLU6 and counts of pixels: `xpdl info` names them."""
+    """Average pooling, normalisations, groups, ReLU6 and counts of pixels; `xpdl info` says so."""
     providers = rehearsed.providers()
     generic = {name for name, provider in providers.items() if provider == "generic"}
     both_ways = {
