@@ -41,7 +41,7 @@ def saving_figures(folder: Path, name: str) -> Iterator[None]:
 
     before = matplotlib.get_backend(), pyplot.show, Image.Image.show
     matplotlib.use("agg")
-    pyplot.show, Image.Image.show = show_figures, show_picture  # type: ignore[method-assign]
+    pyplot.show, Image.Image.show = show_figures, show_picture  # type: ignore[assignment,method-assign]
     try:
         yield
     finally:

@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
-from xpdl.errors import ArgumentError
-
 BOOK = {
     "common": {
         "functions": "functions",
@@ -86,9 +84,7 @@ def _find(name: str, script: Path) -> Path | None:
 def _is_the_books(name: str, folder: Path) -> bool:
     """Tell whether a package is a copy of the book's, or of a part of it."""
     modules = {file.stem for file in folder.glob("*.py")}
-    return bool(modules) and (
-        UNMISTAKABLE[name] in modules or modules <= {"__init__", *BOOK[name]}
-    )
+    return bool(modules) and (UNMISTAKABLE[name] in modules or modules <= {"__init__", *BOOK[name]})
 
 
 def another_books_module(error: ImportError, script: Path) -> str:

@@ -13,14 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
-import xpdl
 from xpdl.book.figures import saving_figures
 from xpdl.book.modules import another_books_module, book_modules
 from xpdl.book.pickle_files import reading_pickles_safely
 from xpdl.errors import ArgumentError, FileAccessError, XpdlError
 from xpdl.files import make_folder
 
-OURS = f"{Path(xpdl.__file__).parent}{os.sep}"
+OURS = f"{Path(__file__).parents[1]}{os.sep}"
 LIBRARIES = (
     *(f"{sysconfig.get_path(name)}{os.sep}" for name in ("stdlib", "platstdlib")),
     *(f"{sysconfig.get_path(name)}{os.sep}" for name in ("purelib", "platlib")),
