@@ -2,33 +2,8 @@
 
 import numpy as np
 
-
-def windows(length, window, stride, pad):
-    return (length + 2 * pad - window) // stride + 1
-
-
-def im2col(x, fh, fw, stride, pad):
-    n, c, h, w = x.shape
-    oh, ow = windows(h, fh, stride, pad), windows(w, fw, stride, pad)
-    padded = np.pad(x, [(0, 0), (0, 0), (pad, pad), (pad, pad)])
-    col = np.zeros((n, c, fh, fw, oh, ow))
-    for i in range(fh):
-        for j in range(fw):
-            rows, columns = slice(i, i + stride * oh, stride), slice(j, j + stride * ow, stride)
-            col[:, :, i, j] = padded[:, :, rows, columns]
-    return col.transpose(0, 4, 5, 1, 2, 3).reshape(n * oh * ow, -1)
-
-
-def col2im(col, shape, fh, fw, stride, pad):
-    n, c, h, w = shape
-    oh, ow = windows(h, fh, stride, pad), windows(w, fw, stride, pad)
-    col = col.reshape(n, oh, ow, c, fh, fw).transpose(0, 3, 4, 5, 1, 2)
-    image = np.zeros((n, c, h + 2 * pad, w + 2 * pad))
-    for i in range(fh):
-        for j in range(fw):
-            rows, columns = slice(i, i + stride * oh, stride), slice(j, j + stride * ow, stride)
-            image[:, :, rows, columns] += col[:, :, i, j]
-    return image[:, :, pad : pad + h, pad : pad + w]
+from common.functions import cross_entropy_error, sigmoid, softmax
+from common.util import col2im, im2col, windows
 
 
 class Relu:
@@ -74,14 +49,54 @@ class Dropout:
 
 class SoftmaxWithLoss:
     def forward(self, x, t):
-        e = np.exp(x - x.max(axis=1, keepdims=True))
-        self.y, self.t = e / e.sum(axis=1, keepdims=True), t
-        return -np.log(self.y[np.arange(len(t)), t] + 1e-7).mean()
+        self.y, self.t = softmax(x), t
+        return cross_entropy_error(self.y, t)
 
     def backward(self, dout=1):
-        dx = self.y.copy()
-        dx[np.arange(len(dx)), self.t] -= 1
-        return dx / len(dx)
+        t = self.t if self.t.size == self.y.size else np.eye(self.y.shape[1])[np.ravel(self.t)]
+        return (self.y - t) * dout / len(self.y)
+
+
+class Sigmoid:
+    def forward(self, x):
+        self.y = sigmoid(x)
+        return self.y
+
+    def backward(self, dout):
+        return dout * (1 - self.y) * self.y
+
+
+class BatchNormalization:
+    """Every number of a sample is a feature; backward goes node by node, as in chapter 5."""
+
+    def __init__(self, gamma, beta, momentum=0.9, running_mean=None, running_var=None):
+        self.gamma, self.beta, self.momentum = gamma, beta, momentum
+        self.running_mean, self.running_var = running_mean, running_var
+
+    def forward(self, x, train_flg=True):
+        self.shape = x.shape
+        x = x.reshape(len(x), -1)
+        if self.running_mean is None:
+            self.running_mean = self.running_var = np.zeros(x.shape[1])
+        if not train_flg:
+            xn = (x - self.running_mean) / np.sqrt(self.running_var + 1e-6)
+            return (self.gamma * xn + self.beta).reshape(self.shape)
+        mean, kept = x.mean(axis=0), self.momentum
+        self.xc = x - mean
+        variance = (self.xc**2).mean(axis=0)
+        self.std = np.sqrt(variance + 1e-6)
+        self.running_mean = kept * self.running_mean + (1 - kept) * mean
+        self.running_var = kept * self.running_var + (1 - kept) * variance
+        return (self.gamma * self.xc / self.std + self.beta).reshape(self.shape)
+
+    def backward(self, dout):
+        dout = dout.reshape(len(dout), -1)
+        self.dbeta = dout.sum(axis=0)
+        self.dgamma = (dout * self.xc / self.std).sum(axis=0)
+        dxn = self.gamma * dout
+        dvariance = -0.5 * (dxn * self.xc).sum(axis=0) / self.std**3
+        dxc = dxn / self.std + 2 * self.xc * dvariance / len(dout)
+        return (dxc - dxc.mean(axis=0)).reshape(self.shape)
 
 
 class Convolution:
