@@ -89,15 +89,12 @@ def _is_the_books(name: str, folder: Path) -> bool:
 
 def another_books_module(error: ImportError, script: Path) -> str:
     """Return why a script's import failed, if it asks the book's packages for what they lack."""
-    asked = error.name or ""
-    for package, files in BOOK.items():
-        for module, file in files.items():
-            if asked == f"xpdl.book.{file}":
-                missing = str(error).split("'")[1]
-                return (
-                    f"asks {package}.{module} for {missing}, which the book's has not: it is of "
-                    "another book, or another edition. Run it with python."
-                )
+    ours = {
+        f"xpdl.book.{file}": f"{package}.{module}"
+        for package, files in BOOK.items()
+        for module, file in files.items()
+    }
+    asked = ours.get(error.name or "", error.name or "")
     package = _package(asked)
     if package not in BOOK:
         return ""
@@ -107,7 +104,9 @@ def another_books_module(error: ImportError, script: Path) -> str:
             f"asks for a {package} of its own, {str(folder)!r}, which is not the book's. "
             "Run it with python."
         )
+    if str(error).startswith("cannot import name"):
+        asked = f"{asked}.{str(error).split(chr(39))[1]}"
     return (
-        f"asks for {asked}, which the book has not; its {package} has {', '.join(BOOK[package])}. "
-        "Run it with python."
+        f"asks for {asked}, which the book has not, or not in this edition; its {package} has "
+        f"{', '.join(BOOK[package])}. Run it with python."
     )
