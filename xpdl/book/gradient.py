@@ -25,8 +25,8 @@ def numerical_gradient(f: Callable[[Array], Any], x: Array) -> Array:
     """
     if x.dtype.kind != "f":
         warnings.warn(
-            f"x holds {x.dtype}, which cannot be moved by {H}: write np.array([3.0, 4.0]), not "
-            "np.array([3, 4]), or all of the gradient is 0.",
+            f"x holds {x.dtype}, which cannot hold x + {H}, so this is no gradient: write "
+            "np.array([3.0, 4.0]), not np.array([3, 4]).",
             stacklevel=2,
         )
     grad = np.zeros_like(x)
