@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from xpdl.backends.base import Array, Number, Pair, Shape, output_size, skippable
+from xpdl.backends.numpy import few_channels
 from xpdl.backends.numpy.backend import NumpyBackend, by_feature, lies_in_pixels, pixel_lines
 from xpdl.backends.numpy.memory import pool
 from xpdl.backends.numpy.threads import hold_while_forking, thread_count, workers
@@ -108,7 +109,7 @@ class NumbaBackend(NumpyBackend):
     def convolution_backward(
         self, dout: Array, x: Array, W: Array, stride: Pair, pad: Pair, need_dx: bool = True
     ) -> tuple[Array | None, Array, Array]:
-        if not _all_single(dout, x, W):
+        if not _all_single(dout, x, W) or (need_dx and x.shape[1] <= few_channels.MOST):
             return super().convolution_backward(dout, x, W, stride, pad, need_dx)
         (n, c, h, w), (fn, _, fh, fw), (oh, ow) = x.shape, W.shape, dout.shape[2:]
         image, gradient = _flat_images(x), _flat_images(dout)

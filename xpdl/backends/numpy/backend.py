@@ -15,6 +15,7 @@ import numpy as np
 
 from xpdl.backends.base import Array, Backend, Pair, Shape, accumulation_dtype, output_size
 from xpdl.backends.numpy import convolution as numpy_convolution
+from xpdl.backends.numpy import few_channels
 from xpdl.backends.numpy.memory import pool
 from xpdl.backends.numpy.threads import single_threaded_blas, workers
 
@@ -53,6 +54,9 @@ class NumpyBackend(Backend):
                 _single(dout), _single(x), _single(W), stride, pad, need_dx
             )
             return None if dx is None else _half(dx), dW, db
+        if need_dx and x.shape[1] <= few_channels.MOST:
+            _, dW, db = self.convolution_backward(dout, x, W, stride, pad, need_dx=False)
+            return few_channels.image_gradient(dout, W, x.shape, stride, pad), dW, db
         fits = all(p < f for p, f in zip(pad, W.shape[2:], strict=True))
         if need_dx and stride == (1, 1) and fits:
             return numpy_convolution.backward_by_gradient_windows(dout, x, W, pad)
