@@ -91,15 +91,17 @@ def test_a_convolution_stays_in_float32_unless_float64_is_asked_for(backend, rng
     assert Convolution(W, 0).forward(x).dtype == np.float64
 
 
-def test_other_layers_have_numpys_types_and_no_wider_gradients(backend, rng):
+def test_other_layers_keep_images_float32_and_else_have_numpys_types(backend, rng):
     x = rng.random((2, 3, 4, 4), dtype=np.float32)
     for layer in (Relu(), Pooling(2, 2)):
         y = layer.forward(x)
         assert y.dtype == layer.backward(np.ones(y.shape, np.float32)).dtype == np.float32
     affine = Affine(rng.random((48, 5)), np.zeros(5))
-    y = affine.forward(x)
-    assert y.dtype == np.float64
-    assert affine.backward(y).dtype == np.float32
+    for flat, given in ((x, np.float32), (x.reshape(2, 48), np.float64)):
+        y = affine.forward(flat)
+        assert y.dtype == given
+        assert affine.backward(y).dtype == np.float32
+        assert affine.dW.dtype == affine.db.dtype == np.float64
     norm = BatchNormalization(np.ones(3), np.zeros(3))
     assert norm.forward(x).dtype == norm.backward(x).dtype == np.float32
 

@@ -3,9 +3,9 @@
 Each keeps what its backward pass needs at every call of `forward`, as the book's do. Parameters are
 the caller's own arrays, so an update in place is seen at the next call.
 
-Types are NumPy's: float32 x and float64 W give float64, except in a convolution, which stays in
-float32 where x is float32, unless ``XPDL_DTYPE`` asks for float64. What float32 numbers were made
-of gets its gradient in float32, too.
+Types are NumPy's: float32 x and float64 W give float64. Only images (N, C, H, W) that are float32
+stay so, in a convolution and in the affine layer that flattens them, unless ``XPDL_DTYPE`` asks for
+float64. What is float32 has its gradient in float32, too; parameters have theirs in W's type.
 """
 
 from __future__ import annotations
@@ -108,20 +108,26 @@ class Affine:
         self.W, self.b = W, b
         self.x: Any = None
         self.original_x_shape: Any = None
+        self._dtype: Any = None
         self.dW: Any = None
         self.db: Any = None
 
     def forward(self, x: Array) -> Array:
         """Return (N, out) for x (N, in), or (N, C, H, W), which is flattened first."""
         self.original_x_shape = x.shape
+        images = x.ndim == 4
+        self._dtype = dtype = _dtype_of_images(x, self.W) if images else np.result_type(x, self.W)
         self.x = x.reshape(x.shape[0], -1)
-        return _product(self.x, self.W) + self.b
+        y = _product(self.x, self.W, dtype)
+        y += self.b
+        return y
 
     def backward(self, dout: Array) -> Array:
         """Return dL/dx in the shape of x; dL/dW and dL/db are then in `dW` and `db`."""
-        dx = _product(dout, self.W.T)
-        self.dW = _product(self.x.T, dout)
-        self.db = np.sum(dout, axis=0)
+        dtype = self._dtype
+        self.dW = _product(self.x.T, dout, dtype).astype(self.W.dtype, copy=False)
+        self.db = np.sum(dout, axis=0).astype(self.W.dtype, copy=False)
+        dx = _product(dout, self.W.T, dtype)
         return _no_wider(dx.reshape(self.original_x_shape), self.x)
 
 
@@ -277,7 +283,7 @@ class Convolution:
                 f"Convolution wants images of {self.W.shape[1]} channels, as W {self.W.shape} "
                 f"has; got x {x.shape}."
             )
-        backend, dtype = get_backend(), _convolution_dtype(x, self.W)
+        backend, dtype = get_backend(), _dtype_of_images(x, self.W)
         self.x = backend.asarray(x.astype(dtype, copy=False))
         W = backend.asarray(self.W.astype(dtype))
         b = backend.asarray(np.array(np.broadcast_to(self.b, len(self.W)), dtype))
@@ -344,11 +350,11 @@ class Pooling:
         return _on_host(backend, dx[:, :, p : h - p, p : w - p])
 
 
-def _product(a: Array, b: Array) -> Array:
-    """Return the matrix product of two host arrays, computed on the active backend."""
-    backend, dtype = get_backend(), np.result_type(a, b)
+def _product(a: Array, b: Array, dtype: Any) -> Array:
+    """Return the matrix product of two host arrays, computed in `dtype` on the active backend."""
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[0]:
         raise ValueError(f"Affine cannot multiply {a.shape} by {b.shape}: the middle must agree.")
+    backend = get_backend()
     a, b = (backend.asarray(part.astype(dtype, copy=False)) for part in (a, b))
     return _on_host(backend, backend.matmul(a, b))
 
@@ -357,7 +363,7 @@ def _on_host(backend: Backend, a: Any) -> Array:
     return a if isinstance(a, np.ndarray) else backend.to_numpy(a)
 
 
-def _convolution_dtype(x: Array, W: Array) -> np.dtype[Any]:
+def _dtype_of_images(x: Array, W: Array) -> np.dtype[Any]:
     if x.dtype.kind != "f" or get_precision().compute == np.float64:
         return np.result_type(x, W, np.float64)
     return np.result_type(x, np.float32)
