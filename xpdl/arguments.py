@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Callable, Sequence
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -16,6 +17,8 @@ LARGEST = 10**9
 """No layer has more units, and no sample more numbers along an axis."""
 
 MOST_AXES = 32
+
+Construct = TypeVar("Construct", bound=Callable[..., None])
 
 
 def whole_number(argument: str, value: object, least: int = 1, most: int | None = None) -> int:
@@ -221,6 +224,36 @@ def plainly(error: Exception) -> str:
         "got an unexpected keyword argument", "there is no option"
     )
     return re.sub(r"missing \d+ required \S+ arguments?:", "it lacks", text)
+
+
+def in_our_words(
+    expect: Callable[..., None] | None = None, **words: str
+) -> Callable[[Construct], Construct]:
+    """Let a constructor that is called in the book's words say what to write here instead.
+
+    Parameters
+    ----------
+    expect : callable, optional
+        Is given the positional arguments, and raises where they are the book's.
+    **words : str
+        What is written here, by the book's name of an option.
+    """
+
+    def decorate(construct: Construct) -> Construct:
+        @functools.wraps(construct)
+        def constructing(self: Any, *arguments: Any, **options: Any) -> None:
+            for word in words.keys() & options.keys():
+                raise ArgumentError(
+                    f"{type(self).__name__} has no option {word!r}: what the book calls {word} is "
+                    f"{words[word]} here. See docs/from-the-book.md."
+                )
+            if expect is not None:
+                expect(*arguments)
+            construct(self, *arguments, **options)
+
+        return cast(Construct, constructing)
+
+    return decorate
 
 
 def check_finite(argument: str, a: object) -> None:

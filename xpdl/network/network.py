@@ -10,7 +10,7 @@ import re
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from xpdl.arguments import (
     array_or_list,
     check_finite,
     flag,
+    in_our_words,
     number,
     one_number,
     real_array,
@@ -75,6 +76,12 @@ class Network:
         If a layer does not fit what comes before it; the message names the layer.
     """
 
+    @in_our_words(
+        input_dim="input_shape",
+        conv_param="filters, filter_size, pad and stride, each an option",
+        use_dropout="dropout_ratio, with 0 for none",
+        dropout_ration="dropout_ratio",
+    )
     def __init__(
         self,
         layers: Sequential | Iterable[Layer] | Mapping[str, Layer],
@@ -180,6 +187,14 @@ class Network:
     def grads(self) -> ArrayDict:
         """The gradients by name, as the last `gradient` left them; 0 of what is frozen."""
         return self.parameters.gradients
+
+    @property
+    def layers(self) -> NoReturn:
+        """What the book's networks have, so that its name leads to ours."""
+        raise AttributeError(
+            f"{self.name} has no layers of its own: the book's net.layers['Affine1'] is "
+            "net.body.layers['affine1'] here, and net.params has all parameters by name."
+        )
 
     def reseed(self, seed: int | Sequence[int]) -> None:
         """Start the random numbers of all layers (dropout masks) from `seed`."""

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from xpdl import functions
-from xpdl.arguments import flag, number, whole_number
+from xpdl.arguments import flag, in_our_words, number, whole_number
 from xpdl.backends import Array, Number, RandomGenerator, backend_of
 from xpdl.datasets.augmentation import Augmentation
 from xpdl.datasets.batches import Batches, check_reached
@@ -39,6 +39,16 @@ Augment: TypeAlias = Callable[[Array, RandomGenerator], Array]
 MOST_BAD_STEPS = LossScale.most_bad_steps
 # Keeps augmentation apart from other random numbers of the same seed.
 AUGMENTATION_STREAM = 4
+
+
+def _expect_pairs(*arguments: Any) -> None:
+    """See that data comes in pairs, not as the book's Trainer takes it."""
+    if len(arguments) > 3 or (len(arguments) > 2 and hasattr(arguments[1], "dtype")):
+        raise ArgumentError(
+            "Trainer takes a pair of images and labels: the book's Trainer(net, x_train, t_train, "
+            "x_test, t_test) is Trainer(net, (x_train, t_train), (x_test, t_test)) here. "
+            "See docs/from-the-book.md."
+        )
 
 
 class Trainer:
@@ -118,6 +128,15 @@ class Trainer:
         If an argument does not fit; labels and finiteness are checked here, once.
     """
 
+    @in_our_words(
+        _expect_pairs,
+        mini_batch_size="batch_size",
+        optimizer_param="part of the optimizer, such as optimizer=SGD(learning_rate=0.01),",
+        evaluate_sample_num_per_epoch="the number of images in test",
+        verbose="progress",
+        x_test="test=(x_test, t_test)",
+        x_train="train=(x_train, t_train)",
+    )
     def __init__(
         self,
         network: Network,
