@@ -16,7 +16,7 @@ import numpy as np
 import xpdl
 from bench import accuracy, charts, gpu, memory, scaling
 from bench.book_scripts import NETWORKS as BOOK_NETWORKS
-from bench.book_scripts import script_step
+from bench.book_scripts import PLAIN, script_step
 from bench.choose import CANDIDATES, choose
 from bench.measure import Run, compare, in_turns, record, show
 from bench.networks import NETWORKS
@@ -51,7 +51,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "--rounds": {"type": _count, "metavar": "N", "help": "turns of each program"},
     "--batch-size": {"type": _count, "metavar": "N", "help": "(default: 100)"},
     "--network": {"choices": NETWORKS, "help": "(default: deep: DeepConvNet)"},
-    "--book-path": {"type": Path, "help": "for --against book: the folder of the book's code"},
+    "--book-path": {"type": Path, "help": "the folder of the book's code, to be measured, too"},
 }
 
 
@@ -206,16 +206,15 @@ def _step(options: argparse.Namespace) -> None:
 def _book(options: argparse.Namespace) -> None:
     name, batch_size = BOOK_NETWORKS[options.network], options.batch_size
     ours, plain = f"xpdl book on {options.backend}", "plain NumPy, float64"
-    programs = {
-        ours: script_step(options.network, batch_size, options.backend),
-        plain: script_step(options.network, batch_size, None),
-    }
+    modules: dict[str, str | Path] = {ours: options.backend, plain: PLAIN}
+    if options.book_path is not None:
+        modules["the book's own modules"] = options.book_path.resolve()
+    programs = {name: script_step(options.network, batch_size, m) for name, m in modules.items()}
     title = f"a step of a script of the book, {name}, batch {batch_size}"
     rows = compare(in_turns(programs, options.rounds or 12), ours)
     show(title, rows)
-    print(
-        f"  as fast as plain NumPy times {rows[plain]['median_ms'] / rows[ours]['median_ms']:.1f}"
-    )
+    for name in list(rows)[1:]:
+        print(f"  {rows[name]['median_ms'] / rows[ours]['median_ms']:.1f} times as fast as {name}")
     path = _file(options, options.network)
     record(path.with_suffix(".json"), {"title": title, "results": rows})
 

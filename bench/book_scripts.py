@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,17 @@ from xpdl.book.modules import book_modules
 
 FOLDER = Path(__file__).parent / "book"
 SCRIPT = FOLDER / "convnets.py"
+PLAIN = FOLDER / "plain"
 NETWORKS = {"simple": "SimpleConvNet", "deep": "DeepConvNet"}
 
 
-def script_step(network: str, batch_size: int, backend: str | None) -> Run:
+def script_step(network: str, batch_size: int, modules: str | Path) -> Run:
     """Return a step of the book's Trainer, with the loss after it, as a script takes it.
 
-    On our modules and a backend; without one, on the plain modules beside the script.
+    On our modules and the backend of a name; or on those in a folder: `PLAIN`, or the book's own.
     """
-    with _plain_modules() if backend is None else book_modules(SCRIPT), _importable(FOLDER):
+    places = _importable(modules) if isinstance(modules, Path) else book_modules(SCRIPT)
+    with places, _importable(FOLDER):
         networks = importlib.import_module("convnets")
         trainers = importlib.import_module("common.trainer")
         rng = np.random.default_rng(0)
@@ -44,11 +46,8 @@ def script_step(network: str, batch_size: int, backend: str | None) -> Run:
         )
 
     def step() -> None:
-        if backend is None:
+        with nullcontext() if isinstance(modules, Path) else xpdl.use_backend(modules):
             trainer.train_step()
-        else:
-            with xpdl.use_backend(backend):
-                trainer.train_step()
 
     step()  # the first one of an epoch measures accuracy as well
     return step
@@ -56,23 +55,13 @@ def script_step(network: str, batch_size: int, backend: str | None) -> Run:
 
 @contextmanager
 def _importable(folder: Path) -> Iterator[None]:
+    """For a block, import from a folder; then let other modules be imported by the same names."""
     sys.path.insert(0, str(folder))
     try:
         yield
     finally:
         sys.path.remove(str(folder))
-        _forget()
-
-
-@contextmanager
-def _plain_modules() -> Iterator[None]:
-    with _importable(FOLDER / "plain"):
-        yield
-
-
-def _forget() -> None:
-    """Let the next import find other modules by the same names."""
-    for name, module in list(sys.modules.items()):
-        file: Any = getattr(module, "__file__", None)
-        if file and Path(file).is_relative_to(FOLDER):
-            del sys.modules[name]
+        for name, module in list(sys.modules.items()):
+            file: Any = getattr(module, "__file__", None)
+            if file and Path(file).is_relative_to(folder):
+                del sys.modules[name]
