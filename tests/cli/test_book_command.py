@@ -172,6 +172,20 @@ def test_a_module_beside_reads_safely_too_and_libraries_as_ever(chapter, capsys)
     assert "is refused" in refused(capsys, script)
 
 
+def test_a_library_reads_as_ever_wherever_it_is_installed(chapter):
+    installed = chapter.parent / "venv/lib/site-packages"
+    installed.mkdir(parents=True)
+    write(installed, "import pickle\n", "some_library.py")
+    script = write(
+        chapter,
+        f"import sys, pickle\nsys.path.append({str(installed)!r})\nimport some_library\n"
+        "assert some_library.pickle is not pickle\n"
+        "assert some_library.pickle.loads(pickle.dumps([1])) == [1]\n",
+    )
+    assert main(["book", script]) == 0
+    sys.modules.pop("some_library")
+
+
 # ---- errors --------------------------------------------------------------------------------------
 
 

@@ -7,8 +7,9 @@ import runpy
 import sys
 import sysconfig
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, chdir, contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +21,7 @@ from xpdl.errors import ArgumentError, FileAccessError, XpdlError
 from xpdl.files import make_folder
 
 OURS = f"{Path(__file__).parents[1]}{os.sep}"
-LIBRARIES = (
-    *(f"{sysconfig.get_path(name)}{os.sep}" for name in ("stdlib", "platstdlib")),
-    *(f"{sysconfig.get_path(name)}{os.sep}" for name in ("purelib", "platlib")),
-    "<frozen ",
-)
+STANDARD_LIBRARY = tuple(f"{sysconfig.get_path(name)}{os.sep}" for name in ("stdlib", "platstdlib"))
 
 GONE_FROM_NUMPY = {"int": int, "float": float, "object": object}
 """Names of Python's types that NumPy had when the book was written, and the scripts may use."""
@@ -67,8 +64,9 @@ def run_script(
     """
     path = _find(script)
     folder = None if figures is None else make_folder(figures, "--save").resolve()
+    is_of_reader = partial(_is_of_reader, path.parent.parent)
     try:
-        with _surroundings(path, arguments, dtype, folder):
+        with _surroundings(path, arguments, dtype, folder), reading_pickles_safely(is_of_reader):
             runpy.run_path(str(path), run_name="__main__")
     except SystemExit as stop:
         if isinstance(stop.code, str):
@@ -78,7 +76,7 @@ def run_script(
         raise
     except Exception as error:
         report = traceback.TracebackException.from_exception(error)
-        _keep_frames_of_script(report)
+        _keep_frames_of_script(report, is_of_reader)
         if not report.stack and isinstance(error, SyntaxError | ValueError):
             raise ArgumentError(f"{path.name} is no Python: {error}.") from error
         if isinstance(error, ImportError) and (why := another_books_module(error, path)):
@@ -112,7 +110,6 @@ def _surroundings(
             os.environ["XPDL_DTYPE"] = dtype
         stack.enter_context(chdir(path.parent))
         stack.enter_context(book_modules(path))
-        stack.enter_context(reading_pickles_safely(is_of_reader))
         stack.enter_context(_names_gone_from_numpy())
         if figures is not None:
             stack.enter_context(saving_figures(figures, path.stem))
@@ -137,12 +134,20 @@ def _names_gone_from_numpy() -> Iterator[None]:
             del vars(np)[name]
 
 
-def is_of_reader(file: str) -> bool:
-    """Tell whether a source file is neither of xpdl, nor of Python or an installed package."""
-    return not file.startswith((OURS, *LIBRARIES))
+def _is_of_reader(home: Path, file: str) -> bool:
+    """Tell whether a source file is the reader's: in the folder above the script's, and no library.
+
+    Libraries may be anywhere, in a reader's environment within that folder as well.
+    """
+    path = os.path.abspath(file)
+    installed = {"site-packages", "dist-packages"} & {*Path(path).parts}
+    within = Path(path).is_relative_to(home) and not file.startswith("<")
+    return within and not installed and not path.startswith((OURS, *STANDARD_LIBRARY))
 
 
-def _keep_frames_of_script(report: traceback.TracebackException) -> None:
+def _keep_frames_of_script(
+    report: traceback.TracebackException, is_of_reader: Callable[[str], bool]
+) -> None:
     """Take out of a traceback what is ours, and what ours has called, up to the script's lines."""
     kept, called_by_us = [], True
     for frame in report.stack:
@@ -156,6 +161,6 @@ def _keep_frames_of_script(report: traceback.TracebackException) -> None:
     for name in ("__cause__", "__context__"):
         other = getattr(report, name)
         if other is not None:
-            _keep_frames_of_script(other)
+            _keep_frames_of_script(other, is_of_reader)
             if not other.stack:
                 setattr(report, name, None)
