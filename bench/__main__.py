@@ -14,10 +14,11 @@ from typing import Any, NoReturn
 import numpy as np
 
 import xpdl
-from bench import accuracy, charts, gpu, memory, scaling
+from bench import accuracy, charts, memory, scaling
 from bench.book_scripts import NETWORKS as BOOK_NETWORKS
 from bench.book_scripts import PLAIN, script_step
 from bench.choose import CANDIDATES, choose
+from bench.gpu import command as gpu
 from bench.measure import Run, compare, in_turns, record, show
 from bench.networks import NETWORKS
 from bench.programs import (
@@ -82,13 +83,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         ("scaling", _scaling, usual[:2], (), "time and memory by sizes, depth and threads"),
         ("layers", _layers, usual, ["torch"], "time by layer, against what the machine can do"),
         ("loop", _loop, usual[:3], (), "what the training loop adds to its steps"),
-        (
-            "book",
-            _book,
-            usual[1:],
-            (),
-            "a step of a script of the book, on ours and on plain NumPy",
-        ),
+        ("book", _book, [*usual[1:], "--book-path"], (), "a script of the book, and plain NumPy"),
     ):
         command = commands.add_parser(name, help=text, description=text)
         command.set_defaults(run=run, against=[], **_DEFAULTS)
@@ -99,8 +94,10 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         if peers:
             add("--against", nargs="*", choices=peers, default=[], help="programs beside ours")
         add("--out", type=Path, default=RESULTS, help="folder (default: bench/results)")
-    text = "all that wants a GPU, in one run: tests, gradients, steps, layers, training, memory"
+    text = "all that wants a GPU, in one run: gradients, steps, kernels, training, memory, tests"
     gpu.add_options(commands.add_parser("gpu", help=text, description=text), _count, RESULTS)
+    text = "the pictures of a record that gpu has written"
+    gpu.add_chart_options(commands.add_parser("gpu-charts", help=text, description=text))
     _add_choose(commands)
     text = "whole trainings by a recipe: accuracy and wall clock, seed by seed"
     accuracy.add_options(
@@ -329,7 +326,8 @@ def _loop(options: argparse.Namespace) -> None:
 
             return run
 
-        trainer._step = timed(trainer._step)  # type: ignore[method-assign]
+        for name in ("_step_on", "_whole_step"):
+            setattr(trainer.feeding, name, timed(getattr(trainer.feeding, name)))
 
         def after(trainer: xpdl.Trainer, epoch: Any) -> None:
             nonlocal spent
