@@ -42,14 +42,14 @@ def watch(numbers, old):
 
 
 @compiled
-def _begin(shares):
+def begin(shares):
     """Ring the bell: Python's lock is free now, and another thread can come."""
     bell, _, _, _ = shares
     ring(bell)
 
 
 @compiled
-def _next(shares, which):
+def next_part(shares, which):
     """Return a part that no thread has taken yet, its beginning and its end; or -1, 0, 0.
 
     `shares` is a bell, the bounds of the parts, a place in which to count, and the thread's number.
@@ -74,14 +74,19 @@ def _pad(x, x0, h, w, c, ph, pw, padded):
 
 
 @compiled
-def _tile(two, x, x0, rows, r, columns, f, f0, f_step, start, s0, s_step, y, y0, targets, t):
+def tile(
+    two, x, x0, rows, r, columns, f, f0, f_step, f_gap, start, s0, s_step, y, y0, targets, t, y_gap
+):
+    """Do `multiply_tile`, with two registers' width of numbers or one."""
     if two:
         multiply_tile(
-            2, x, x0, rows, r, columns, f, f0, f_step, start, s0, s_step, y, y0, targets, t
+            *(2, x, x0, rows, r, columns, f, f0, f_step, f_gap),
+            *(start, s0, s_step, y, y0, targets, t, y_gap),
         )
     else:
         multiply_tile(
-            1, x, x0, rows, r, columns, f, f0, f_step, start, s0, s_step, y, y0, targets, t
+            *(1, x, x0, rows, r, columns, f, f0, f_step, f_gap),
+            *(start, s0, s_step, y, y0, targets, t, y_gap),
         )
 
 
@@ -95,13 +100,13 @@ def multiply_windows(
     With `relu`, and no less than 0. Filters are as `panels` lays them; there are as many biases as
     numbers in all panels' rows.
     """
-    _begin(shares)
+    begin(shares)
     (h, w, c), (ph, pw) = image, pad
     padded = np.zeros((h + 2 * ph) * (w + 2 * pw) * c, np.float32)
     edge, edge_rows = np.empty(ROWS * 2 * LANES, np.float32), np.empty(ROWS, np.intp)
     edge_targets = np.arange(ROWS) * 2 * LANES
     k = len(columns)
-    part, begin, end = _next(shares, which)
+    part, begin, end = next_part(shares, which)
     while part >= 0:
         for i in range(begin, end):
             source, x0 = x, i * h * w * c
@@ -114,17 +119,17 @@ def multiply_windows(
                 for r in range(0, len(rows), ROWS):
                     if r + ROWS <= len(rows) and f + width <= fn:
                         y0 = i * y_size + f
-                        _tile(
-                            *(two, source, x0, rows, r, columns, filters, f * k, width),
-                            *(biases, f, 0, y, y0, targets, r),
+                        tile(
+                            *(two, source, x0, rows, r, columns, filters, f * k, width, LANES),
+                            *(biases, f, 0, y, y0, targets, r, LANES),
                         )
                         continue
                     # At the edge, a tile is computed whole and copied in part.
                     for t in range(ROWS):
                         edge_rows[t] = rows[min(r + t, len(rows) - 1)]
-                    _tile(
-                        *(two, source, x0, edge_rows, 0, columns, filters, f * k, width),
-                        *(biases, f, 0, edge, 0, edge_targets, 0),
+                    tile(
+                        *(two, source, x0, edge_rows, 0, columns, filters, f * k, width, LANES),
+                        *(biases, f, 0, edge, 0, edge_targets, 0, LANES),
                     )
                     for t in range(min(ROWS, len(rows) - r)):
                         y0 = i * y_size + targets[r + t] + f
@@ -132,7 +137,7 @@ def multiply_windows(
                             y[y0 + j] = edge[edge_targets[t] + j]
             if relu:  # an image's results are still in the core's own cache
                 _relu(y[i * y_size : (i + 1) * y_size], y[i * y_size : (i + 1) * y_size])
-        part, begin, end = _next(shares, which)
+        part, begin, end = next_part(shares, which)
 
 
 @compiled
@@ -142,13 +147,13 @@ def sum_windows(x, image, pad, rows, columns, gradient, fn, dW, db, targets, sha
     The images i are those of the part; db[part, f] is the sum of gradient[i, r, f]. There is a
     multiple of ROWS columns, and dW's lines are a multiple of LANES long.
     """
-    _begin(shares)
+    begin(shares)
     (h, w, c), (ph, pw) = image, pad
     padded = np.zeros((h + 2 * ph) * (w + 2 * pw) * c, np.float32)
     size, line = len(rows) * fn, -(-fn // LANES) * LANES
     whole = np.zeros(len(rows) * line if line > fn else 1, np.float32)
     total = np.empty(fn, np.float32)
-    part, begin, end = _next(shares, which)
+    part, begin, end = next_part(shares, which)
     while part >= 0:
         part_dW, part_db = dW[part], db[part]
         part_dW[:], part_db[:] = 0, 0
@@ -165,16 +170,16 @@ def sum_windows(x, image, pad, rows, columns, gradient, fn, dW, db, targets, sha
                 g, g0 = whole, 0
             for f in range(0, line, 2 * LANES):
                 for k in range(0, len(columns), ROWS):
-                    _tile(
-                        *(line - f > LANES, source, x0, columns, k, rows, g, g0 + f, line),
-                        *(part_dW, targets[k] + f, line, part_dW, f, targets, k),
+                    tile(
+                        *(line - f > LANES, source, x0, columns, k, rows, g, g0 + f, line, LANES),
+                        *(part_dW, targets[k] + f, line, part_dW, f, targets, k, LANES),
                     )
             total[:] = 0
             for r in range(len(rows)):
                 at = i * size + r * fn
                 _add(gradient[at : at + fn], total)
             _add(total, part_db)
-        part, begin, end = _next(shares, which)
+        part, begin, end = next_part(shares, which)
 
 
 @compiled
@@ -186,11 +191,11 @@ def _add(numbers, total):
 @compiled
 def max_pool(x, image, size, stride, pad, counts, y, winners, shares, which):
     """Find the largest number of each window, and its place; of equals the first; NaN wins."""
-    _begin(shares)
+    begin(shares)
     (h, w, c), (fh, fw), (sh, sw), (ph, pw), (oh, ow) = image, size, stride, pad, counts
     places = np.array([(u * w + v) * c for u in range(fh) for v in range(fw)])
     quick = ph == pw == 0 and c % LANES == 0 and winners.itemsize == 1
-    part, begin, end = _next(shares, which)
+    part, begin, end = next_part(shares, which)
     while part >= 0:
         for line in range(begin * oh, end * oh):
             i, p = divmod(line, oh)
@@ -214,7 +219,7 @@ def max_pool(x, image, size, stride, pad, counts, y, winners, shares, which):
                         else:
                             largest[:], winner[:] = pixel, place
                             begun = True
-        part, begin, end = _next(shares, which)
+        part, begin, end = next_part(shares, which)
 
 
 @compiled
@@ -229,12 +234,12 @@ def _take_larger(pixel, place, largest, winner):
 @compiled
 def max_pool_backward(gradient, winners, image, size, stride, pad, counts, dx, shares, which):
     """Send each gradient to its window's winner; the rest of dx is zero."""
-    _begin(shares)
+    begin(shares)
     (h, w, c), (fh, fw), (sh, sw), (ph, pw), (oh, ow) = image, size, stride, pad, counts
     places = np.array([(u * w + v) * c for u in range(fh) for v in range(fw)])
     side_by_side = sh == fh and sw == fw and ph == pw == 0
     quick = side_by_side and c % LANES == 0 and winners.itemsize == 1
-    part, begin, end = _next(shares, which)
+    part, begin, end = next_part(shares, which)
     while part >= 0:
         if not (quick and oh * sh == h and ow * sw == w):
             dx[begin * h * w * c : end * h * w * c] = 0
@@ -254,7 +259,7 @@ def max_pool_backward(gradient, winners, image, size, stride, pad, counts, dx, s
                         for j in range(c):
                             if winners[out + j] == place:
                                 dx[at + j] += gradient[out + j]
-        part, begin, end = _next(shares, which)
+        part, begin, end = next_part(shares, which)
 
 
 @compiled
@@ -288,15 +293,15 @@ def sum_moments(x, pivot, sums, squares, shares, which):
     In float64, about a pivot that is a number of the feature itself: so one pass is enough. What
     cancels in squares - sums^2 / count is at most count times the result.
     """
-    _begin(shares)
+    begin(shares)
     width = len(pivot)
-    part, begin, end = _next(shares, which)
+    part, begin, end = next_part(shares, which)
     while part >= 0:
         sums[part, :], squares[part, :] = 0, 0
         for line in range(begin, end):
             at = line * width
             _add_moments(x[at : at + width], pivot, sums[part], squares[part])
-        part, begin, end = _next(shares, which)
+        part, begin, end = next_part(shares, which)
 
 
 @compiled
@@ -310,14 +315,14 @@ def _add_moments(x, pivot, sums, squares):
 @compiled
 def normalize(x, mean, factor, shift, y, shares, which):
     """Compute y = factor (x - mean) + shift, line by line."""
-    _begin(shares)
+    begin(shares)
     width = len(mean)
-    part, begin, end = _next(shares, which)
+    part, begin, end = next_part(shares, which)
     while part >= 0:
         for line in range(begin, end):
             at = line * width
             _normalize(x[at : at + width], mean, factor, shift, y[at : at + width])
-        part, begin, end = _next(shares, which)
+        part, begin, end = next_part(shares, which)
 
 
 @compiled
@@ -329,9 +334,9 @@ def _normalize(x, mean, factor, shift, y):
 @compiled
 def sum_gradients(gradient, x, mean, sums, products, shares, which):
     """sums[part, j] = sum over the part's lines of gradient[j]; products of it times x - mean."""
-    _begin(shares)
+    begin(shares)
     width = len(mean)
-    part, begin, end = _next(shares, which)
+    part, begin, end = next_part(shares, which)
     while part >= 0:
         sums[part, :], products[part, :] = 0, 0
         for line in range(begin, end):
@@ -339,7 +344,7 @@ def sum_gradients(gradient, x, mean, sums, products, shares, which):
             _add_gradients(
                 gradient[at : at + width], x[at : at + width], mean, sums[part], products[part]
             )
-        part, begin, end = _next(shares, which)
+        part, begin, end = next_part(shares, which)
 
 
 @compiled
@@ -352,14 +357,14 @@ def _add_gradients(gradient, x, mean, sums, products):
 @compiled
 def normalize_backward(gradient, x, mean, factor, level, slope, dx, shares, which):
     """Compute dx = factor (gradient - level - slope (x - mean)), line by line."""
-    _begin(shares)
+    begin(shares)
     width = len(mean)
-    part, begin, end = _next(shares, which)
+    part, begin, end = next_part(shares, which)
     while part >= 0:
         for line in range(begin, end):
             here = slice(line * width, (line + 1) * width)
             _normalize_backward(gradient[here], x[here], mean, factor, level, slope, dx[here])
-        part, begin, end = _next(shares, which)
+        part, begin, end = next_part(shares, which)
 
 
 @compiled
@@ -371,11 +376,11 @@ def _normalize_backward(gradient, x, mean, factor, level, slope, dx):
 @compiled
 def relu(x, y, shares, which):
     """Compute y = max(x, 0); NaN stays."""
-    _begin(shares)
-    part, begin, end = _next(shares, which)
+    begin(shares)
+    part, begin, end = next_part(shares, which)
     while part >= 0:
         _relu(x[begin:end], y[begin:end])
-        part, begin, end = _next(shares, which)
+        part, begin, end = next_part(shares, which)
 
 
 @compiled
@@ -388,11 +393,11 @@ def _relu(x, y):
 @compiled
 def relu_backward(gradient, y, dx, shares, which):
     """Compute dx = gradient (1 where y > 0, else 0)."""
-    _begin(shares)
-    part, begin, end = _next(shares, which)
+    begin(shares)
+    part, begin, end = next_part(shares, which)
     while part >= 0:
         _relu_backward(gradient[begin:end], y[begin:end], dx[begin:end])
-        part, begin, end = _next(shares, which)
+        part, begin, end = next_part(shares, which)
 
 
 @compiled
@@ -405,11 +410,11 @@ def _relu_backward(gradient, y, dx):
 @compiled
 def adam(p, g, m, v, numbers, shares, which):
     """Do Adam in one pass; see `Backend.adam` for what it computes."""
-    _begin(shares)
-    part, begin, end = _next(shares, which)
+    begin(shares)
+    part, begin, end = next_part(shares, which)
     while part >= 0:
         _adam(p[begin:end], g[begin:end], m[begin:end], v[begin:end], numbers)
-        part, begin, end = _next(shares, which)
+        part, begin, end = next_part(shares, which)
 
 
 @compiled

@@ -1,0 +1,159 @@
+"""Single convolutions, forward and backward, by shape: ours beside PyTorch's."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import xpdl
+from bench.measure import Run, in_turns
+
+
+class Shape(NamedTuple):
+    """A convolution of images (batch, channels, pixels, pixels); all filters are square."""
+
+    batch: int
+    channels: int
+    pixels: int
+    filters: int
+    size: int
+    stride: int
+    pad: int
+
+    def __str__(self) -> str:
+        return ", ".join(map(str, self))
+
+    @property
+    def first(self) -> bool:
+        """Whether it stands first in its network, where nobody asks for dx."""
+        return self.channels <= 3
+
+    @property
+    def operations(self) -> int:
+        """Additions and multiplications of a direct sum, forward and backward."""
+        out = (self.pixels + 2 * self.pad - self.size) // self.stride + 1
+        once = 2 * self.batch * out**2 * self.filters * self.channels * self.size**2
+        return once * (2 if self.first else 3)
+
+
+SHAPES = tuple(
+    Shape(*numbers)
+    for numbers in (
+        (100, 16, 28, 16, 3, 1, 1),
+        (100, 16, 14, 32, 3, 1, 1),
+        (100, 32, 14, 32, 3, 1, 2),
+        (100, 32, 8, 64, 3, 1, 1),
+        (100, 64, 8, 64, 3, 1, 1),
+        (64, 3, 32, 64, 3, 1, 1),
+        (64, 64, 32, 64, 3, 1, 1),
+        (64, 64, 32, 128, 3, 2, 1),
+        (64, 128, 16, 128, 3, 1, 1),
+        (64, 256, 8, 256, 3, 1, 1),
+        (64, 512, 4, 512, 3, 1, 1),
+        (8, 3, 224, 64, 7, 2, 3),
+        (8, 64, 56, 64, 3, 1, 1),
+        (8, 256, 14, 256, 3, 1, 1),
+        (8, 512, 7, 512, 3, 1, 1),
+        (8, 64, 56, 256, 1, 1, 0),
+        (8, 1024, 14, 256, 1, 1, 0),
+        (2, 64, 224, 64, 3, 1, 1),
+    )
+)
+"""DeepConvNet's, those of networks for CIFAR-10, and those of ResNet and VGG at 224 pixels."""
+
+
+def _arrays(shape: Shape) -> tuple[Any, Any, Any, Any]:
+    """Return x, W, b and dL/dy, on the host."""
+    rng = np.random.default_rng(0)
+    out = (shape.pixels + 2 * shape.pad - shape.size) // shape.stride + 1
+    sizes = (
+        (shape.batch, shape.channels, shape.pixels, shape.pixels),
+        (shape.filters, shape.channels, shape.size, shape.size),
+        (shape.filters,),
+        (shape.batch, shape.filters, out, out),
+    )
+    x, W, b, dout = (rng.standard_normal(size, np.float32) for size in sizes)
+    return x, W, b, dout
+
+
+def _channels_last(a: Any) -> Any:
+    return np.ascontiguousarray(a.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+
+
+def ours(shape: Shape, backend: str) -> dict[str, Run]:
+    """Return the passes of a convolution on a backend, and both together."""
+    active = xpdl.get_backend(backend)
+    x, W, b, dout = _arrays(shape)
+    x, dout = map(active.asarray, (_channels_last(x), _channels_last(dout)))
+    W, b = map(active.asarray, (W, b))
+    stride, pad = (shape.stride,) * 2, (shape.pad,) * 2
+
+    def forward() -> None:
+        active.convolution(x, W, b, stride, pad)
+
+    def backward() -> None:
+        active.convolution_backward(dout, x, W, stride, pad, not shape.first)
+
+    return _passes(forward, backward)
+
+
+def torchs(shape: Shape) -> dict[str, Run]:
+    """Return the same passes of PyTorch, channels last."""
+    import torch
+
+    kind = torch.channels_last
+    arrays = [torch.from_numpy(np.ascontiguousarray(a)) for a in _arrays(shape)]
+    x, W, dout = (arrays[i].contiguous(memory_format=kind) for i in (0, 1, 3))
+    b, numbers = arrays[2], ((shape.stride,) * 2, (shape.pad,) * 2, (1, 1))
+
+    def forward() -> None:
+        torch.convolution(x, W, b, *numbers, False, (0, 0), 1)
+
+    def backward() -> None:
+        torch.ops.aten.convolution_backward(
+            dout, x, W, [shape.filters], *numbers, False, (0, 0), 1, (not shape.first, True, True)
+        )
+
+    return _passes(forward, backward)
+
+
+def _passes(forward: Run, backward: Run) -> dict[str, Run]:
+    def both() -> None:
+        forward()
+        backward()
+
+    return {"both": both, "forward": forward, "backward": backward}
+
+
+def measure(
+    backend: str, against_torch: bool, rounds: int, shapes: Iterable[Shape] = SHAPES
+) -> list[dict[str, Any]]:
+    """Return a row for each shape: milliseconds forward and backward, and the ratio."""
+    rows = []
+    for shape in shapes:
+        sources: dict[str, Callable[[Shape], dict[str, Run]]] = {
+            "ours": lambda shape: ours(shape, backend)
+        }
+        if against_torch:
+            sources["torch"] = torchs
+        programs = {name: make(shape)["both"] for name, make in sources.items()}
+        seconds = in_turns(programs, rounds, repeats=3, warm_up=2)
+        median = {name: statistics.median(values) for name, values in seconds.items()}
+        row: dict[str, Any] = {"shape": shape._asdict()}
+        row |= {f"{name}_ms": round(1000 * s, 2) for name, s in median.items()}
+        row["gflops"] = round(shape.operations / median["ours"] / 1e9, 1)
+        if against_torch:
+            row["ratio"] = round(median["ours"] / median["torch"], 3)
+            least = {name: min(values) for name, values in seconds.items()}
+            row["ratio_of_least"] = round(least["ours"] / least["torch"], 3)
+        rows.append(row)
+    return rows
+
+
+def mean_ratio(rows: list[dict[str, Any]], which: str = "ratio") -> float:
+    """Return the geometric mean of the rows' ratios."""
+    return math.exp(statistics.fmean(math.log(row[which]) for row in rows))
