@@ -29,7 +29,7 @@ from bench.programs import (
 )
 from xpdl.errors import XpdlError
 from xpdl.optimizers import Adam
-from xpdl.training.profile import profile_step
+from xpdl.tuning.profile import profile_step
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -25,11 +25,11 @@ from bench.gpu import said_by
 from bench.measure import command_line, machine
 from bench.timed_command import Watch
 from xpdl import files
-from xpdl.command import seed
+from xpdl.cli.command import seed
 from xpdl.errors import ArgumentError, XpdlError
-from xpdl.training.preparation import load_data, make_network, make_trainer
-from xpdl.training.run_folder import read_record
-from xpdl.training.run_options import RunOptions, make_options
+from xpdl.runs.folder import read_record
+from xpdl.runs.options import RunOptions, make_options
+from xpdl.runs.preparation import load_data, make_network, make_trainer
 
 ROOT = Path(xpdl.__file__).parents[1]
 START = [sys.executable, "-m"]  # what comes before a module's name to run it

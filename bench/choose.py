@@ -23,11 +23,11 @@ from xpdl.backends import Array
 from xpdl.datasets import split_validation
 from xpdl.errors import UnknownNameError
 from xpdl.network import Network
-from xpdl.training.ensemble import Ensemble, train_ensemble
-from xpdl.training.preparation import load_data, make_network, make_trainer
-from xpdl.training.run_options import RunOptions
-from xpdl.training.shifts import ShiftAverage
+from xpdl.runs.options import RunOptions
+from xpdl.runs.preparation import load_data, make_network, make_trainer
 from xpdl.training.trainer import Trainer
+from xpdl.tuning.ensemble import Ensemble, train_ensemble
+from xpdl.tuning.shifts import ShiftAverage
 
 ONE_IN = 6  # images are set aside
 SPLIT_SEED = 0

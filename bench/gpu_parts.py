@@ -30,15 +30,15 @@ from bench import charts
 from bench.measure import Run, compare, in_turns, summary
 from bench.programs import batch, torch_half_step, torch_step, trainer_step
 from xpdl.backends import Array, Backend
-from xpdl.backends.capture import WARM_UP
+from xpdl.backends.cupy.capture import WARM_UP
 from xpdl.datasets import load_mnist
 from xpdl.errors import XpdlError
 from xpdl.models import DeepConvNet
 from xpdl.network import Network
 from xpdl.optimizers import Adam
 from xpdl.precision import LossScale
-from xpdl.training.profile import profile_step
-from xpdl.training.recipes import RECIPES
+from xpdl.runs.recipes import RECIPES
+from xpdl.tuning.profile import profile_step
 
 ROOT = Path(__file__).parents[1]
 MIB = 2**20
@@ -90,7 +90,7 @@ class Session:
     @cached_property
     def tf32(self) -> Backend:
         """The same backend with products of float32 whose factors are rounded to 10 bits."""
-        from xpdl.backends.cupy_fused import FusedCupyBackend
+        from xpdl.backends.cupy.fused import FusedCupyBackend
 
         before = os.environ.pop("XPDL_TF32", None)
         os.environ["XPDL_TF32"] = "1"
@@ -104,7 +104,7 @@ class Session:
     @cached_property
     def generic(self) -> Backend:
         """CuPy with the textbook's primitives."""
-        from xpdl.backends.cupy_backend import CupyBackend
+        from xpdl.backends.cupy.backend import CupyBackend
 
         return CupyBackend()
 

@@ -20,7 +20,7 @@ import numpy as np
 from threadpoolctl import threadpool_info
 
 import xpdl
-from xpdl.backends.threads import thread_count
+from xpdl.backends.numpy.threads import thread_count
 
 Run = Callable[[], object]
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from bench.measure import Run, in_turns
 from bench.programs import xpdl_step
-from xpdl.backends.memory import pool
+from xpdl.backends.numpy.memory import pool
 from xpdl.layers import Affine, Convolution, GlobalAveragePooling, Layer, MaxPooling, ReLU
 from xpdl.models import DeepConvNet
 from xpdl.network import Network

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from xpdl import cli
+from xpdl.cli import main as cli
 from xpdl.training.trainer import Trainer
 
 

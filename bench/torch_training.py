@@ -27,12 +27,12 @@ import numpy as np
 import xpdl
 from bench.networks import torch_twin
 from bench.timed_command import Watch
-from xpdl.command import seed
+from xpdl.cli.command import seed
 from xpdl.errors import ArgumentError, DivergenceError, XpdlError
 from xpdl.network import Network
 from xpdl.optimizers import Adam, AdamW
-from xpdl.training.preparation import load_data, make_network, make_trainer
-from xpdl.training.run_options import RunOptions, make_options
+from xpdl.runs.options import RunOptions, make_options
+from xpdl.runs.preparation import load_data, make_network, make_trainer
 from xpdl.training.trainer import AUGMENTATION_STREAM, Data, Trainer
 
 TESTED_AT_ONCE = 500

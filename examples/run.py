@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from xpdl.command import Parser, add_device_options, escape_output, run_command, seed
+from xpdl.cli.command import Parser, add_device_options, escape_output, run_command, seed
 from xpdl.errors import ArgumentError, DataFileError, UnknownNameError
 from xpdl.files import make_folder, read_json, write_bytes
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import rehearsal
 from hypothesis import HealthCheck, settings
+from small_digits import load_small
 
 import xpdl
 from xpdl import backends
-from xpdl.backends import Backend, available_backends, cupy_fused
+from xpdl.backends import Backend, available_backends
+from xpdl.backends.cupy import fused as cupy_fused
 
 settings.register_profile(
     "xpdl",
@@ -87,3 +91,14 @@ def rng() -> np.random.Generator:
 def _no_float_surprises(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the user's own settings out of the tests, but for the backend under test."""
     monkeypatch.delenv("XPDL_DTYPE", raising=False)
+
+
+@pytest.fixture
+def small_mnist(monkeypatch: Any, tmp_path: Path) -> Path:
+    """A folder to work in, where the command finds a small made-up MNIST."""
+    from xpdl.runs import preparation
+
+    monkeypatch.setitem(preparation.LOADERS, "mnist", load_small)
+    monkeypatch.setitem(preparation.LOADERS, "fashion-mnist", load_small)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

@@ -225,7 +225,8 @@ def train(backend: str, seed: int, folder: Path) -> None:
     from xpdl.datasets.augmentation import Compose, Erase, Noise, Rotate, Shift
     from xpdl.models import NormalizedConvNet
     from xpdl.plots import confusion_matrix, learning_curves
-    from xpdl.training import Ensemble, ShiftAverage, Trainer
+    from xpdl.training import Trainer
+    from xpdl.tuning import Ensemble, ShiftAverage
 
     rng = np.random.default_rng(seed)
     x, t = rng.random((150, 1, 28, 28), np.float32), rng.integers(0, 10, 150)

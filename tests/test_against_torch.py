@@ -14,16 +14,15 @@ from xpdl.layers import (
     Dropout,
     Flatten,
     GlobalAveragePooling,
-    IdentityWithLoss,
     MaxPooling,
     ReLU,
     Residual,
     Sequential,
     Sigmoid,
     Softmax,
-    SoftmaxWithLoss,
     Tanh,
 )
+from xpdl.losses import IdentityWithLoss, SoftmaxWithLoss
 from xpdl.models import DeepConvNet
 
 torch = pytest.importorskip("torch")

@@ -16,7 +16,8 @@ PACKAGE = Path(xpdl.__file__).parent
 ARRAY_CODE = [
     *sorted((PACKAGE / "layers").glob("*.py")),
     PACKAGE / "functions.py",
-    PACKAGE / "optimizers.py",
+    *sorted((PACKAGE / "optimizers").glob("*.py")),
+    PACKAGE / "losses.py",
 ]
 
 

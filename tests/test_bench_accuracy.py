@@ -21,9 +21,9 @@ from xpdl import Trainer
 from xpdl.errors import ArgumentError, DivergenceError
 from xpdl.layers import Affine
 from xpdl.network import Network
-from xpdl.training import RECIPES, preparation
-from xpdl.training.preparation import make_network, make_trainer
-from xpdl.training.run_options import RunOptions, make_options
+from xpdl.runs import RECIPES, preparation
+from xpdl.runs.options import RunOptions, make_options
+from xpdl.runs.preparation import make_network, make_trainer
 
 ROOT = Path(xpdl.__file__).parents[1]
 sys.path.append(str(ROOT))  # the bench is not part of what is installed
@@ -39,7 +39,7 @@ from dataclasses import replace
 import numpy as np
 sys.path.insert(0, os.getcwd())
 import xpdl
-from xpdl.training import RECIPES, preparation
+from xpdl.runs import RECIPES, preparation
 
 with np.load({path!r}) as file:
     arrays = dict(file)

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import xpdl
-from xpdl.training import RECIPES, preparation
-from xpdl.training.ensemble import member_seed
+from xpdl.runs import RECIPES, preparation
+from xpdl.tuning.ensemble import member_seed
 
 ROOT = Path(xpdl.__file__).parents[1]
 sys.path.append(str(ROOT))  # the bench is not part of what is installed

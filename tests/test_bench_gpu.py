@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import xpdl
-from xpdl.backends import cupy_fused
+from xpdl.backends.cupy import fused as cupy_fused
 from xpdl.layers import Affine, Convolution, Dropout, MaxPooling, ReLU
 from xpdl.network import Network
 

@@ -16,7 +16,7 @@ import workloads
 
 import xpdl
 from xpdl.backends import available_backends
-from xpdl.training import Ensemble, ShiftAverage
+from xpdl.tuning import Ensemble, ShiftAverage
 
 STATE = available_backends()
 

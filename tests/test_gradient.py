@@ -19,16 +19,15 @@ from xpdl.layers import (
     Dropout,
     Flatten,
     GlobalAveragePooling,
-    IdentityWithLoss,
     MaxPooling,
     ReLU,
     Residual,
     Sequential,
     Sigmoid,
     Softmax,
-    SoftmaxWithLoss,
     Tanh,
 )
+from xpdl.losses import IdentityWithLoss, SoftmaxWithLoss
 
 
 def squares(x):

@@ -8,7 +8,8 @@ import pytest
 from xpdl import Network
 from xpdl.backends import get_backend
 from xpdl.errors import DivergenceError, UnknownNameError
-from xpdl.layers import Affine, SoftmaxWithLoss
+from xpdl.layers import Affine
+from xpdl.losses import SoftmaxWithLoss
 from xpdl.precision import PRECISIONS, LossScale, Precision, get_precision
 
 EXPECTED = {  # policy: parameters, compute, accumulate, mixed

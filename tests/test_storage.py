@@ -22,12 +22,12 @@ from xpdl.layers import (
     Convolution,
     Dropout,
     GlobalAveragePooling,
-    IdentityWithLoss,
     ReLU,
     Residual,
     Sequential,
     Tanh,
 )
+from xpdl.losses import IdentityWithLoss
 from xpdl.models import MODELS, make_model
 from xpdl.storage import load_with_notes
 

@@ -24,7 +24,7 @@ import threadpoolctl
 
 import xpdl
 from xpdl import backends
-from xpdl.backends import memory, threads
+from xpdl.backends.numpy import memory, threads
 from xpdl.datasets.augmentation import Compose, Noise, Rotate
 from xpdl.models import NormalizedConvNet
 from xpdl.network import Network

@@ -2,6 +2,6 @@
 
 import sys
 
-from xpdl.cli import main
+from xpdl.cli.main import main
 
 sys.exit(main())

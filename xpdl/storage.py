@@ -60,7 +60,7 @@ def load_with_notes(
         if not os.path.exists(inside):
             raise FileAccessError(
                 f"the folder {str(path)!r} holds no model.safetensors; give the folder of a run, "
-                "or a file. An ensemble is read by xpdl.training.load_ensemble."
+                "or a file. An ensemble is read by xpdl.tuning.load_ensemble."
             )
         path = inside
     try:

@@ -5,7 +5,7 @@ Book, sections 1.5 and 1.6; figures 1-1 to 1-4.
 
 import xpdl
 from xpdl import plots
-from xpdl.experiment import Experiment, run
+from xpdl.cli.experiment import Experiment, run
 
 
 def main(experiment: Experiment) -> None:

@@ -6,7 +6,7 @@ them do no more than a single layer would, since (x W1) W2 = x (W1 W2).
 
 import xpdl
 from xpdl import functions, plots
-from xpdl.experiment import Experiment, run
+from xpdl.cli.experiment import Experiment, run
 
 FUNCTIONS = {
     "step": functions.step_function,

@@ -8,8 +8,8 @@ import time
 
 import xpdl
 from xpdl import plots
+from xpdl.cli.experiment import Experiment, run
 from xpdl.datasets import load_mnist
-from xpdl.experiment import Experiment, run
 from xpdl.models import MultiLayerNet
 
 

@@ -7,7 +7,7 @@ import warnings
 
 import xpdl
 from xpdl import plots
-from xpdl.experiment import Experiment, run
+from xpdl.cli.experiment import Experiment, run
 from xpdl.functions import softmax
 
 

@@ -7,7 +7,7 @@ from functools import partial
 
 import xpdl
 from xpdl import plots
-from xpdl.experiment import Experiment, run
+from xpdl.cli.experiment import Experiment, run
 from xpdl.functions import identity_function, sigmoid
 from xpdl.layers import Affine, Sigmoid
 

@@ -5,7 +5,7 @@ Book, sections 4.3.3 and 4.4; figures 4-8 and 4-9.
 
 import xpdl
 from xpdl import numerical_gradient, plots
-from xpdl.experiment import Experiment, run
+from xpdl.cli.experiment import Experiment, run
 
 
 def f(x):

@@ -5,7 +5,7 @@ Book, section 4.4.1; figure 4-10. In float64, as there.
 
 import xpdl
 from xpdl import numerical_gradient, plots
-from xpdl.experiment import Experiment, run
+from xpdl.cli.experiment import Experiment, run
 
 BOOK = {
     0.1: "-6.1e-10, 8.1e-10",

@@ -7,7 +7,7 @@ import math
 
 import xpdl
 from xpdl import plots
-from xpdl.experiment import Experiment, run
+from xpdl.cli.experiment import Experiment, run
 from xpdl.functions import cross_entropy_error, one_hot, sum_squared_error
 
 

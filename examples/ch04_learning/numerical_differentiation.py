@@ -7,7 +7,7 @@ import math
 
 import xpdl
 from xpdl import plots
-from xpdl.experiment import Experiment, run
+from xpdl.cli.experiment import Experiment, run
 
 
 def numerical_diff(f, x, h=1e-4):

@@ -7,7 +7,7 @@ from functools import partial
 
 import xpdl
 from xpdl import numerical_gradient, plots
-from xpdl.experiment import Experiment, run
+from xpdl.cli.experiment import Experiment, run
 from xpdl.layers import Affine
 
 array = partial(xpdl.asarray, dtype="float64")

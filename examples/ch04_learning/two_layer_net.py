@@ -8,8 +8,8 @@ import time
 
 import xpdl
 from xpdl import numerical_gradient, plots
+from xpdl.cli.experiment import Experiment, run
 from xpdl.datasets import Batches, load_mnist
-from xpdl.experiment import Experiment, run
 from xpdl.models import TwoLayerNet
 
 LEARNING_RATE = 0.1

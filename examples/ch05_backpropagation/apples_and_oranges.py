@@ -4,7 +4,7 @@ Book, sections 5.1 to 5.4; figures 5-2, 5-3, 5-14 to 5-17.
 """
 
 from xpdl import plots
-from xpdl.experiment import Experiment, run
+from xpdl.cli.experiment import Experiment, run
 from xpdl.plots import Edge
 
 

@@ -6,8 +6,8 @@ gradient: its error falls with h squared until the rounding of the loss, divided
 
 import xpdl
 from xpdl import plots
+from xpdl.cli.experiment import Experiment, run
 from xpdl.datasets import load_mnist
-from xpdl.experiment import Experiment, run
 from xpdl.layers import Affine, Sigmoid
 from xpdl.models import TwoLayerNet
 

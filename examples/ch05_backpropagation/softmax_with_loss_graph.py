@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import xpdl
 from xpdl import plots
-from xpdl.experiment import Experiment, run
-from xpdl.layers import SoftmaxWithLoss
+from xpdl.cli.experiment import Experiment, run
+from xpdl.losses import SoftmaxWithLoss
 
 SCORES, TARGETS = [math.log(3), math.log(2), math.log(5)], [0, 1, 0]
 

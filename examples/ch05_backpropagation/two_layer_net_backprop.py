@@ -7,9 +7,10 @@ import numpy as np
 
 import xpdl
 from xpdl import plots
+from xpdl.cli.experiment import Experiment, run
 from xpdl.datasets import Batches, load_mnist
-from xpdl.experiment import Experiment, run
-from xpdl.layers import Affine, ReLU, SoftmaxWithLoss
+from xpdl.layers import Affine, ReLU
+from xpdl.losses import SoftmaxWithLoss
 
 
 def predict(layers, x, train=False):

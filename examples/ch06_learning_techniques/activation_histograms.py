@@ -11,7 +11,7 @@ import numpy as np
 
 import xpdl
 from xpdl import Network, plots
-from xpdl.experiment import Experiment, run
+from xpdl.cli.experiment import Experiment, run
 from xpdl.layers import Affine, ReLU, Sigmoid, Tanh
 
 SETTINGS = {

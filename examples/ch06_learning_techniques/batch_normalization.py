@@ -9,9 +9,9 @@ import math
 from typing import Any
 
 from xpdl import Trainer, plots
+from xpdl.cli.experiment import Experiment, run
 from xpdl.datasets import load_mnist
 from xpdl.errors import DivergenceError
-from xpdl.experiment import Experiment, run
 from xpdl.models import MultiLayerNet
 from xpdl.optimizers import SGD
 

@@ -8,11 +8,11 @@ what the best five span.
 from typing import Any
 
 from xpdl import Trainer
+from xpdl.cli.experiment import Experiment, run
 from xpdl.datasets import load_mnist
-from xpdl.experiment import Experiment, run
 from xpdl.models import MultiLayerNet
 from xpdl.optimizers import SGD
-from xpdl.training.search import LogUniform, RandomSearch
+from xpdl.tuning.search import LogUniform, RandomSearch
 
 RANGES = {"learning rate": LogUniform(1e-6, 1e-2), "weight decay": LogUniform(1e-8, 1e-4)}
 

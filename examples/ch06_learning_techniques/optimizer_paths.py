@@ -9,7 +9,7 @@ import numpy as np
 
 import xpdl
 from xpdl import plots
-from xpdl.experiment import Experiment, run
+from xpdl.cli.experiment import Experiment, run
 from xpdl.optimizers import SGD, AdaGrad, Adam, Momentum, RMSProp
 
 

@@ -7,8 +7,8 @@ epochs of the first 51,200 images in batches of 128.
 from typing import Any
 
 from xpdl import Trainer, plots
+from xpdl.cli.experiment import Experiment, run
 from xpdl.datasets import load_mnist
-from xpdl.experiment import Experiment, run
 from xpdl.models import MultiLayerNet
 from xpdl.optimizers import SGD
 

@@ -7,7 +7,7 @@ vertical edges and one that answers to horizontal edges are slid over a drawn pi
 
 import xpdl
 from xpdl import plots
-from xpdl.experiment import Experiment, run
+from xpdl.cli.experiment import Experiment, run
 from xpdl.layers import Convolution
 from xpdl.models import SimpleConvNet
 

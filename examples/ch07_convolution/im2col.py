@@ -5,8 +5,8 @@ Book, sections 7.2 to 7.4; figures 7-3 to 7-7, 7-14 and 7-17 to 7-19; equation 7
 
 import xpdl
 from xpdl import plots
+from xpdl.cli.experiment import Experiment, run
 from xpdl.errors import ShapeError
-from xpdl.experiment import Experiment, run
 from xpdl.functions import im2col, window_counts
 from xpdl.layers import Convolution, MaxPooling
 

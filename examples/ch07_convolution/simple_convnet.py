@@ -9,7 +9,7 @@ import statistics
 
 import xpdl
 from xpdl import plots
-from xpdl.experiment import Experiment, run
+from xpdl.cli.experiment import Experiment, run
 from xpdl.models import SimpleConvNet
 from xpdl.optimizers import Adam
 

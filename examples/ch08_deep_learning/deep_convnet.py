@@ -9,10 +9,10 @@ import statistics
 
 import xpdl
 from xpdl import plots
-from xpdl.experiment import Experiment, run
+from xpdl.cli.experiment import Experiment, run
 from xpdl.models import DeepConvNet
 from xpdl.optimizers import Adam
-from xpdl.training import RECIPES
+from xpdl.runs import RECIPES
 
 RECIPE = RECIPES["book"]
 

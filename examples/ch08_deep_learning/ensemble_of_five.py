@@ -8,10 +8,10 @@ import statistics
 
 import xpdl
 from xpdl import plots
-from xpdl.experiment import Experiment, run
+from xpdl.cli.experiment import Experiment, run
 from xpdl.models import DeepConvNet, TwoLayerNet
 from xpdl.optimizers import Adam
-from xpdl.training.ensemble import Ensemble
+from xpdl.tuning.ensemble import Ensemble
 
 MEMBERS = 5
 

@@ -7,7 +7,7 @@ most one part in 2,048.
 
 import xpdl
 from xpdl import plots
-from xpdl.experiment import Experiment, run
+from xpdl.cli.experiment import Experiment, run
 from xpdl.models import DeepConvNet, SimpleConvNet
 from xpdl.optimizers import Adam
 

@@ -6,7 +6,7 @@ small ones settle down at last: the same network, from the same weights, by thre
 
 import xpdl
 from xpdl import plots
-from xpdl.experiment import Experiment, run
+from xpdl.cli.experiment import Experiment, run
 from xpdl.models import SimpleConvNet, TwoLayerNet
 from xpdl.optimizers import Adam
 from xpdl.schedules import Constant, Cosine, OneCycle, Schedule

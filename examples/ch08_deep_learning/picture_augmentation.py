@@ -7,6 +7,7 @@ that flipping, which the book names too, is only drawn.
 
 import xpdl
 from xpdl import plots
+from xpdl.cli.experiment import Experiment, run
 from xpdl.datasets.augmentation import (
     Brightness,
     Compose,
@@ -20,7 +21,6 @@ from xpdl.datasets.augmentation import (
     Shift,
     Zoom,
 )
-from xpdl.experiment import Experiment, run
 from xpdl.models import SimpleConvNet
 from xpdl.optimizers import Adam
 

@@ -7,7 +7,7 @@ output.
 
 import xpdl
 from xpdl import plots
-from xpdl.experiment import Experiment, run
+from xpdl.cli.experiment import Experiment, run
 from xpdl.layers import Convolution, Sequential
 
 SIDE = 9

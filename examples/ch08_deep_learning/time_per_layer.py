@@ -6,10 +6,10 @@ the same pass, and counts there.
 """
 
 import xpdl
-from xpdl.experiment import Experiment, run
+from xpdl.cli.experiment import Experiment, run
 from xpdl.models import DeepConvNet
 from xpdl.optimizers import Adam
-from xpdl.training.profile import profile_step
+from xpdl.tuning.profile import profile_step
 
 
 def main(experiment: Experiment) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from xpdl import Trainer
-from xpdl.backends.capture import WARM_UP
+from xpdl.backends.cupy.capture import WARM_UP
 from xpdl.errors import DeviceRuleError
 from xpdl.layers import Affine, BatchNormalization, Convolution, Dropout, MaxPooling, ReLU
 from xpdl.network import Network

@@ -16,7 +16,7 @@ import rehearsal
 from test_capture import train
 
 from xpdl.backends import get_backend
-from xpdl.backends.cupy_fused import REALS, FusedCupyBackend, kernel_options, kernel_source
+from xpdl.backends.cupy.fused import REALS, FusedCupyBackend, kernel_options, kernel_source
 
 ARCHITECTURES = ("80", "90", "100")
 NAMES = re.findall(r'extern "C" __global__ void (\w+)', kernel_source())

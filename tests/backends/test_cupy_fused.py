@@ -13,8 +13,10 @@ from brute_force import assert_close, sum_dtype
 
 import xpdl
 from xpdl import backends
-from xpdl.backends import cublas, cupy_fused, get_backend
-from xpdl.backends.cupy_backend import CupyBackend
+from xpdl.backends import get_backend
+from xpdl.backends.cupy import cublas
+from xpdl.backends.cupy import fused as cupy_fused
+from xpdl.backends.cupy.backend import CupyBackend
 from xpdl.errors import BackendError, BackendUnavailableError, ShapeError, UnknownNameError
 
 PLAIN = get_backend("generic")

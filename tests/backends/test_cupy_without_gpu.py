@@ -127,7 +127,7 @@ def test_ctrl_c_during_the_import_is_not_swallowed(installed):
 def test_the_class_is_there_without_cupy():
     code = (
         "import sys; sys.modules['cupy'] = None\n"
-        "from xpdl.backends.cupy_backend import CupyBackend\n"
+        "from xpdl.backends.cupy.backend import CupyBackend\n"
         "print(CupyBackend.name)"
     )
     done = subprocess.run(

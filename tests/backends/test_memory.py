@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xpdl.backends import get_backend, memory
-from xpdl.backends.memory import Pool, Scratch
+from xpdl.backends import get_backend
+from xpdl.backends.numpy import memory
+from xpdl.backends.numpy.memory import Pool, Scratch
 
 MB = 2**20
 SHAPE = (100, 400)  # 160 kB of float32

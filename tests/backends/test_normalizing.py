@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from brute_force import assert_close, sum_dtype
 
-from xpdl.backends import Backend, available_backends, get_backend, numpy_backend
+from xpdl.backends import Backend, available_backends, get_backend
+from xpdl.backends.numpy import backend as numpy_backend
 
 SHAPES = [
     (6, 4),
@@ -43,7 +44,7 @@ def all_large(monkeypatch):
     """Send every array the way of large ones, in as many parts as there can be."""
     monkeypatch.setattr(numpy_backend, "PART_BYTES", 1)
     if available_backends()["numba"] == "ready":
-        from xpdl.backends import numba_backend
+        from xpdl.backends.numba import backend as numba_backend
 
         monkeypatch.setattr(numba_backend, "FEW_BYTES", 0)
         monkeypatch.setattr(numba_backend, "ENOUGH", 1)

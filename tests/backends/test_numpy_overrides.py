@@ -11,19 +11,14 @@ from brute_force import Case, assert_close, cases, placed, sum_dtype
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xpdl.backends import (
-    Backend,
-    available_backends,
-    get_backend,
-    numpy_backend,
-    numpy_convolution,
-    use_backend,
-)
-from xpdl.backends.cupy_backend import CapturingCupyBackend, CupyBackend
-from xpdl.backends.cupy_fused import FusedCupyBackend
-from xpdl.backends.memory import pool
-from xpdl.backends.numpy_backend import NumpyBackend
-from xpdl.backends.strict_backend import StrictBackend
+from xpdl.backends import Backend, available_backends, get_backend, use_backend
+from xpdl.backends.cupy.backend import CapturingCupyBackend, CupyBackend
+from xpdl.backends.cupy.fused import FusedCupyBackend
+from xpdl.backends.numpy import backend as numpy_backend
+from xpdl.backends.numpy import convolution as numpy_convolution
+from xpdl.backends.numpy.backend import NumpyBackend
+from xpdl.backends.numpy.memory import pool
+from xpdl.backends.strict import StrictBackend
 from xpdl.models import DeepConvNet, NormalizedConvNet
 from xpdl.optimizers import Adam
 

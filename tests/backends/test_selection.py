@@ -24,7 +24,7 @@ from xpdl.backends import (
     use_backend,
 )
 from xpdl.backends.base import PRIMITIVES
-from xpdl.backends.numpy_backend import NumpyBackend
+from xpdl.backends.numpy.backend import NumpyBackend
 from xpdl.errors import (
     BackendMismatchError,
     BackendUnavailableError,

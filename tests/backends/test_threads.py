@@ -17,8 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import xpdl
-from xpdl.backends import get_backend, numpy_backend, numpy_convolution
-from xpdl.backends.threads import SingleThreadedBlas, Workers, thread_count
+from xpdl.backends import get_backend
+from xpdl.backends.numpy import backend as numpy_backend
+from xpdl.backends.numpy import convolution as numpy_convolution
+from xpdl.backends.numpy.threads import SingleThreadedBlas, Workers, thread_count
 from xpdl.errors import ArgumentError
 
 ROOT = Path(xpdl.__file__).parents[1]
@@ -337,7 +339,7 @@ FORK = """
 import os, signal, sys, threading
 import numpy as np
 from xpdl.backends import get_backend
-from xpdl.backends.threads import workers
+from xpdl.backends.numpy.threads import workers
 
 backend = get_backend("numpy")
 x = np.random.default_rng(0).random((6, 2, 5, 5), np.float32)

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 import xpdl
-from xpdl.experiment import Experiment
+from xpdl.cli.experiment import Experiment
 
 FOLDER = Path(__file__).parents[2] / "examples"
 EXAMPLES = {path.stem: path for path in sorted(FOLDER.glob("ch*/*.py"))}

@@ -49,10 +49,10 @@ from xpdl.layers import (
     Sequential,
 )
 from xpdl.optimizers import SGD, Adam, Momentum
+from xpdl.runs.folder import read_record
+from xpdl.runs.options import RunOptions, make_options, unfinished_options
 from xpdl.storage import load_book_parameters, load_with_notes
-from xpdl.training import Choice, LogUniform, RandomSearch, load_ensemble
-from xpdl.training.run_folder import read_record
-from xpdl.training.run_options import RunOptions, make_options, unfinished_options
+from xpdl.tuning import Choice, LogUniform, RandomSearch, load_ensemble
 
 # ---- places in which there is no ordinary file --------------------------------------------------
 

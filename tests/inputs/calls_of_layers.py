@@ -28,7 +28,7 @@ from hostile_values import (
 )
 from verdicts import Call
 
-from xpdl import layers
+from xpdl import layers, losses
 from xpdl.backends import Backend
 from xpdl.layers import (
     Affine,
@@ -38,18 +38,16 @@ from xpdl.layers import (
     Dropout,
     Flatten,
     GlobalAveragePooling,
-    IdentityWithLoss,
     Layer,
-    Loss,
     MaxPooling,
     ReLU,
     Residual,
     Sequential,
     Sigmoid,
     Softmax,
-    SoftmaxWithLoss,
     Tanh,
 )
+from xpdl.losses import IdentityWithLoss, Loss, SoftmaxWithLoss
 
 IMAGES = np.arange(2 * 3 * 4 * 6, dtype="f4").reshape(2, 3, 4, 6) % 7 / 4 - 0.75
 ROWS = np.arange(4 * 5, dtype="f4").reshape(4, 5) % 7 / 4 - 0.75
@@ -356,7 +354,7 @@ LAYER_CALLS: list[Call] = [
                 {"type": "Loss"},
             )
         },
-        lambda _, config: layers.loss_from_config(config),
+        lambda _, config: losses.loss_from_config(config),
         words={"config": "config|loss|made from|label_smoothing"},
     ),
 ]

@@ -32,17 +32,10 @@ from verdicts import Call
 
 from xpdl import models
 from xpdl.backends import Backend, get_backend
-from xpdl.layers import (
-    Affine,
-    BatchNormalization,
-    Convolution,
-    Dropout,
-    IdentityWithLoss,
-    ReLU,
-    SoftmaxWithLoss,
-)
+from xpdl.layers import Affine, BatchNormalization, Convolution, Dropout, ReLU
+from xpdl.losses import IdentityWithLoss, SoftmaxWithLoss
 from xpdl.network import Network, network_from_config
-from xpdl.training import Ensemble, ShiftAverage
+from xpdl.tuning import Ensemble, ShiftAverage
 
 PICTURES = np.arange(4 * 1 * 4 * 4, dtype="f4").reshape(4, 1, 4, 4) % 7 / 8
 

@@ -30,7 +30,7 @@ from xpdl.backends import Backend
 from xpdl.datasets import Batches
 from xpdl.layers import Layer
 from xpdl.network import Network
-from xpdl.training import Ensemble, ShiftAverage
+from xpdl.tuning import Ensemble, ShiftAverage
 
 TABLE = (*LAYER_CALLS, *FUNCTION_CALLS, *NETWORK_CALLS, *DATA_CALLS)
 CALLS = {call.name: call for call in TABLE}

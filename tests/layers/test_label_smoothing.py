@@ -13,7 +13,8 @@ from safetensors.numpy import save_file
 import xpdl
 from xpdl import Network, Trainer
 from xpdl.errors import ArgumentError, ModelFileError, UnknownNameError
-from xpdl.layers import Affine, IdentityWithLoss, Loss, ReLU, SoftmaxWithLoss, loss_from_config
+from xpdl.layers import Affine, ReLU
+from xpdl.losses import IdentityWithLoss, Loss, SoftmaxWithLoss, loss_from_config
 
 CLASSES = 5
 

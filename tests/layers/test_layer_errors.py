@@ -25,7 +25,6 @@ from xpdl.layers import (
     Dropout,
     Flatten,
     GlobalAveragePooling,
-    IdentityWithLoss,
     Layer,
     MaxPooling,
     ReLU,
@@ -33,10 +32,10 @@ from xpdl.layers import (
     Sequential,
     Sigmoid,
     Softmax,
-    SoftmaxWithLoss,
     Tanh,
     layer_from_config,
 )
+from xpdl.losses import IdentityWithLoss, SoftmaxWithLoss
 
 zeros = np.zeros
 

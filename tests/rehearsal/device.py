@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from xpdl.backends import strict_backend
+from xpdl.backends import strict as strict_backend
 
 
 def _copy() -> ModuleType:

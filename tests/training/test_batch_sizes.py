@@ -13,7 +13,8 @@ from xpdl import Network, Trainer
 from xpdl.backends import Backend, get_backend
 from xpdl.datasets.batches import Batches
 from xpdl.errors import ArgumentError, DivergenceError
-from xpdl.layers import Affine, Dropout, IdentityWithLoss, ReLU
+from xpdl.layers import Affine, Dropout, ReLU
+from xpdl.losses import IdentityWithLoss
 from xpdl.optimizers import SGD, Adam
 from xpdl.training.history import Epoch, History
 from xpdl.training.progress import Progress

@@ -14,7 +14,8 @@ import xpdl
 from xpdl import Network, Trainer
 from xpdl.backends import Backend
 from xpdl.errors import DivergenceError, UnknownNameError
-from xpdl.layers import Affine, BatchNormalization, Dropout, IdentityWithLoss, ReLU, Residual
+from xpdl.layers import Affine, BatchNormalization, Dropout, ReLU, Residual
+from xpdl.losses import IdentityWithLoss
 from xpdl.models import DeepConvNet
 from xpdl.optimizers import SGD
 from xpdl.training.divergence import explain

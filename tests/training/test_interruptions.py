@@ -16,13 +16,13 @@ from typing import Any
 import pytest
 
 import xpdl
-from xpdl.cli import main
+from xpdl.cli.main import main
 from xpdl.errors import ArgumentError
-from xpdl.training import ensemble_run, preparation
-from xpdl.training.run import Run
-from xpdl.training.run_folder import FolderLock
+from xpdl.runs import ensemble_run, preparation
+from xpdl.runs.folder import FolderLock
+from xpdl.runs.run import Run
 
-PROGRAM = Path(__file__).with_name("small_train.py")
+PROGRAM = Path(__file__).parents[1] / "small_train.py"
 DEEP = [
     "train", "--model", "NormalizedConvNet", "--model-options", "widths=[4,4,4]",
     "dropout_ratio=0.2", "--epochs", "4", "--batch-size", "10", "--augment", "rotate=10", "shift=1",

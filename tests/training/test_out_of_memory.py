@@ -13,7 +13,7 @@ import rehearsal
 
 import xpdl
 from xpdl import Trainer, backends
-from xpdl.backends import cupy_fused
+from xpdl.backends.cupy import fused as cupy_fused
 from xpdl.errors import DeviceMemoryError
 from xpdl.models import DeepConvNet
 

@@ -24,15 +24,8 @@ from xpdl.errors import (
     ShapeError,
     UnknownNameError,
 )
-from xpdl.layers import (
-    Affine,
-    BatchNormalization,
-    Convolution,
-    Dropout,
-    IdentityWithLoss,
-    MaxPooling,
-    ReLU,
-)
+from xpdl.layers import Affine, BatchNormalization, Convolution, Dropout, MaxPooling, ReLU
+from xpdl.losses import IdentityWithLoss
 from xpdl.optimizers import SGD, Adam, Momentum
 from xpdl.schedules import Cosine, Step
 from xpdl.training.history import Epoch

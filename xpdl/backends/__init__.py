@@ -22,7 +22,7 @@ from xpdl.backends.base import (
     check_generator_state,
     output_size,
 )
-from xpdl.backends.threads import hold_while_forking
+from xpdl.backends.numpy.threads import hold_while_forking
 from xpdl.errors import (
     BackendMismatchError,
     BackendUnavailableError,
@@ -78,15 +78,15 @@ def _make(name: str) -> Backend:
             if name == "cupy":
                 _made[name] = _make_cupy()
             elif name == "strict":
-                from xpdl.backends.strict_backend import StrictBackend
+                from xpdl.backends.strict import StrictBackend
 
                 _made[name] = StrictBackend()
             elif name == "numba":
-                from xpdl.backends.numba_backend import NumbaBackend
+                from xpdl.backends.numba.backend import NumbaBackend
 
                 _made[name] = NumbaBackend()
             elif name == "numpy":
-                from xpdl.backends.numpy_backend import NumpyBackend
+                from xpdl.backends.numpy.backend import NumpyBackend
 
                 _made[name] = NumpyBackend()
             else:
@@ -100,10 +100,10 @@ def _make_cupy() -> Backend:
     if provider not in CUPY_PROVIDERS:
         raise UnknownNameError("provider in XPDL_PROVIDER,", provider, CUPY_PROVIDERS)
     if provider == "generic":
-        from xpdl.backends.cupy_backend import CupyBackend
+        from xpdl.backends.cupy.backend import CupyBackend
 
         return CupyBackend()
-    from xpdl.backends.cupy_fused import FusedCupyBackend
+    from xpdl.backends.cupy.fused import FusedCupyBackend
 
     return FusedCupyBackend()
 

@@ -6,7 +6,6 @@ from xpdl.layers.base import Layer, forget, layer_from_config
 from xpdl.layers.containers import Flatten, Residual, Sequential
 from xpdl.layers.convolution import Convolution
 from xpdl.layers.dropout import Dropout
-from xpdl.layers.losses import IdentityWithLoss, Loss, SoftmaxWithLoss, loss_from_config
 from xpdl.layers.normalization import BatchNormalization
 from xpdl.layers.pooling import AveragePooling, GlobalAveragePooling, MaxPooling
 
@@ -18,18 +17,14 @@ __all__ = [
     "Dropout",
     "Flatten",
     "GlobalAveragePooling",
-    "IdentityWithLoss",
     "Layer",
-    "Loss",
     "MaxPooling",
     "ReLU",
     "Residual",
     "Sequential",
     "Sigmoid",
     "Softmax",
-    "SoftmaxWithLoss",
     "Tanh",
     "forget",
     "layer_from_config",
-    "loss_from_config",
 ]

@@ -170,7 +170,7 @@ def rate_curve(
     Parameters
     ----------
     rates, losses, smoothed : array or sequence of float, (n,)
-        Of each step of a training whose rate rises, such as `xpdl.training.find_learning_rate`
+        Of each step of a training whose rate rises, such as `xpdl.tuning.find_learning_rate`
         makes. The axis fits the smoothed losses; single ones beyond it are cut off.
     suggestion : float, optional
         A rate to mark.

@@ -20,10 +20,10 @@ from xpdl.datasets.augmentation import Augmentation
 from xpdl.datasets.batches import Batches, check_reached
 from xpdl.errors import ArgumentError, DivergenceError, UnknownNameError
 from xpdl.network import Network, count_hits
+from xpdl.network.answers import classes_seen
 from xpdl.optimizers import Optimizer, get_optimizer
 from xpdl.precision import LossScale
 from xpdl.schedules import Schedule, get_schedule
-from xpdl.training.answers import classes_seen
 from xpdl.training.averaging import MovingAverage
 from xpdl.training.checkpoint import load_checkpoint, save_checkpoint
 from xpdl.training.divergence import ADVICE, ON_DIVERGENCE, explain

@@ -1,0 +1,1 @@
+"""CuPy on a CUDA GPU: the backend, kernels of its own, products by cuBLAS, capture."""

@@ -1,0 +1,1 @@
+"""NumPy's arrays, with convolution and pooling compiled by Numba."""

@@ -1,0 +1,324 @@
+"""Inner loops in vector registers, for `kernels`: what LLVM does not find by itself.
+
+Each function is a piece of LLVM's intermediate code that Numba inlines where it is called. Arrays
+are flat, float32 if nothing else is said; places are counted from their beginning. Nothing is
+checked here.
+"""
+
+from __future__ import annotations
+
+import platform
+from typing import Any
+
+from llvmlite import binding, ir
+from numba import types
+from numba.core import cgutils
+from numba.core.extending import intrinsic
+
+WIDE = binding.get_host_cpu_features().get("avx512f", False)
+
+# A register holds so many float32. A tile is ROWS x 1 or ROWS x 2 registers of sums: few enough
+# that none has to be put aside, enough to keep both multipliers busy.
+LANES = 16 if WIDE else 8
+ROWS = 8 if WIDE else 6
+
+_floats = ir.VectorType(ir.FloatType(), LANES)
+_bytes = ir.VectorType(ir.IntType(8), LANES)
+
+# Winograd's F(2x2, 3x3), from the points 0, 1, -1 and infinity: of an image's tile d, of filters g
+# and of the gradient e of a tile's results, Y = A^T ((G g G^T) * (B^T d B)) A. The last two are
+# what backpropagation makes of it: (A e A^T), and G^T (...) G.
+_B_T = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, -1, 0, 1))
+_G = ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1))
+_A_T = ((1, 1, 1, 0), (0, 1, -1, 1))
+MATRICES = (_B_T, _G, _A_T, tuple(zip(*_A_T, strict=True)), tuple(zip(*_G, strict=True)))
+IMAGE, FILTERS, RESULT, RESULT_GRADIENT, FILTERS_GRADIENT = range(5)
+OUTPUTS = (RESULT,)
+
+
+class _Code:
+    """Writes code that reads and writes the arrays among the arguments of an intrinsic."""
+
+    def __init__(self, context: Any, builder: Any, signature: Any, arguments: Any) -> None:
+        self.builder = builder
+        self.arrays: list[Any] = [
+            context.make_array(kind)(context, builder, argument)
+            if isinstance(kind, types.Array)
+            else None
+            for kind, argument in zip(signature.args, arguments, strict=True)
+        ]
+
+    def place(self, array: int, *offsets: Any) -> Any:
+        total = offsets[0]
+        for offset in offsets[1:]:
+            total = self.builder.add(total, offset)
+        return self.builder.gep(self.arrays[array].data, [total])
+
+    def number(self, array: int, *offsets: Any) -> Any:
+        return self.builder.load(self.place(array, *offsets))
+
+    def load(self, array: int, *offsets: Any, kind: Any = _floats) -> Any:
+        place = self.builder.bitcast(self.place(array, *offsets), kind.as_pointer())
+        return self.builder.load(place, align=1 if kind is _bytes else 4)
+
+    def store(self, vector: Any, array: int, *offsets: Any) -> None:
+        place = self.builder.bitcast(self.place(array, *offsets), vector.type.as_pointer())
+        self.builder.store(vector, place, align=1 if vector.type is _bytes else 4)
+
+    def square(self, array: int, start: Any, down: Any, across: Any, size: int, other: int) -> Any:
+        """Return where size x size numbers begin, in `other` for places that are negative."""
+        builder = self.builder
+        (rows, r0), (columns, c0) = down, across
+        right = [self.number(columns, c0, _size(j)) for j in range(size)]
+        places = []
+        for i in range(size):
+            below = self.number(rows, r0, _size(i))
+            line = []
+            for j in range(size):
+                place = builder.add(below, right[j])
+                outside = builder.icmp_signed("<", place, _size(0))
+                inside = self.place(array, start, place)
+                chosen = builder.select(outside, self.place(other, _size(0)), inside)
+                line.append(cgutils.alloca_once_value(builder, chosen))
+            places.append(line)
+        return places
+
+    def load_from(self, source: Any, offset: Any) -> Any:
+        place = self.builder.gep(self.builder.load(source), [offset])
+        return self.builder.load(self.builder.bitcast(place, _floats.as_pointer()), align=4)
+
+    def store_into(self, target: Any, offset: Any, vector: Any) -> None:
+        place = self.builder.gep(self.builder.load(target), [offset])
+        self.builder.store(vector, self.builder.bitcast(place, _floats.as_pointer()), align=4)
+
+    def combine(self, factors: Any, vectors: Any) -> Any:
+        """Return the sum of vectors, each times a number that is known now."""
+        total = None
+        terms = [(f, v) for f, v in zip(factors, vectors, strict=True) if f]
+        for factor, vector in sorted(terms, key=lambda term: abs(term[0]) != 1 or term[0] < 0):
+            if total is None:
+                total = vector if factor == 1 else self.scale(factor, vector)
+            elif factor == 1:
+                total = self.builder.fadd(total, vector)
+            elif factor == -1:
+                total = self.builder.fsub(total, vector)
+            else:
+                total = self.multiply_add(ir.Constant(_floats, [factor] * LANES), vector, total)
+        return total
+
+    def scale(self, factor: float, vector: Any) -> Any:
+        return self.builder.fmul(ir.Constant(_floats, [factor] * LANES), vector)
+
+    def everywhere(self, number: Any, kind: Any = _floats) -> Any:
+        """Return a vector of one number."""
+        undefined = ir.Constant(kind, ir.Undefined)
+        one = self.builder.insert_element(undefined, number, ir.Constant(ir.IntType(32), 0))
+        return self.builder.shuffle_vector(
+            one, undefined, ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+        )
+
+    def multiply_add(self, a: Any, b: Any, total: Any) -> Any:
+        kind = ir.FunctionType(_floats, [_floats] * 3)
+        name = f"llvm.fma.v{LANES}f32"
+        return self.builder.call(
+            cgutils.get_or_insert_function(self.builder.module, kind, name), [a, b, total]
+        )
+
+
+def _size(number: int) -> Any:
+    return ir.Constant(ir.IntType(64), number)
+
+
+@intrinsic
+def multiply_tile(
+    typing, vectors, x, x0, rows, r0, columns, f, f0, f_step, f_gap,
+    start, s0, s_step, y, y0, targets, t0, y_gap,
+):  # fmt: skip
+    """y[t] = start[t] + sum over k of x[x0 + rows[r0 + t] + columns[k]] f[k], for t < ROWS.
+
+    f[k] is `vectors` registers of numbers, `f_gap` from one to the next, from f0 + k f_step on; so
+    is start[t], from s0 + t s_step on, and y[t], `y_gap` apart, from y0 + targets[t0 + t] on.
+    """
+    if not isinstance(vectors, types.IntegerLiteral):
+        return None  # Numba then asks again, with the number itself as the type
+    width, place = vectors.literal_value, types.intp
+    signature = types.none(
+        *(vectors, x, place, rows, place, columns, f, place, place, place),
+        *(start, place, place, y, place, targets, place, place),
+    )
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        code = _Code(context, builder, signature, arguments)
+        x, rows, columns, f, start, y, targets = 1, 3, 5, 6, 10, 13, 15
+        x0, r0, f0, f_step, f_gap, s0, s_step, y0, t0, y_gap = (
+            arguments[i] for i in (2, 4, 7, 8, 9, 11, 12, 14, 16, 17)
+        )
+        places = [builder.add(x0, code.number(rows, r0, _size(t))) for t in range(ROWS)]
+        sums = {
+            (t, v): cgutils.alloca_once_value(
+                builder, code.load(start, s0, builder.mul(s_step, _size(t)), _size(v * LANES))
+            )
+            for t in range(ROWS)
+            for v in range(width)
+        }
+        with cgutils.for_range(builder, code.arrays[columns].nitems) as loop:
+            column, line = code.number(columns, loop.index), builder.mul(loop.index, f_step)
+            factors = [code.load(f, f0, line, builder.mul(f_gap, _size(v))) for v in range(width)]
+            for t in range(ROWS):
+                number = code.everywhere(code.number(x, places[t], column))
+                for v in range(width):
+                    total = code.multiply_add(number, factors[v], builder.load(sums[t, v]))
+                    builder.store(total, sums[t, v])
+        for (t, v), total in sums.items():
+            target = code.number(targets, t0, _size(t))
+            code.store(builder.load(total), y, y0, target, builder.mul(y_gap, _size(v)))
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def transform_tile(
+    typing, matrix, x, x0, x_down, xd, x_across, xa, x_step, zeros,
+    y, y0, y_down, yd, y_across, ya, y_step, spare, chunks, biases, least,
+):  # fmt: skip
+    """Y = M X M^T for LANES squares X of numbers at once, and for `chunks` of them.
+
+    M is MATRICES[matrix]. X[i, j] is the register of numbers at x0 + x_down[xd + i]
+    + x_across[xa + j], and `x_step` further for each chunk, and Y[i, j] likewise. A place before
+    the array's beginning is outside of the image: what is read there is `zeros`, what is written
+    goes to `spare`. To what OUTPUTS make, biases[LANES chunk ...] is added, and nothing is less
+    than `least`, but NaN stays.
+    """
+    if not isinstance(matrix, types.IntegerLiteral):
+        return None
+    rows, place = MATRICES[matrix.literal_value], types.intp
+    biased = matrix.literal_value in OUTPUTS
+    signature = types.none(
+        *(matrix, x, place, x_down, place, x_across, place, place, zeros),
+        *(y, place, y_down, place, y_across, place, place, spare, place, biases, types.float32),
+    )
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        code = _Code(context, builder, signature, arguments)
+        x, x_down, x_across, zeros, y, y_down, y_across, spare, biases = (
+            *(1, 3, 5, 8, 9, 11, 13, 16, 18),
+        )
+        xd, xa, x_step, yd, ya, y_step = (arguments[i] for i in (4, 6, 7, 12, 14, 15))
+        least = code.everywhere(arguments[19])
+        sources = code.square(x, arguments[2], (x_down, xd), (x_across, xa), len(rows[0]), zeros)
+        targets = code.square(y, arguments[10], (y_down, yd), (y_across, ya), len(rows), spare)
+        with cgutils.for_range(builder, arguments[17]) as loop:
+            there, here = builder.mul(loop.index, x_step), builder.mul(loop.index, y_step)
+            square = [[code.load_from(source, there) for source in line] for line in sources]
+            down = [[code.combine(row, column) for column in zip(*square, strict=True)]
+                    for row in rows]  # fmt: skip
+            for line, into in zip(down, targets, strict=True):
+                for row, target in zip(rows, into, strict=True):
+                    total = code.combine(row, line)
+                    if biased:
+                        bias = code.load(biases, builder.mul(loop.index, _size(LANES)))
+                        total = builder.fadd(total, bias)
+                        low = builder.fcmp_ordered("<=", total, least)
+                        total = builder.select(low, least, total)
+                    code.store_into(target, here, total)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def find_largest(typing, x, x0, places, y, y0, winners, w0):
+    """Put the largest of x[x0 + places[k]] into y[y0], and its k into winners[w0] (bytes).
+
+    LANES neighbours at once. Of equals the first wins; NaN wins over all.
+    """
+    place = types.intp
+    signature = types.none(x, place, places, y, place, winners, place)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        code = _Code(context, builder, signature, arguments)
+        x, places, y, winners = 0, 2, 3, 5
+        x0, y0, w0 = (arguments[i] for i in (1, 4, 6))
+        first = code.load(x, x0, code.number(places, _size(0)))
+        largest = cgutils.alloca_once_value(builder, first)
+        winner = cgutils.alloca_once_value(builder, ir.Constant(_bytes, [0] * LANES))
+        count = code.arrays[places].nitems
+        with cgutils.for_range(builder, count, start=_size(1)) as loop:
+            new, old = code.load(x, x0, code.number(places, loop.index)), builder.load(largest)
+            a_first_nan = builder.and_(
+                builder.fcmp_unordered("uno", new, new), builder.fcmp_ordered("ord", old, old)
+            )
+            wins = builder.or_(builder.fcmp_ordered(">", new, old), a_first_nan)
+            k = code.everywhere(builder.trunc(loop.index, ir.IntType(8)), _bytes)
+            builder.store(builder.select(wins, new, old), largest)
+            builder.store(builder.select(wins, k, builder.load(winner)), winner)
+        code.store(builder.load(largest), y, y0)
+        code.store(builder.load(winner), winners, w0)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def give_to_winner(typing, gradient, g0, winners, w0, x, x0, places):
+    """x[x0 + places[k]] = gradient[g0] where winners[w0] (bytes) is k, else 0; LANES at once."""
+    place = types.intp
+    signature = types.none(gradient, place, winners, place, x, place, places)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        code = _Code(context, builder, signature, arguments)
+        gradient, winners, x, places = 0, 2, 4, 6
+        g0, w0, x0 = (arguments[i] for i in (1, 3, 5))
+        given, winner = code.load(gradient, g0), code.load(winners, w0, kind=_bytes)
+        nothing = ir.Constant(_floats, [0.0] * LANES)
+        with cgutils.for_range(builder, code.arrays[places].nitems) as loop:
+            k = code.everywhere(builder.trunc(loop.index, ir.IntType(8)), _bytes)
+            wins = builder.icmp_unsigned("==", winner, k)
+            place = code.number(places, loop.index)
+            code.store(builder.select(wins, given, nothing), x, x0, place)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def look(typing, numbers):
+    """Return numbers[0] as it is in memory now, whoever wrote it, and rest for a moment."""
+    signature = numbers.dtype(numbers)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        code = _Code(context, builder, signature, arguments)
+        if platform.machine() in ("x86_64", "AMD64"):
+            kind = ir.FunctionType(ir.VoidType(), [])
+            rest = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.sse2.pause")
+            builder.call(rest, [])
+        return builder.load_atomic(code.place(0, _size(0)), "acquire", 8)
+
+    return signature, generate
+
+
+@intrinsic
+def ring(typing, numbers):
+    """Make numbers[0] another number, for who looks."""
+    signature = types.none(numbers)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place = _Code(context, builder, signature, arguments).place(0, _size(0))
+        more = builder.add(builder.load_atomic(place, "acquire", 8), _size(1))
+        builder.store_atomic(more, place, "release", 8)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def take(typing, counters, which):
+    """Return counters[which] and count it up by one, so that no two threads get the same."""
+    signature = types.intp(counters, types.intp)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place = _Code(context, builder, signature, arguments).place(0, arguments[1])
+        return builder.atomic_rmw("add", place, _size(1), "acq_rel")
+
+    return signature, generate

@@ -1,0 +1,1 @@
+"""NumPy in blocks and on threads; what `numba` stands on."""

@@ -1,0 +1,1 @@
+"""The command `xpdl`, and the frame of the examples."""

@@ -1,0 +1,107 @@
+"""What every command line of xpdl does the same way: its options, and how it ends."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from xpdl.backends import BACKEND_NAMES, use_backend
+from xpdl.backends.numpy.threads import thread_count
+from xpdl.errors import XpdlError
+from xpdl.precision import PRECISIONS, get_precision
+
+
+def escape_output() -> None:
+    """Let names be printed that do not fit the terminal's code; to be called before parsing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}. See {self.prog} --help.\n")
+
+
+def add_device_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--backend`` and ``--dtype``."""
+    parser.add_argument(
+        "--backend",
+        metavar="NAME",
+        help=f"{', '.join(BACKEND_NAMES)} (default: $XPDL_BACKEND, else numpy)",
+    )
+    parser.add_argument(
+        "--dtype",
+        metavar="TYPE",
+        help=f"{', '.join(PRECISIONS)} (default: $XPDL_DTYPE, else float32)",
+    )
+
+
+def count(text: str) -> int:
+    """Return the whole number of at least 1 that an argument says."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
+def seed(text: str) -> int:
+    """Return the whole number of at least 0 that an argument says."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 0, got {text!r}")
+    return int(text)
+
+
+def rate(text: str) -> float:
+    """Return the number above 0 that an argument says."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a number above 0, got {text!r}")
+    return value
+
+
+def run_command(
+    title: str, options: argparse.Namespace, run: Callable[[argparse.Namespace], int]
+) -> int:
+    """Do what a command line asks, on the device it names, and return the exit code.
+
+    That is what `run` returns; 2 after an error of ours or of the system, which is said in one line
+    that begins with `title`; 130 after Ctrl-C; 141 where the reader of the output has gone.
+    """
+    try:
+        if options.backend is not None:
+            use_backend(options.backend)
+        get_precision(options.dtype)
+        thread_count()
+        code = run(options)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return code
+    except XpdlError as error:
+        print(f"{title}: {error}", file=sys.stderr)
+        return 2
+    except MemoryError:
+        print(
+            f"{title}: out of memory; use smaller batches or a smaller network.",
+            file=sys.stderr,
+        )
+        return 2
+    except KeyboardInterrupt:
+        print(f"{title}: interrupted.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output is gone; Python must not complain about it again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except OSError as error:
+        print(f"{title}: {error}", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 2

@@ -1,0 +1,142 @@
+"""All that decides how a run goes: of a recipe and what is put in its place, and of a record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from xpdl import files
+from xpdl.arguments import number, whole_number
+from xpdl.backends import get_backend
+from xpdl.datasets import DATA_SETS
+from xpdl.errors import ArgumentError, ModelFileError, UnknownNameError
+from xpdl.models import MODELS
+from xpdl.optimizers import get_optimizer
+from xpdl.precision import get_precision
+from xpdl.runs.folder import CHECKPOINT, HISTORY
+from xpdl.runs.recipes import RECIPES, TrainingOptions
+from xpdl.schedules import get_schedule, keeps_its_pace
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(TrainingOptions):
+    """All that decides how a run goes; a run's ``history.json`` keeps them.
+
+    `checkpoint_every` and `on_divergence` are those of `Trainer`.
+    """
+
+    data: str
+    seed: int
+    backend: str
+    dtype: str
+    checkpoint_every: float = 180.0
+    on_divergence: str = "stop"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._expect_text("data", "backend", "dtype", "on_divergence")
+        whole_number("seed", self.seed, least=0)
+        number("checkpoint_every", self.checkpoint_every, above=0)
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> RunOptions:
+        """Return the options that a ``history.json`` keeps; older ones have fewer of them."""
+        batch_size = record["batch_size"]
+        if isinstance(batch_size, dict):  # JSON has no keys but texts
+            batch_size = {int(first): size for first, size in batch_size.items()}
+        return cls(**{**record, "batch_size": batch_size})
+
+
+def make_options(recipe: str, *, data: str, seed: int, dtype: Any, **overrides: Any) -> RunOptions:
+    """Return the options of a recipe, with those in `overrides` that are not None in its place.
+
+    Model options are added to the recipe's, or take the place of all if it is of another model. The
+    recipe's learning rate is for its optimizer; another has its usual one.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such recipe, data set, augmentation or dtype.
+    ArgumentError
+        If an option does not serve.
+    """
+    for kind, name, known in (("recipe", recipe, RECIPES), ("data set", data, DATA_SETS)):
+        if name not in known:
+            raise UnknownNameError(kind, name, known)
+    chosen = asdict(RECIPES[recipe])
+    del chosen["about"]
+    model = overrides.get("model")
+    if model is not None:
+        proper = _proper(model)
+        if proper != chosen["model"]:
+            chosen["model_options"] = {}
+        overrides["model"] = proper
+    if overrides.get("model_options") is not None:
+        overrides["model_options"] = chosen["model_options"] | overrides["model_options"]
+    rule = overrides.get("optimizer")
+    if isinstance(rule, str) and rule.lower() != chosen["optimizer"]:
+        chosen["learning_rate"] = get_optimizer(rule).host_learning_rate()
+    chosen |= {name: value for name, value in overrides.items() if value is not None}
+    return RunOptions(
+        data=data, seed=seed, dtype=get_precision(dtype).name, backend=get_backend().name, **chosen
+    )
+
+
+def _proper(model: Any) -> Any:
+    """Return the name of a model as it is written, whatever its capitals."""
+    return {known.lower(): known for known in MODELS}.get(str(model).lower(), model)
+
+
+def unfinished_options(folder: Path, record: Mapping[str, Any]) -> RunOptions:
+    """Return the options of a run that is to go on, of what its ``history.json`` holds.
+
+    Raises
+    ------
+    ModelFileError
+        If the record is damaged.
+    ArgumentError
+        If the run is finished.
+    """
+    try:
+        options, finished = RunOptions.from_record(record["options"]), record["finished"]
+    except (TypeError, KeyError, ValueError) as error:
+        raise ModelFileError(f"{str(folder / HISTORY)!r} is damaged: {error!r}.") from error
+    if finished:
+        # A process that was killed at its very end may have left them.
+        (folder / CHECKPOINT).unlink(missing_ok=True)
+        files.remove_unfinished(folder)
+        raise ArgumentError(f"the run in {str(folder)!r} is finished; there is no more to do.")
+    return options
+
+
+def changed_options(options: RunOptions, changes: Mapping[str, Any]) -> RunOptions:
+    """Return the options of a run that goes on with `changes`; the same value is no change.
+
+    Raises
+    ------
+    ArgumentError
+        If the run would not go on as it began; all such changes are named.
+    """
+    wanted = dict(changes)
+    if "model" in wanted:
+        wanted["model"] = _proper(wanted["model"])
+    if "model_options" in wanted:
+        wanted["model_options"] = {**options.model_options, **wanted["model_options"]}
+    made = {name: value for name, value in wanted.items() if getattr(options, name) != value}
+    free = changeable(options)
+    fixed = [f"{name} ({getattr(options, name)!r})" for name in made if name not in free]
+    if fixed:
+        raise ArgumentError(
+            f"the run goes on with its own {', '.join(fixed)}: leave that out, or begin another "
+            f"run. What may change is {', '.join(free)}."
+        )
+    return replace(options, **made)
+
+
+def changeable(options: RunOptions) -> tuple[str, ...]:
+    """Return the options that may change when a run goes on."""
+    free = ("checkpoint_every", "on_divergence", "shifts")
+    pace = keeps_its_pace(get_schedule(options.schedule)) and not options.warm_up
+    return (*free, "epochs") if pace and options.members == 1 else free

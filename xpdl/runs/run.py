@@ -1,0 +1,347 @@
+"""A training run: from options to a folder that holds the network and what is known of it.
+
+The folder ends with ``model.safetensors``, ``history.json`` (options, losses, accuracies, machine),
+``curves.png``, ``misclassified.png``, ``confusion.png`` and ``best.safetensors``, the network after
+the epoch that did best on the test images (chosen by them, so what it scores there flatters it).
+While the run lasts, ``checkpoint.safetensors`` holds all that it takes to go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from xpdl import files, plots
+from xpdl.backends import Array, get_backend
+from xpdl.datasets import CLASS_NAMES
+from xpdl.errors import ArgumentError, DivergenceError, ModelFileError
+from xpdl.network import Network
+from xpdl.network.answers import classes_seen
+from xpdl.runs.folder import (
+    BEST,
+    CHECKPOINT,
+    CURVES,
+    HISTORY,
+    MODEL,
+    FolderLock,
+    draw_mistakes,
+    new_folder,
+    read_record,
+    resuming,
+    save_figures,
+    write_record,
+)
+from xpdl.runs.options import RunOptions, changed_options, unfinished_options
+from xpdl.runs.preparation import load_data, make_network, make_trainer
+from xpdl.runs.signals import stopping_in_order
+from xpdl.storage import load_with_notes
+from xpdl.training.checkpoint import check_checkpoint
+from xpdl.training.history import Epoch
+from xpdl.training.trainer import Trainer
+from xpdl.tuning.ensemble import Ensemble
+from xpdl.tuning.shifts import answering
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run, or an evaluation, came to.
+
+    With `shifts` in the options, `accuracy` and `wrong` are of the average over shifts, and
+    `single_look_accuracy` is without; else that is None.
+    """
+
+    folder: Path
+    accuracy: float
+    wrong: int
+    images: int
+    seconds: float
+    single_look_accuracy: float | None = None
+
+
+class UnfinishedRun:
+    """A run that was left before its end; no other process can take it up meanwhile.
+
+    Attributes
+    ----------
+    folder : Path
+    record : dict
+        What its ``history.json`` holds.
+    options : RunOptions
+        Which it began with, or was last changed to.
+    lock : FolderLock
+
+    Raises
+    ------
+    ModelFileError
+        If `folder` holds no run.
+    FileAccessError
+        If it cannot be read.
+    ArgumentError
+        If the run is finished, or at work in another process.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.lock = FolderLock(self.folder)
+        with self.lock:
+            self.record = read_record(self.folder)
+            self.options = unfinished_options(self.folder, self.record)
+
+
+class Run:
+    """A run of one network in its folder.
+
+    Parameters
+    ----------
+    options : RunOptions
+    folder : str or path, optional
+        A new or empty folder; ``runs/<model>-<time>`` by default.
+
+    Raises
+    ------
+    XpdlError
+        If an option, the data or the folder does not serve; nothing is trained then.
+
+    Attributes
+    ----------
+    changes : mapping of str to (before, now)
+        The options that became others when it was resumed.
+    """
+
+    of_members = False
+    changes: Mapping[str, tuple[Any, Any]]
+
+    def __init__(self, options: RunOptions, folder: str | Path | None = None) -> None:
+        self._prepare(options)
+        self.folder = new_folder(options.model, folder)
+        self.changes = {}
+        self._lock = FolderLock(self.folder)
+        with self._lock:
+            self._write(finished=False)
+
+    @classmethod
+    def resume(cls, folder: str | Path, changes: Mapping[str, Any] | None = None) -> Self:
+        """Return the unfinished run in `folder`, to go on from where it was.
+
+        Parameters
+        ----------
+        folder : str or path
+        changes : mapping of str to value, optional
+            Options that are now to be other than they were: those in `changeable`.
+
+        Raises
+        ------
+        ModelFileError
+            If `folder` holds no run.
+        FileAccessError
+            If it cannot be read, or not be written.
+        ArgumentError
+            If the run is finished, is of another backend than the active one, is at work in another
+            process, or would not go on as it began with `changes`. Nothing is changed then.
+        """
+        left = UnfinishedRun(folder)
+        with left.lock:
+            return cls.take_up(left, changes)
+
+    @classmethod
+    def take_up(cls, left: UnfinishedRun, changes: Mapping[str, Any] | None = None) -> Self:
+        """Return the run that was left, to go on; see `resume`."""
+        before = left.options
+        if before.backend != get_backend().name:
+            raise ArgumentError(
+                f"the run in {str(left.folder)!r} was on the backend {before.backend!r}, the "
+                f"active one is {get_backend().name!r}; give --backend {before.backend}."
+            )
+        options = changed_options(before, changes or {})
+        run = cls.__new__(cls)
+        run._prepare(options)
+        run.folder, run._lock = left.folder, left.lock
+        run._take_up(left.record)
+        # Now it shows if the folder cannot be written to, not when something is to be kept.
+        files.write_json(run.folder / HISTORY, left.record | {"options": asdict(options)})
+        files.remove_unfinished(run.folder)
+        run.changes = {
+            name: (getattr(before, name), value)
+            for name, value in vars(options).items()
+            if value != getattr(before, name)
+        }
+        run._renew_notes()
+        return run
+
+    def _prepare(self, options: RunOptions) -> None:
+        if (options.members > 1) is not self.of_members:
+            raise ArgumentError(
+                f"a {type(self).__name__} is not for members={options.members}; "
+                "use start_run or resume_run of xpdl.runs.ensemble_run."
+            )
+        self.options = options
+        self.network = make_network(options)
+        self.train, self.test = load_data(options.data, self.network, normalize=False)
+        answering(self.network, options.shifts)  # now it shows if it cannot, not when it is trained
+        self.trainer = make_trainer(options, self.network, self.train, self.test)
+
+    def _take_up(self, record: Mapping[str, Any]) -> None:
+        """Take from the record of the interrupted run what its other files do not say.
+
+        Raises
+        ------
+        ModelFileError
+            If it is of another kind of run, or the checkpoint is damaged.
+        ArgumentError
+            If the options are not those of the checkpoint, or it is further than they go.
+        """
+        if "members" in record:
+            raise ModelFileError(
+                f"{str(self.folder / HISTORY)!r} is damaged: it tells of members, and its options "
+                "are those of one network."
+            )
+        if (self.folder / CHECKPOINT).exists():
+            check_checkpoint(self.folder / CHECKPOINT, self.trainer)
+
+    def _renew_notes(self) -> None:
+        """Write into the best network so far how it answers now."""
+        best = self.folder / BEST
+        if "shifts" in self.changes and best.exists():
+            network, notes = load_with_notes(best)
+            notes.pop("shifts", None)
+            network.save(best, notes | make_notes(self.options))
+
+    def fit(self) -> Result:
+        """Train to the end and fill the folder; say what it came to.
+
+        Ctrl-C, or SIGTERM, ends the step and leaves all in the folder; it goes on as a
+        KeyboardInterrupt, `Stopped`.
+        """
+        try:
+            return self._fit()
+        finally:
+            self._lock.release()
+
+    def _fit(self) -> Result:
+        try:
+            with stopping_in_order(lambda: self._trainer_at_work().interrupt()):
+                self._train()
+        except KeyboardInterrupt:
+            self._leave()
+            self._write(finished=False)
+            raise
+        except DivergenceError as error:
+            self._write(finished=False, error=str(error))
+            raise DivergenceError(
+                f"{error} The run is as it was before: {resuming(self.folder)} goes on "
+                "with the next batch; add --on-divergence reduce-lr to do so at half the rate."
+            ) from error
+        result = self._measure()
+        told = {"test_accuracy": result.accuracy}
+        if result.single_look_accuracy is not None:
+            told["single_look_accuracy"] = result.single_look_accuracy
+        self._write(finished=True, **told)
+        (self.folder / CHECKPOINT).unlink(missing_ok=True)
+        return result
+
+    def _train(self) -> None:
+        self.trainer.checkpoint = self.folder / CHECKPOINT
+        self.trainer.callbacks.append(self._keep_best)
+        self.trainer.fit()
+        self._leave()
+
+    def _trainer_at_work(self) -> Trainer:
+        """Return the trainer that a signal is for."""
+        return self.trainer
+
+    def _keep_best(self, trainer: Trainer, epoch: Epoch) -> None:
+        """Write the network if none of the epochs before did so well."""
+        accuracies = [before.test_accuracy or 0.0 for before in trainer.history.epochs[:-1]]
+        if (epoch.test_accuracy or 0.0) > max(accuracies, default=-1.0):
+            notes = {"epochs": epoch.number + 1, "test_accuracy": epoch.test_accuracy}
+            trainer.network.save(self.folder / BEST, make_notes(self.options) | notes)
+
+    def _leave(self) -> None:
+        """Write the network as it is, averaged if the run averages."""
+        epochs = len(self.trainer.history.epochs)
+        self.network.save(self.folder / MODEL, make_notes(self.options) | {"epochs": epochs})
+
+    def epochs(self) -> list[Epoch]:
+        """Return what happened in each epoch so far."""
+        return self.trainer.history.epochs
+
+    def standing(self) -> str:
+        """Say how far it came, and where what it came to is."""
+        return (
+            f"after {len(self.epochs())} of {self.options.epochs} epochs"
+            f"{show_steps(self.trainer)}; the network as it is now is in {self.folder}"
+        )
+
+    def _seconds(self) -> float:
+        """Return how long the training took, in all its sittings."""
+        return sum(epoch.seconds for epoch in self.epochs())
+
+    def _write(self, **told: Any) -> None:
+        """Write ``history.json``."""
+        told = {"seconds": self._seconds(), **told, **self._happened()}
+        write_record(self.folder, asdict(self.options), self.network.backend, told)
+
+    def _happened(self) -> dict[str, Any]:
+        """Return what the record says of the training itself."""
+        return self.trainer.history.as_dict()
+
+    def _trained(self) -> Network | Ensemble:
+        """Return what the training came to."""
+        return self.network
+
+    def _single_look(self) -> Array:
+        """Return the class (N,) that is seen in each test image as it is, on the device."""
+        answers = self.trainer.answers
+        assert self.trainer.test is not None
+        return classes_seen(self.network, self.trainer.test) if answers is None else answers
+
+    def _measure(self) -> Result:
+        """Return how it does on the test images, and draw it."""
+        options, test, to_numpy = self.options, self.trainer.test, self.network.backend.to_numpy
+        assert test is not None
+        answers = to_numpy(self._single_look())
+        x, t = self.test
+        labels = to_numpy(t)
+        single_look_accuracy = None
+        if options.shifts:
+            single_look_accuracy = float((answers == labels).mean())
+            answers = to_numpy(classes_seen(answering(self._trained(), options.shifts), test))
+        wrong = (answers != labels).nonzero()[0]
+        accuracy = 1 - len(wrong) / len(labels)
+        result = Result(
+            self.folder, accuracy, len(wrong), len(labels), self._seconds(), single_look_accuracy
+        )
+        missed = to_numpy(x[self.network.backend.asarray(wrong)]).reshape(-1, 28, 28) / 255
+        names = None if options.data == "mnist" else CLASS_NAMES[options.data]
+        figures = draw_mistakes(missed, labels, answers, names)
+        save_figures(self.folder, {CURVES: self._draw_curves(result), **figures})
+        return result
+
+    def _draw_curves(self, result: Result) -> Figure:
+        history, options = self.trainer.history, self.options
+        return plots.learning_curves(
+            history.losses,
+            [epoch.train_accuracy for epoch in history.epochs],
+            [epoch.test_accuracy for epoch in history.epochs],
+            f"{options.model} on {options.data}: {result.accuracy:.2%} on the test set"
+            + (" over shifts" if options.shifts else ""),
+        )
+
+
+def show_steps(trainer: Trainer) -> str:
+    """Say how far a trainer is in an epoch, if it is in one."""
+    if trainer.steps_of_epoch is None:
+        return ""
+    done, steps = trainer.steps_of_epoch
+    return f" and {done} of {steps} steps"
+
+
+def make_notes(options: RunOptions) -> dict[str, Any]:
+    """Return what the file of a run's network keeps about it."""
+    notes = {"data": options.data, "class_names": list(CLASS_NAMES[options.data])}
+    return notes | ({"shifts": options.shifts} if options.shifts else {})
