@@ -8,20 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
 from xpdl.backends.base import Array, Number, Pair, Shape, output_size, skippable
 from xpdl.backends.numpy.backend import NumpyBackend, by_feature, lies_in_pixels, pixel_lines
 from xpdl.backends.numpy.memory import pool
-from xpdl.backends.numpy.threads import hold_while_forking, thread_count, workers
 from xpdl.errors import BackendUnavailableError
 
 try:
-    from numba.core.compiler_lock import global_compiler_lock
-
-    from xpdl.backends.numba import kernels as kernels
+    from xpdl.backends.numba import kernels, winograd
+    from xpdl.backends.numba.sharing import Shares, cut, share
     from xpdl.backends.numba.vectors import LANES, ROWS
 except ImportError as error:
     raise BackendUnavailableError(
@@ -33,24 +31,13 @@ except RuntimeError as error:  # no folder for what it compiles
         "Set NUMBA_CACHE_DIR to a folder that can be written."
     ) from error
 
-TASKS = 32
-"""Into how many parts a batch is cut: the same for any number of threads, so sums are the same."""
-
 SUMS_BYTES = 32 * 1024 * 1024
 """Parts that each need a sum of their own may take so much memory for them, all together."""
-
-ENOUGH = 1_000_000
-"""A part is worth a thread's waking if it multiplies so often, or reads so many bytes."""
 
 FEW_BYTES = 128 * 1024
 """Of so little, NumPy is done before the lines are laid out that normalisation wants."""
 
 _PANEL = 2 * LANES
-
-hold_while_forking(global_compiler_lock)
-
-Shares: TypeAlias = tuple[Array, Array, Array, int]
-"""A bell, the bounds of the parts, counters, and the thread's number: see `kernels`."""
 
 
 class NumbaBackend(NumpyBackend):
@@ -87,6 +74,9 @@ class NumbaBackend(NumpyBackend):
         (n, c, h, w), (fn, _, fh, fw) = x.shape, W.shape
         oh, ow = output_size(h, fh, stride[0], pad[0]), output_size(w, fw, stride[1], pad[1])
         image = _flat_images(x)
+        if winograd.chosen(x.shape, W.shape, stride, pad):
+            turned = W.transpose(1, 0, 2, 3)
+            return winograd.convolution(image, x.shape, turned, b, pad, relu).transpose(0, 3, 1, 2)
         rows, columns = _places(h, w, c, (fh, fw), stride, pad)
         targets = _lines(oh * ow, fn)
         filters = _panels(W.transpose(1, 0, 2, 3))
@@ -102,7 +92,7 @@ class NumbaBackend(NumpyBackend):
                 *(flat, oh * ow * fn, targets, shares, 0),
             )
 
-        _share(_bounds(n, len(rows) * len(columns) * fn), work)
+        share(cut(n, len(rows) * len(columns) * fn), work)
         return y.transpose(0, 3, 1, 2)
 
     def convolution_backward(
@@ -112,6 +102,13 @@ class NumbaBackend(NumpyBackend):
             return super().convolution_backward(dout, x, W, stride, pad, need_dx)
         (n, c, h, w), (fn, _, fh, fw), (oh, ow) = x.shape, W.shape, dout.shape[2:]
         image, gradient = _flat_images(x), _flat_images(dout)
+        if winograd.chosen(x.shape, W.shape, stride, pad):
+            dx = None
+            if need_dx:
+                turned, border = W[:, :, ::-1, ::-1], (2 - pad[0], 2 - pad[1])
+                last = winograd.convolution(gradient, dout.shape, turned, None, border, False)
+                dx = last.transpose(0, 3, 1, 2)
+            return dx, *winograd.filters_gradient(image, x.shape, gradient, (oh, ow), fn, pad)
         rows, columns = _places(h, w, c, (fh, fw), stride, pad)
         width, line = fh * fw * c, -(-fn // LANES) * LANES
         columns = _whole_tiles(columns)
@@ -122,7 +119,7 @@ class NumbaBackend(NumpyBackend):
         flat, no_biases = dx.reshape(-1), np.zeros(-(-c // _PANEL) * _PANEL, np.float32)
         size = len(columns) * line
         most = max(2, min(16, SUMS_BYTES // (4 * size)))
-        bounds = _bounds(n, len(rows) * width * fn, most)
+        bounds = cut(n, len(rows) * width * fn, most)
         dW = pool.empty((len(bounds) - 1, size), np.float32)
         db = np.empty((len(bounds) - 1, fn), np.float32)
 
@@ -138,7 +135,7 @@ class NumbaBackend(NumpyBackend):
                 *(dW, db, targets, shares, 0),
             )
 
-        _share(bounds, work, 1 + len(filters))
+        share(bounds, work, 1 + len(filters))
         total = dW.sum(axis=0).reshape(len(columns), line)[:width, :fn].reshape(fh, fw, c, fn)
         return (
             dx.transpose(0, 3, 1, 2) if need_dx else None,
@@ -163,7 +160,7 @@ class NumbaBackend(NumpyBackend):
                 *(image, (h, w, c), size, stride, pad, (oh, ow), flat, winners, shares, 0)
             )
 
-        _share(_bounds(n, 4 * h * w * c), work)
+        share(cut(n, 4 * h * w * c), work)
         return y.transpose(0, 3, 1, 2), winners if train else None
 
     def max_pooling_backward(
@@ -181,7 +178,7 @@ class NumbaBackend(NumpyBackend):
                 *(gradient, winners, (h, w, c), size, stride, pad, counts, flat, shares, 0)
             )
 
-        _share(_bounds(n, 4 * h * w * c), work)
+        share(cut(n, 4 * h * w * c), work)
         return dx.transpose(0, 3, 1, 2)
 
     def moments(self, x: Array) -> tuple[Array, Array]:
@@ -189,13 +186,13 @@ class NumbaBackend(NumpyBackend):
             return super().moments(x)
         (flat, width), c = _flat_lines(x), x.shape[1]
         pivot = np.tile(flat[:c].astype(np.float64), width // c)
-        bounds = _bounds(len(flat) // width, 8 * width)  # as many bytes as it makes of them
+        bounds = cut(len(flat) // width, 8 * width)  # as many bytes as it makes of them
         sums, squares = np.empty((2, len(bounds) - 1, width))
 
         def work(shares: Shares) -> None:
             kernels.sum_moments(flat, pivot, sums, squares, shares, 0)
 
-        _share(bounds, work)
+        share(bounds, work)
         mean, square = (by_feature(a, c) / (len(flat) // c) for a in (sums, squares))
         variance = np.maximum(square - mean * mean, 0)
         return (pivot[:c] + mean).astype(np.float32), variance.astype(np.float32)
@@ -210,7 +207,7 @@ class NumbaBackend(NumpyBackend):
         def work(shares: Shares) -> None:
             kernels.normalize(flat, mean, factor, shift, flat_y, shares, 0)
 
-        _share(_bounds(len(flat) // width, 2 * 4 * width), work)
+        share(cut(len(flat) // width, 2 * 4 * width), work)
         return y
 
     def normalize_backward(
@@ -220,13 +217,13 @@ class NumbaBackend(NumpyBackend):
             return super().normalize_backward(dout, x, mean, inverse_std, gamma)
         (flat, width), (gradient, _), c = _flat_lines(x), _flat_lines(dout), len(mean)
         means, factors = (np.tile(a, width // c) for a in (mean, inverse_std * gamma))
-        bounds = _bounds(len(flat) // width, 2 * 4 * width)
+        bounds = cut(len(flat) // width, 2 * 4 * width)
         sums, products = np.empty((2, len(bounds) - 1, width))
 
         def work(shares: Shares) -> None:
             kernels.sum_gradients(gradient, flat, means, sums, products, shares, 0)
 
-        _share(bounds, work)
+        share(bounds, work)
         dbeta, dgamma = by_feature(sums, c), by_feature(products, c) * inverse_std
         level, slope = (
             np.tile((a / (len(flat) // c)).astype(np.float32), width // c)
@@ -240,7 +237,7 @@ class NumbaBackend(NumpyBackend):
                 *(gradient, flat, means, factors, level, slope, flat_dx, shares, 0)
             )
 
-        _share(bounds, finish)
+        share(bounds, finish)
         return dx, dgamma.astype(np.float32), dbeta.astype(np.float32)
 
     def relu(self, x: Array) -> Array:
@@ -276,20 +273,6 @@ def _all_single(*arrays: Array | None) -> bool:
     return all(a is None or a.dtype == np.float32 for a in arrays)
 
 
-def _bounds(count: int, cost: int, most: int = TASKS) -> Array:
-    """Cut range(count), each of so many multiplications or bytes, into parts of equal size."""
-    parts = max(1, min(count, most, TASKS, count * cost // ENOUGH))
-    return np.arange(parts + 1) * count // parts
-
-
-def _share(bounds: Array, work: Callable[[Shares], None], counters: int = 1) -> None:
-    """Let threads call ``work(shares)`` side by side, which does all parts that are left."""
-    taken = np.zeros(3 * counters, np.int64)
-    threads = min(thread_count(), len(bounds) - 1)
-    shares = [(workers.bell, bounds, taken, thread) for thread in range(threads)]
-    workers.each(shares, work, kernels.watch)
-
-
 def _flat_images(x: Array) -> Array:
     """Return x (N, C, H, W) as one row in the order N, H, W, C; a copy only if it must be."""
     last = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
@@ -320,8 +303,8 @@ def _each_element(
     if len({a.shape for a in arrays}) > 1 or not all(a.flags.c_contiguous for a in arrays):
         return False
     flat = [a.reshape(-1) for a in arrays]
-    _share(
-        _bounds(len(flat[0]), 4 * len(flat)),
+    share(
+        cut(len(flat[0]), 4 * len(flat)),
         lambda shares: kernel(*flat, *scalars, shares, 0),
     )
     return True

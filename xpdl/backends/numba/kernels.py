@@ -12,57 +12,9 @@ until none is left, without Python's lock.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
-from xpdl.backends.numba.vectors import (
-    LANES,
-    ROWS,
-    find_largest,
-    give_to_winner,
-    look,
-    multiply_tile,
-    ring,
-    take,
-)
-
-# A thread looks so often for new work, for some milliseconds, before it goes to sleep.
-LOOKS = 100_000
-
-# Loops run over slices from zero on: Numba then knows that no index counts from the end, and LLVM
-# can use vector instructions.
-compiled = njit(nogil=True, cache=True, error_model="numpy")
-
-
-@compiled
-def watch(numbers, old):
-    """Return when numbers[0] is not `old` any more, or after `LOOKS` looks."""
-    for _ in range(LOOKS):
-        if look(numbers) != old:
-            break
-
-
-@compiled
-def begin(shares):
-    """Ring the bell: Python's lock is free now, and another thread can come."""
-    bell, _, _, _ = shares
-    ring(bell)
-
-
-@compiled
-def next_part(shares, which):
-    """Return a part that no thread has taken yet, its beginning and its end; or -1, 0, 0.
-
-    `shares` is a bell, the bounds of the parts, a place in which to count, and the thread's number.
-    Even threads take parts from the first on, odd ones from the last back, until they meet: so
-    most of the images stay with one thread from layer to layer, and in its core's own cache.
-    """
-    _, bounds, counters, thread = shares
-    count, end = len(bounds) - 1, thread % 2
-    if take(counters, 3 * which) >= count:  # of all; there is a counter for each end, too
-        return -1, 0, 0
-    taken = take(counters, 3 * which + 1 + end)
-    part = count - 1 - taken if end else taken
-    return part, bounds[part], bounds[part + 1]
+from xpdl.backends.numba.sharing import begin, compiled, next_part
+from xpdl.backends.numba.vectors import LANES, ROWS, find_largest, give_to_winner, multiply_tile
 
 
 @compiled
@@ -80,14 +32,14 @@ def tile(
     """Do `multiply_tile`, with two registers' width of numbers or one."""
     if two:
         multiply_tile(
-            *(2, x, x0, rows, r, columns, f, f0, f_step, f_gap),
-            *(start, s0, s_step, y, y0, targets, t, y_gap),
-        )
+            2, x, x0, rows, r, columns, f, f0, f_step, f_gap,
+            start, s0, s_step, y, y0, targets, t, y_gap,
+        )  # fmt: skip
     else:
         multiply_tile(
-            *(1, x, x0, rows, r, columns, f, f0, f_step, f_gap),
-            *(start, s0, s_step, y, y0, targets, t, y_gap),
-        )
+            1, x, x0, rows, r, columns, f, f0, f_step, f_gap,
+            start, s0, s_step, y, y0, targets, t, y_gap,
+        )  # fmt: skip
 
 
 @compiled
@@ -106,9 +58,9 @@ def multiply_windows(
     edge, edge_rows = np.empty(ROWS * 2 * LANES, np.float32), np.empty(ROWS, np.intp)
     edge_targets = np.arange(ROWS) * 2 * LANES
     k = len(columns)
-    part, begin, end = next_part(shares, which)
+    part, first, last = next_part(shares, which)
     while part >= 0:
-        for i in range(begin, end):
+        for i in range(first, last):
             source, x0 = x, i * h * w * c
             if ph + pw > 0:
                 _pad(x, x0, h, w, c, ph, pw, padded)
@@ -137,7 +89,7 @@ def multiply_windows(
                             y[y0 + j] = edge[edge_targets[t] + j]
             if relu:  # an image's results are still in the core's own cache
                 _relu(y[i * y_size : (i + 1) * y_size], y[i * y_size : (i + 1) * y_size])
-        part, begin, end = next_part(shares, which)
+        part, first, last = next_part(shares, which)
 
 
 @compiled
@@ -153,11 +105,11 @@ def sum_windows(x, image, pad, rows, columns, gradient, fn, dW, db, targets, sha
     size, line = len(rows) * fn, -(-fn // LANES) * LANES
     whole = np.zeros(len(rows) * line if line > fn else 1, np.float32)
     total = np.empty(fn, np.float32)
-    part, begin, end = next_part(shares, which)
+    part, first, last = next_part(shares, which)
     while part >= 0:
         part_dW, part_db = dW[part], db[part]
         part_dW[:], part_db[:] = 0, 0
-        for i in range(begin, end):
+        for i in range(first, last):
             source, x0 = x, i * h * w * c
             if ph + pw > 0:
                 _pad(x, x0, h, w, c, ph, pw, padded)
@@ -179,7 +131,7 @@ def sum_windows(x, image, pad, rows, columns, gradient, fn, dW, db, targets, sha
                 at = i * size + r * fn
                 _add(gradient[at : at + fn], total)
             _add(total, part_db)
-        part, begin, end = next_part(shares, which)
+        part, first, last = next_part(shares, which)
 
 
 @compiled
@@ -195,9 +147,9 @@ def max_pool(x, image, size, stride, pad, counts, y, winners, shares, which):
     (h, w, c), (fh, fw), (sh, sw), (ph, pw), (oh, ow) = image, size, stride, pad, counts
     places = np.array([(u * w + v) * c for u in range(fh) for v in range(fw)])
     quick = ph == pw == 0 and c % LANES == 0 and winners.itemsize == 1
-    part, begin, end = next_part(shares, which)
+    part, first, last = next_part(shares, which)
     while part >= 0:
-        for line in range(begin * oh, end * oh):
+        for line in range(first * oh, last * oh):
             i, p = divmod(line, oh)
             for q in range(ow):
                 out = (line * ow + q) * c
@@ -219,7 +171,7 @@ def max_pool(x, image, size, stride, pad, counts, y, winners, shares, which):
                         else:
                             largest[:], winner[:] = pixel, place
                             begun = True
-        part, begin, end = next_part(shares, which)
+        part, first, last = next_part(shares, which)
 
 
 @compiled
@@ -239,11 +191,11 @@ def max_pool_backward(gradient, winners, image, size, stride, pad, counts, dx, s
     places = np.array([(u * w + v) * c for u in range(fh) for v in range(fw)])
     side_by_side = sh == fh and sw == fw and ph == pw == 0
     quick = side_by_side and c % LANES == 0 and winners.itemsize == 1
-    part, begin, end = next_part(shares, which)
+    part, first, last = next_part(shares, which)
     while part >= 0:
         if not (quick and oh * sh == h and ow * sw == w):
-            dx[begin * h * w * c : end * h * w * c] = 0
-        for line in range(begin * oh, end * oh):
+            dx[first * h * w * c : last * h * w * c] = 0
+        for line in range(first * oh, last * oh):
             i, p = divmod(line, oh)
             for q in range(ow):
                 out = (line * ow + q) * c
@@ -259,7 +211,7 @@ def max_pool_backward(gradient, winners, image, size, stride, pad, counts, dx, s
                         for j in range(c):
                             if winners[out + j] == place:
                                 dx[at + j] += gradient[out + j]
-        part, begin, end = next_part(shares, which)
+        part, first, last = next_part(shares, which)
 
 
 @compiled
@@ -295,13 +247,13 @@ def sum_moments(x, pivot, sums, squares, shares, which):
     """
     begin(shares)
     width = len(pivot)
-    part, begin, end = next_part(shares, which)
+    part, first, last = next_part(shares, which)
     while part >= 0:
         sums[part, :], squares[part, :] = 0, 0
-        for line in range(begin, end):
+        for line in range(first, last):
             at = line * width
             _add_moments(x[at : at + width], pivot, sums[part], squares[part])
-        part, begin, end = next_part(shares, which)
+        part, first, last = next_part(shares, which)
 
 
 @compiled
@@ -317,12 +269,12 @@ def normalize(x, mean, factor, shift, y, shares, which):
     """Compute y = factor (x - mean) + shift, line by line."""
     begin(shares)
     width = len(mean)
-    part, begin, end = next_part(shares, which)
+    part, first, last = next_part(shares, which)
     while part >= 0:
-        for line in range(begin, end):
+        for line in range(first, last):
             at = line * width
             _normalize(x[at : at + width], mean, factor, shift, y[at : at + width])
-        part, begin, end = next_part(shares, which)
+        part, first, last = next_part(shares, which)
 
 
 @compiled
@@ -336,15 +288,15 @@ def sum_gradients(gradient, x, mean, sums, products, shares, which):
     """sums[part, j] = sum over the part's lines of gradient[j]; products of it times x - mean."""
     begin(shares)
     width = len(mean)
-    part, begin, end = next_part(shares, which)
+    part, first, last = next_part(shares, which)
     while part >= 0:
         sums[part, :], products[part, :] = 0, 0
-        for line in range(begin, end):
+        for line in range(first, last):
             at = line * width
             _add_gradients(
                 gradient[at : at + width], x[at : at + width], mean, sums[part], products[part]
             )
-        part, begin, end = next_part(shares, which)
+        part, first, last = next_part(shares, which)
 
 
 @compiled
@@ -359,12 +311,12 @@ def normalize_backward(gradient, x, mean, factor, level, slope, dx, shares, whic
     """Compute dx = factor (gradient - level - slope (x - mean)), line by line."""
     begin(shares)
     width = len(mean)
-    part, begin, end = next_part(shares, which)
+    part, first, last = next_part(shares, which)
     while part >= 0:
-        for line in range(begin, end):
+        for line in range(first, last):
             here = slice(line * width, (line + 1) * width)
             _normalize_backward(gradient[here], x[here], mean, factor, level, slope, dx[here])
-        part, begin, end = next_part(shares, which)
+        part, first, last = next_part(shares, which)
 
 
 @compiled
@@ -377,10 +329,10 @@ def _normalize_backward(gradient, x, mean, factor, level, slope, dx):
 def relu(x, y, shares, which):
     """Compute y = max(x, 0); NaN stays."""
     begin(shares)
-    part, begin, end = next_part(shares, which)
+    part, first, last = next_part(shares, which)
     while part >= 0:
-        _relu(x[begin:end], y[begin:end])
-        part, begin, end = next_part(shares, which)
+        _relu(x[first:last], y[first:last])
+        part, first, last = next_part(shares, which)
 
 
 @compiled
@@ -394,10 +346,10 @@ def _relu(x, y):
 def relu_backward(gradient, y, dx, shares, which):
     """Compute dx = gradient (1 where y > 0, else 0)."""
     begin(shares)
-    part, begin, end = next_part(shares, which)
+    part, first, last = next_part(shares, which)
     while part >= 0:
-        _relu_backward(gradient[begin:end], y[begin:end], dx[begin:end])
-        part, begin, end = next_part(shares, which)
+        _relu_backward(gradient[first:last], y[first:last], dx[first:last])
+        part, first, last = next_part(shares, which)
 
 
 @compiled
@@ -411,10 +363,10 @@ def _relu_backward(gradient, y, dx):
 def adam(p, g, m, v, numbers, shares, which):
     """Do Adam in one pass; see `Backend.adam` for what it computes."""
     begin(shares)
-    part, begin, end = next_part(shares, which)
+    part, first, last = next_part(shares, which)
     while part >= 0:
-        _adam(p[begin:end], g[begin:end], m[begin:end], v[begin:end], numbers)
-        part, begin, end = next_part(shares, which)
+        _adam(p[first:last], g[first:last], m[first:last], v[first:last], numbers)
+        part, first, last = next_part(shares, which)
 
 
 @compiled
