@@ -26,20 +26,15 @@ def _pad(x, x0, h, w, c, ph, pw, padded):
 
 
 @compiled
-def tile(
-    two, x, x0, rows, r, columns, f, f0, f_step, f_gap, start, s0, s_step, y, y0, targets, t, y_gap
-):
-    """Do `multiply_tile`, with two registers' width of numbers or one."""
+def _tile(two, x, x0, rows, r, columns, f, f0, f_step, start, s0, s_step, y, y0, targets, t):
     if two:
         multiply_tile(
-            2, x, x0, rows, r, columns, f, f0, f_step, f_gap,
-            start, s0, s_step, y, y0, targets, t, y_gap,
-        )  # fmt: skip
+            2, x, x0, rows, r, columns, f, f0, f_step, start, s0, s_step, y, y0, targets, t
+        )
     else:
         multiply_tile(
-            1, x, x0, rows, r, columns, f, f0, f_step, f_gap,
-            start, s0, s_step, y, y0, targets, t, y_gap,
-        )  # fmt: skip
+            1, x, x0, rows, r, columns, f, f0, f_step, start, s0, s_step, y, y0, targets, t
+        )
 
 
 @compiled
@@ -71,17 +66,17 @@ def multiply_windows(
                 for r in range(0, len(rows), ROWS):
                     if r + ROWS <= len(rows) and f + width <= fn:
                         y0 = i * y_size + f
-                        tile(
-                            *(two, source, x0, rows, r, columns, filters, f * k, width, LANES),
-                            *(biases, f, 0, y, y0, targets, r, LANES),
+                        _tile(
+                            *(two, source, x0, rows, r, columns, filters, f * k, width),
+                            *(biases, f, 0, y, y0, targets, r),
                         )
                         continue
                     # At the edge, a tile is computed whole and copied in part.
                     for t in range(ROWS):
                         edge_rows[t] = rows[min(r + t, len(rows) - 1)]
-                    tile(
-                        *(two, source, x0, edge_rows, 0, columns, filters, f * k, width, LANES),
-                        *(biases, f, 0, edge, 0, edge_targets, 0, LANES),
+                    _tile(
+                        *(two, source, x0, edge_rows, 0, columns, filters, f * k, width),
+                        *(biases, f, 0, edge, 0, edge_targets, 0),
                     )
                     for t in range(min(ROWS, len(rows) - r)):
                         y0 = i * y_size + targets[r + t] + f
@@ -122,9 +117,9 @@ def sum_windows(x, image, pad, rows, columns, gradient, fn, dW, db, targets, sha
                 g, g0 = whole, 0
             for f in range(0, line, 2 * LANES):
                 for k in range(0, len(columns), ROWS):
-                    tile(
-                        *(line - f > LANES, source, x0, columns, k, rows, g, g0 + f, line, LANES),
-                        *(part_dW, targets[k] + f, line, part_dW, f, targets, k, LANES),
+                    _tile(
+                        *(line - f > LANES, source, x0, columns, k, rows, g, g0 + f, line),
+                        *(part_dW, targets[k] + f, line, part_dW, f, targets, k),
                     )
             total[:] = 0
             for r in range(len(rows)):

@@ -65,6 +65,22 @@ class _Code:
         place = self.builder.bitcast(self.place(array, *offsets), vector.type.as_pointer())
         self.builder.store(vector, place, align=1 if vector.type is _bytes else 4)
 
+    def sums(self, width: int, start: Any) -> dict[tuple[int, int], Any]:
+        """Return a tile's sums, as variables, which begin at start(row, register)."""
+        return {
+            (t, v): cgutils.alloca_once_value(self.builder, start(t, v))
+            for t in range(ROWS)
+            for v in range(width)
+        }
+
+    def add_products(self, x: int, places: Any, column: Any, factors: Any, sums: Any) -> None:
+        """Add x[places[t] + column] times each of `factors` to the sums of row t."""
+        for t, place in enumerate(places):
+            number = self.everywhere(self.number(x, place, column))
+            for v, factor in enumerate(factors):
+                total = self.multiply_add(number, factor, self.builder.load(sums[t, v]))
+                self.builder.store(total, sums[t, v])
+
     def square(self, array: int, start: Any, down: Any, across: Any, size: int, other: int) -> Any:
         """Return where size x size numbers begin, in `other` for places that are negative."""
         builder = self.builder
@@ -131,47 +147,81 @@ def _size(number: int) -> Any:
 
 @intrinsic
 def multiply_tile(
-    typing, vectors, x, x0, rows, r0, columns, f, f0, f_step, f_gap,
-    start, s0, s_step, y, y0, targets, t0, y_gap,
-):  # fmt: skip
+    typing, vectors, x, x0, rows, r0, columns, f, f0, f_step, start, s0, s_step, y, y0, targets, t0
+):
     """y[t] = start[t] + sum over k of x[x0 + rows[r0 + t] + columns[k]] f[k], for t < ROWS.
 
-    f[k] is `vectors` registers of numbers, `f_gap` from one to the next, from f0 + k f_step on; so
-    is start[t], from s0 + t s_step on, and y[t], `y_gap` apart, from y0 + targets[t0 + t] on.
+    f[k] is `vectors` registers of numbers from f0 + k f_step on; so is start[t], from
+    s0 + t s_step on, and y[t], from y0 + targets[t0 + t] on.
     """
     if not isinstance(vectors, types.IntegerLiteral):
         return None  # Numba then asks again, with the number itself as the type
     width, place = vectors.literal_value, types.intp
     signature = types.none(
-        *(vectors, x, place, rows, place, columns, f, place, place, place),
-        *(start, place, place, y, place, targets, place, place),
+        *(vectors, x, place, rows, place, columns, f, place, place),
+        *(start, place, place, y, place, targets, place),
     )
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         code = _Code(context, builder, signature, arguments)
-        x, rows, columns, f, start, y, targets = 1, 3, 5, 6, 10, 13, 15
-        x0, r0, f0, f_step, f_gap, s0, s_step, y0, t0, y_gap = (
-            arguments[i] for i in (2, 4, 7, 8, 9, 11, 12, 14, 16, 17)
+        x, rows, columns, f, start, y, targets = 1, 3, 5, 6, 9, 12, 14
+        x0, r0, f0, f_step, s0, s_step, y0, t0 = (
+            arguments[i] for i in (2, 4, 7, 8, 10, 11, 13, 15)
         )
         places = [builder.add(x0, code.number(rows, r0, _size(t))) for t in range(ROWS)]
-        sums = {
-            (t, v): cgutils.alloca_once_value(
-                builder, code.load(start, s0, builder.mul(s_step, _size(t)), _size(v * LANES))
-            )
-            for t in range(ROWS)
-            for v in range(width)
-        }
+        starts = [builder.add(s0, builder.mul(s_step, _size(t))) for t in range(ROWS)]
+        sums = code.sums(width, lambda t, v: code.load(start, starts[t], _size(v * LANES)))
         with cgutils.for_range(builder, code.arrays[columns].nitems) as loop:
             column, line = code.number(columns, loop.index), builder.mul(loop.index, f_step)
-            factors = [code.load(f, f0, line, builder.mul(f_gap, _size(v))) for v in range(width)]
-            for t in range(ROWS):
-                number = code.everywhere(code.number(x, places[t], column))
-                for v in range(width):
-                    total = code.multiply_add(number, factors[v], builder.load(sums[t, v]))
-                    builder.store(total, sums[t, v])
+            factors = [code.load(f, f0, line, _size(v * LANES)) for v in range(width)]
+            code.add_products(x, places, column, factors, sums)
         for (t, v), total in sums.items():
             target = code.number(targets, t0, _size(t))
-            code.store(builder.load(total), y, y0, target, builder.mul(y_gap, _size(v)))
+            code.store(builder.load(total), y, y0, target, _size(v * LANES))
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def multiply_rows(
+    typing, vectors, more, x, x0, x_row, x_column, count, f, f0, f_step, y, y0, y_row, tiles
+):
+    """y[r] = sum over k < count of x[x0 + r x_row + k x_column] f[k], for r < ROWS tiles.
+
+    f[k] is `vectors` registers of numbers from f0 + k f_step on; so is y[r], from y0 + r y_row on.
+    With `more`, the sums are added to what y holds.
+    """
+    if not (isinstance(vectors, types.IntegerLiteral) and isinstance(more, types.IntegerLiteral)):
+        return None
+    width, adds, place = vectors.literal_value, more.literal_value, types.intp
+    signature = types.none(
+        *(vectors, more, x, place, place, place, place),
+        *(f, place, place, y, place, place, place),
+    )
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        code = _Code(context, builder, signature, arguments)
+        x, f, y = 2, 7, 10
+        x0, x_row, x_column, count, f0, f_step, y0, y_row, tiles = (
+            arguments[i] for i in (3, 4, 5, 6, 8, 9, 11, 12, 13)
+        )
+        nothing = ir.Constant(_floats, [0.0] * LANES)
+        with cgutils.for_range(builder, tiles) as outer:
+            r = builder.mul(outer.index, _size(ROWS))
+            rows = [builder.add(r, _size(t)) for t in range(ROWS)]
+            places = [builder.add(x0, builder.mul(x_row, row)) for row in rows]
+            targets = [builder.add(y0, builder.mul(y_row, row)) for row in rows]
+            sums = code.sums(
+                width, lambda t, v: code.load(y, targets[t], _size(v * LANES)) if adds else nothing
+            )
+            with cgutils.for_range(builder, count) as loop:
+                line = builder.mul(loop.index, f_step)
+                factors = [code.load(f, f0, line, _size(v * LANES)) for v in range(width)]
+                column = builder.mul(loop.index, x_column)
+                code.add_products(x, places, column, factors, sums)
+            for (t, v), total in sums.items():
+                code.store(builder.load(total), y, targets[t], _size(v * LANES))
         return context.get_dummy_value()
 
     return signature, generate

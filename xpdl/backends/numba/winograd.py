@@ -20,7 +20,6 @@ from functools import lru_cache
 import numpy as np
 
 from xpdl.backends.base import Array, Pair, Shape
-from xpdl.backends.numba.kernels import tile
 from xpdl.backends.numba.sharing import Shares, begin, compiled, cut, next_part, share
 from xpdl.backends.numba.vectors import (
     FILTERS,
@@ -30,6 +29,7 @@ from xpdl.backends.numba.vectors import (
     RESULT,
     RESULT_GRADIENT,
     ROWS,
+    multiply_rows,
     transform_tile,
 )
 from xpdl.backends.numpy.memory import pool, scratch
@@ -38,9 +38,12 @@ from xpdl.errors import ArgumentError
 BLOCK_BYTES = 768 * 1024
 """What a block's tiles and their products take, of a core's second cache."""
 
-FEWEST_TILES, MOST_TILES = 32, 256
+FEWEST_TILES, MOST_TILES = 128, 256
 """So many in a block: filters are read from far for each block, and sums written."""
 
+GROUP = int(os.environ.get("GROUP", 16))
+PARTS = 8
+BLOCK_BYTES = 1024 * int(os.environ.get("BB", 768))
 OUTSIDE = -(1 << 40)
 """Added to any place, it is before the array's beginning."""
 
@@ -61,7 +64,9 @@ def chosen(shape: Shape, W: Shape, stride: Pair, pad: Pair) -> bool:
     return way == "fastest" and fits and shape[0] > 0 and max(pad) <= 2
 
 
-def convolution(image: Array, shape: Shape, W: Array, b: Array | None, pad: Pair, relu: bool) -> Array:  # fmt: skip
+def convolution(
+    image: Array, shape: Shape, W: Array, b: Array | None, pad: Pair, relu: bool
+) -> Array:
     """Return y (N, OH, OW, FN) of flat images, whose shape is (N, C, H, W), and W (C, FN, 3, 3)."""
     (n, c, h, w), fn = shape, W.shape[1]
     oh, ow = h + 2 * pad[0] - 2, w + 2 * pad[1] - 2
@@ -70,20 +75,22 @@ def convolution(image: Array, shape: Shape, W: Array, b: Array | None, pad: Pair
     y_down, y_across = _places(oh, oh, 2, 0, ow * fn), _places(ow, ow, 2, 0, fn)
     tiles = n * (len(down) // 4) * (len(across) // 4)
     block = _block(c, fn, tiles)
+    group, blocks = min(GROUP, block), -(-tiles // block)
+    splits = _splits(blocks, fn)
     y = pool.empty((n, oh, ow, fn), np.float32)
     flat, biases = y.reshape(-1), np.zeros(fn, np.float32) if b is None else b
     least = np.float32(0 if relu else -np.inf)
-
-    rooms = (("tiles", c), ("products", fn))
+    rooms = (("tiles", c, block), ("products", 2 * LANES, group))
 
     def work(shares: Shares) -> None:
-        v, m = (scratch(name, (16 * _steps(k, block)[1],), _SINGLE) for name, k in rooms)
+        v, m = (scratch(name, (16 * _steps(*room)[1],), _SINGLE) for name, *room in rooms)
         convolve_tiles(
             *(image, (h * w * c, c), down, across, u, biases, least),
-            *(flat, (oh * ow * fn, fn), y_down, y_across, v, m, tiles, block, shares, 0),
+            *(flat, (oh * ow * fn, fn), y_down, y_across, v, m, tiles),
+            *(block, group, splits, shares, 0),
         )
 
-    share(cut(-(-tiles // block), block * 16 * c * fn), work)
+    share(cut(blocks * splits, block * 16 * c * fn // splits), work)
     return y
 
 
@@ -97,25 +104,26 @@ def filters_gradient(
     tiles = n * (len(down) // 4) * (len(across) // 4)
     block = _block(c, fn, tiles)
     blocks, size = -(-tiles // block), 16 * _apart(c * fn)
-    most = max(2, min(16, _SUMS_BYTES // (4 * size)))
-    bounds = cut(blocks, block * size, most)
-    parts = pool.empty((len(bounds) - 1, size), np.float32)
-    db = np.empty((len(bounds) - 1, fn), np.float32)
+    count = max(1, min(blocks, 16, _SUMS_BYTES // (4 * size)))
+    splits = _splits(count, fn)
+    parts = pool.empty((count, size), np.float32)
+    db = np.empty((count, fn), np.float32)
     dW = pool.empty((fn, c, 3, 3), np.float32)
 
-    rooms = (("tiles", c), ("products", fn))
+    most = -(-fn // (2 * LANES * splits)) * 2 * LANES
+    rooms = (("tiles", c, block), ("products", most, block))
 
     def work(shares: Shares) -> None:
-        v, z = (scratch(name, (16 * _steps(k, block)[1],), _SINGLE) for name, k in rooms)
+        v, z = (scratch(name, (16 * _steps(*room)[1],), _SINGLE) for name, *room in rooms)
         sum_tiles(
             *(image, (h * w * c, c), down, across, gradient, (oh * ow * fn, fn), g_down, g_across),
-            *(parts, db, v, z, tiles, block, shares, 0),
+            *(parts, db, v, z, tiles, block, splits, shares, 0),
         )
 
     def finish(shares: Shares) -> None:
         gradient_of_filters(parts, dW, shares, 0)
 
-    share(bounds, work)
+    share(cut(count * splits, blocks * block * 16 * c * fn // (count * splits)), work)
     share(cut(-(-fn // (2 * LANES)), len(parts) * 4 * 16 * c * 2 * LANES), finish)
     return dW, db.sum(axis=0)
 
@@ -125,6 +133,11 @@ def _block(c: int, fn: int, tiles: int) -> int:
     fit = BLOCK_BYTES // (16 * 4 * (c + fn))
     whole = -(-min(max(fit, FEWEST_TILES), MOST_TILES, tiles) // ROWS)
     return whole * ROWS
+
+
+def _splits(count: int, fn: int) -> int:
+    """Return into how many ranges filters are cut, where there are few parts without."""
+    return max(1, min(PARTS // count, fn // (4 * LANES)))
 
 
 def _transformed_filters(W: Array) -> Array:
@@ -158,9 +171,9 @@ def _apart(count):
 
 @compiled
 def _steps(c, block):
-    """Return how far a block's channels, a register's width each, and its 16 matrices are apart."""
-    step = _apart(block * LANES)
-    return step, _apart(c // LANES * step)
+    """Return how far a block's tiles of c channels, and its 16 matrices, are apart."""
+    step = _apart(c)
+    return step, _apart(block * step)
 
 
 @compiled
@@ -170,121 +183,138 @@ def _grid(size, step):
 
 
 @compiled
-def _channels(c, step):
-    """Return where the channels of one tile lie in a block."""
-    k = np.arange(c)
-    return k // LANES * step + k % LANES
+def _multiply(two, more, x, x0, x_row, x_column, count, f, f0, f_step, y, y0, y_row, tiles):
+    if two and more:
+        multiply_rows(2, 1, x, x0, x_row, x_column, count, f, f0, f_step, y, y0, y_row, tiles)
+    elif two:
+        multiply_rows(2, 0, x, x0, x_row, x_column, count, f, f0, f_step, y, y0, y_row, tiles)
+    elif more:
+        multiply_rows(1, 1, x, x0, x_row, x_column, count, f, f0, f_step, y, y0, y_row, tiles)
+    else:
+        multiply_rows(1, 0, x, x0, x_row, x_column, count, f, f0, f_step, y, y0, y_row, tiles)
 
 
 @compiled
 def convolve_tiles(
     x, image, x_down, x_across, u, biases, least,
-    y, results, y_down, y_across, v, m, tiles, block, shares, which,
+    y, results, y_down, y_across, v, m, tiles, block, group, splits, shares, which,
 ):  # fmt: skip
     """Y = A^T [(G g G^T) (B^T d B)] A + biases of all tiles, and no less than `least`.
 
     `image` and `results` are the sizes of one image and of one pixel; u is (G g G^T) as
-    `transform_filters` lays it, v and m are room for a block's (B^T d B) and its products.
+    `transform_filters` lays it, v and m are room for a block's (B^T d B) and a group's products.
+    A part is some of the blocks' filters, of each block's in `splits` ranges.
     """
     begin(shares)
     (x_size, c), (y_size, fn) = image, results
     rows, columns = len(x_down) // 4, len(x_across) // 4
-    step, v_step = _steps(c, block)
-    _, m_step = _steps(fn, block)
+    v_row, v_step = _steps(c, block)
+    m_row, m_step = _steps(2 * LANES, group)
     u_step = _apart(c * fn)
     v_down, v_across = _grid(4, v_step)
     m_down, m_across = _grid(4, m_step)
-    lines, channels = np.arange(block) * LANES, _channels(c, step)
-    nothing, spare = np.zeros(max(c, fn, 2 * LANES), np.float32), np.empty(max(c, fn), np.float32)
+    nothing, spare = np.zeros(max(c, fn), np.float32), np.empty(max(c, fn), np.float32)
+    ready = -1  # the block that v holds
     part, first, last = next_part(shares, which)
     while part >= 0:
-        for b in range(first, last):
+        for unit in range(first, last):
+            b, split = divmod(unit, splits)
             begun, count = b * block, min(block, tiles - b * block)
-            for p in range(count):
-                i, place = divmod(begun + p, rows * columns)
-                row, column = divmod(place, columns)
-                transform_tile(
-                    IMAGE, x, i * x_size, x_down, 4 * row, x_across, 4 * column, LANES, nothing,
-                    v, p * LANES, v_down, 0, v_across, 0, step, spare, c // LANES, biases, least,
-                )  # fmt: skip
-            for t in range(16):
-                for f in range(0, fn, 2 * LANES):
-                    two = fn - f > LANES
-                    for r in range(0, count, ROWS):
-                        tile(
-                            two, v, t * v_step, lines, r, channels,
-                            u, t * u_step + f * c, 2 * LANES if two else LANES, LANES, nothing,
-                            0, 0, m, t * m_step + f // LANES * step, lines, r, step,
+            if b != ready:
+                ready = b
+                for p in range(count):
+                    i, place = divmod(begun + p, rows * columns)
+                    row, column = divmod(place, columns)
+                    transform_tile(
+                        IMAGE, x, i * x_size, x_down, 4 * row, x_across, 4 * column, LANES, nothing,
+                        v, p * v_row, v_down, 0, v_across, 0, LANES, spare, c // LANES, biases,
+                        least,
+                    )  # fmt: skip
+            for f in range(*_range(fn, split, splits), 2 * LANES):
+                two = fn - f > LANES
+                width = 2 * LANES if two else LANES
+                for g in range(0, count, group):
+                    many = min(group, count - g)
+                    for t in range(16):
+                        _multiply(
+                            two, False, v, t * v_step + g * v_row, v_row, 1, c,
+                            u, t * u_step + f * c, width, m, t * m_step, m_row, -(-many // ROWS),
                         )  # fmt: skip
-            for p in range(count):
-                i, place = divmod(begun + p, rows * columns)
-                row, column = divmod(place, columns)
-                transform_tile(
-                    RESULT, m, p * LANES, m_down, 0, m_across, 0, step, nothing, y, i * y_size,
-                    y_down, 2 * row, y_across, 2 * column, LANES, spare, fn // LANES, biases, least,
-                )  # fmt: skip
+                    for p in range(many):
+                        i, place = divmod(begun + g + p, rows * columns)
+                        row, column = divmod(place, columns)
+                        transform_tile(
+                            RESULT, m, p * m_row, m_down, 0, m_across, 0, LANES, nothing,
+                            y, i * y_size + f, y_down, 2 * row, y_across, 2 * column, LANES, spare,
+                            width // LANES, biases[f:], least,
+                        )  # fmt: skip
         part, first, last = next_part(shares, which)
+
+
+@compiled
+def _range(fn, split, splits):
+    """Return the beginning and the end of one of `splits` ranges of the filters."""
+    panels = -(-fn // (2 * LANES))
+    begun, ended = split * panels // splits, (split + 1) * panels // splits
+    return begun * 2 * LANES, min(ended * 2 * LANES, fn)
 
 
 @compiled
 def sum_tiles(
     x, image, x_down, x_across, gradient, results, g_down, g_across,
-    sums, db, v, z, tiles, block, shares, which,
+    sums, db, v, z, tiles, block, splits, shares, which,
 ):  # fmt: skip
-    """sums[part] = sum over its tiles of (B^T d B) (A dY A^T); db[part] = that of dY."""
+    """sums[k] = sum over its tiles of (B^T d B) (A dY A^T); db[k] = that of dY.
+
+    There are len(sums) equal shares of the blocks, and `splits` ranges of the filters.
+    """
     begin(shares)
     (x_size, c), (g_size, fn) = image, results
     rows, columns = len(x_down) // 4, len(x_across) // 4
-    step, v_step = _steps(c, block)
-    _, z_step = _steps(fn, block)
+    v_row, v_step = _steps(c, block)
+    z_row, z_step = _steps(-(-fn // (2 * LANES * splits)) * 2 * LANES, block)
     u_step = _apart(c * fn)
     v_down, v_across = _grid(4, v_step)
     z_down, z_across = _grid(4, z_step)
-    lines, channels = np.arange(block) * LANES, _channels(c, step)
-    singles, pairs = np.arange(c) * LANES, np.arange(c) * 2 * LANES
-    nothing, spare = np.zeros(max(c, fn, 2 * LANES), np.float32), np.empty(max(c, fn), np.float32)
-    least = np.float32(0)
+    nothing, spare = np.zeros(max(c, fn), np.float32), np.empty(max(c, fn), np.float32)
+    least, blocks = np.float32(0), -(-tiles // block)
+    ready = -1
     part, first, last = next_part(shares, which)
     while part >= 0:
-        total = sums[part]
-        db[part, :] = 0
-        for b in range(first, last):
-            begun, count = b * block, min(block, tiles - b * block)
-            for p in range(count):
-                i, place = divmod(begun + p, rows * columns)
-                row, column = divmod(place, columns)
-                transform_tile(
-                    IMAGE, x, i * x_size, x_down, 4 * row, x_across, 4 * column, LANES, nothing,
-                    v, p * LANES, v_down, 0, v_across, 0, step, spare, c // LANES, nothing, least,
-                )  # fmt: skip
-                transform_tile(
-                    RESULT_GRADIENT, gradient, i * g_size, g_down, 2 * row, g_across, 2 * column,
-                    LANES, nothing, z, p * LANES, z_down, 0, z_across, 0, step, spare, fn // LANES,
-                    nothing, least,
-                )  # fmt: skip
-            pixels = lines[:count]
-            for t in range(16):
-                for f in range(0, fn, 2 * LANES):
-                    two = fn - f > LANES
-                    width, targets = (2 * LANES, pairs) if two else (LANES, singles)
-                    at, z0 = t * u_step + f * c, t * z_step + f // LANES * step
-                    for k in range(0, c, ROWS):
-                        if b == first:
-                            tile(
-                                two, v, t * v_step, channels, k, pixels,
-                                z, z0, LANES, step, nothing, 0, 0,
-                                total, at, targets, k, LANES,
-                            )  # fmt: skip
-                        else:
-                            tile(
-                                two, v, t * v_step, channels, k, pixels,
-                                z, z0, LANES, step, total, at + k * width, width,
-                                total, at, targets, k, LANES,
-                            )  # fmt: skip
-            for f in range(0, fn, LANES):  # (A dY A^T) holds the sum of a tile's gradients
+        for unit in range(first, last):
+            k, split = divmod(unit, splits)
+            f0, beyond = _range(fn, split, splits)
+            total, first_block = sums[k], k * blocks // len(sums)
+            db[k, f0:beyond] = 0
+            for b in range(first_block, (k + 1) * blocks // len(sums)):
+                begun, count = b * block, min(block, tiles - b * block)
                 for p in range(count):
-                    here = 5 * z_step + f // LANES * step + p * LANES
-                    _add(z[here : here + LANES], db[part, f : f + LANES])
+                    i, place = divmod(begun + p, rows * columns)
+                    row, column = divmod(place, columns)
+                    if b != ready:
+                        transform_tile(
+                            IMAGE, x, i * x_size, x_down, 4 * row, x_across, 4 * column, LANES,
+                            nothing, v, p * v_row, v_down, 0, v_across, 0, LANES, spare, c // LANES,
+                            nothing, least,
+                        )  # fmt: skip
+                    transform_tile(
+                        RESULT_GRADIENT, gradient, i * g_size + f0, g_down, 2 * row,
+                        g_across, 2 * column, LANES, nothing, z, p * z_row, z_down, 0, z_across, 0,
+                        LANES, spare, (beyond - f0) // LANES, nothing, least,
+                    )  # fmt: skip
+                    # (A dY A^T) holds the sum of a tile's gradients
+                    here = 5 * z_step + p * z_row
+                    _add(z[here : here + beyond - f0], db[k, f0:beyond])
+                ready = b
+                for t in range(16):
+                    for f in range(f0, beyond, 2 * LANES):
+                        two = fn - f > LANES
+                        width = 2 * LANES if two else LANES
+                        _multiply(
+                            two, b > first_block, v, t * v_step, 1, v_row, count,
+                            z, t * z_step + f - f0, z_row,
+                            total, t * u_step + f * c, width, c // ROWS,
+                        )  # fmt: skip
         part, first, last = next_part(shares, which)
 
 
@@ -311,8 +341,8 @@ def transform_filters(filters, u, shares, which):
             for i in range(c):
                 for j in range(many):
                     for k in range(3):
-                        for l in range(3):
-                            turned[(3 * k + l) * width + j] = filters[i, f + j, k, l]
+                        for q in range(3):
+                            turned[(3 * k + q) * width + j] = filters[i, f + j, k, q]
                 transform_tile(
                     FILTERS, turned, 0, down, 0, across, 0, LANES, nothing,
                     u, f * c + i * many, u_down, 0, u_across, 0, LANES, nothing, many // LANES,
@@ -323,7 +353,7 @@ def transform_filters(filters, u, shares, which):
 
 @compiled
 def gradient_of_filters(sums, dW, shares, which):
-    """dW = G^T (sum of all parts' sums) G, (FN, C, 3, 3); the first part's are overwritten."""
+    """Make dW = G^T (sum of all parts' sums) G, (FN, C, 3, 3); the first part's are overwritten."""
     begin(shares)
     fn, c = dW.shape[:2]
     width = 2 * LANES
@@ -348,6 +378,6 @@ def gradient_of_filters(sums, dW, shares, which):
                 )  # fmt: skip
                 for j in range(many):
                     for k in range(3):
-                        for l in range(3):
-                            dW[f + j, i, k, l] = turned[(3 * k + l) * width + j]
+                        for q in range(3):
+                            dW[f + j, i, k, q] = turned[(3 * k + q) * width + j]
         part, first, last = next_part(shares, which)
