@@ -325,8 +325,8 @@ def _lines(count: int, width: int) -> Array:
 
 
 def _whole_tiles(places: Array) -> Array:
-    """Return places with the first repeated at the end, up to a multiple of a tile's rows."""
-    return np.concatenate([places, np.full(-len(places) % ROWS, places[0])])
+    """Return places with the last repeated, up to a multiple of a tile's rows."""
+    return np.concatenate([places, np.repeat(places[-1:], -len(places) % ROWS)])
 
 
 @lru_cache(maxsize=512)

@@ -1,6 +1,6 @@
 """Compiled loops for the backend ``numba``: convolution, pooling, normalisation and more.
 
-The heart is one small product, `multiply_tile`. It reads a matrix that is never laid out,
+The heart is one small product, `multiply_places`. It reads a matrix that is never laid out,
 A[t, k] = x[rows[t] + columns[k]]: with rows the places of windows in an image and columns the
 places within a window, A is im2col, and A F a convolution; with the two exchanged, A is im2col
 transposed, and A G the gradient of the filters. Its sums stay in the processor's vector registers.
@@ -14,7 +14,22 @@ from __future__ import annotations
 import numpy as np
 
 from xpdl.backends.numba.sharing import begin, compiled, next_part
-from xpdl.backends.numba.vectors import LANES, ROWS, find_largest, give_to_winner, multiply_tile
+from xpdl.backends.numba.vectors import (
+    LANES,
+    ROWS,
+    copy_and_add,
+    find_largest,
+    give_to_winner,
+    multiply_places,
+)
+
+# So many rows of filters, two registers wide, stay in a core's first cache; so many numbers of
+# images in its second.
+PANEL_ROWS = 256
+IMAGE_NUMBERS = 128 * 1024
+
+# Filters come from far: so many rows of windows are multiplied with each that comes.
+TILE_ROWS = 64
 
 
 @compiled
@@ -26,15 +41,40 @@ def _pad(x, x0, h, w, c, ph, pw, padded):
 
 
 @compiled
-def _tile(two, x, x0, rows, r, columns, f, f0, f_step, start, s0, s_step, y, y0, targets, t):
-    if two:
-        multiply_tile(
-            2, x, x0, rows, r, columns, f, f0, f_step, start, s0, s_step, y, y0, targets, t
-        )
+def _multiply(two, more, x, x0, rows, columns, f, f0, start, s0, y, y0, targets, least):
+    if two and more:
+        multiply_places(
+            2, 1, x, x0, rows, columns, f, f0, start, s0, y, y0, targets, least
+        )  # fmt: skip
+    elif two:
+        multiply_places(
+            2, 0, x, x0, rows, columns, f, f0, start, s0, y, y0, targets, least
+        )  # fmt: skip
+    elif more:
+        multiply_places(
+            1, 1, x, x0, rows, columns, f, f0, start, s0, y, y0, targets, least
+        )  # fmt: skip
     else:
-        multiply_tile(
-            1, x, x0, rows, r, columns, f, f0, f_step, start, s0, s_step, y, y0, targets, t
-        )
+        multiply_places(
+            1, 0, x, x0, rows, columns, f, f0, start, s0, y, y0, targets, least
+        )  # fmt: skip
+
+
+@compiled
+def _together(count, size, rows):
+    """Return how many images are multiplied together: of small ones, to make so many rows."""
+    return max(1, min(rows // count, IMAGE_NUMBERS // size))
+
+
+@compiled
+def _repeated(places, step, times, whole):
+    """Return places `times` times, `step` apart, and the last again up to a multiple of `whole`."""
+    count = times * len(places)
+    repeated = np.empty(-(-count // whole) * whole, np.intp)
+    for i in range(times):
+        repeated[i * len(places) : (i + 1) * len(places)] = places + i * step
+    repeated[count:] = repeated[count - 1]
+    return repeated
 
 
 @compiled
@@ -49,42 +89,52 @@ def multiply_windows(
     """
     begin(shares)
     (h, w, c), (ph, pw) = image, pad
-    padded = np.zeros((h + 2 * ph) * (w + 2 * pw) * c, np.float32)
-    edge, edge_rows = np.empty(ROWS * 2 * LANES, np.float32), np.empty(ROWS, np.intp)
-    edge_targets = np.arange(ROWS) * 2 * LANES
-    k = len(columns)
+    size, k = (h + 2 * ph) * (w + 2 * pw) * c, len(columns)
+    together = _together(len(rows), size, TILE_ROWS)
+    padded = np.zeros(together * size, np.float32)
+    least, bottom = np.float32(0 if relu else -np.inf), np.float32(-np.inf)
+    all_rows = _repeated(rows, size, together, ROWS)
+    all_targets, ready = _repeated(targets, y_size, together, ROWS), together
+    edge = np.empty(len(all_rows) * 2 * LANES if fn % LANES else 1, np.float32)
+    step = max(1, -(-k // max(1, -(-k // PANEL_ROWS))))
     part, first, last = next_part(shares, which)
     while part >= 0:
-        for i in range(first, last):
-            source, x0 = x, i * h * w * c
+        for i in range(first, last, together):
+            many = min(together, last - i)
+            if many != ready:
+                all_rows = _repeated(rows, size, many, ROWS)
+                all_targets = _repeated(targets, y_size, many, ROWS)
+                ready = many
+            source, x0 = x, i * size
             if ph + pw > 0:
-                _pad(x, x0, h, w, c, ph, pw, padded)
+                for j in range(many):
+                    _pad(x, (i + j) * h * w * c, h, w, c, ph, pw, padded[j * size :])
                 source, x0 = padded, 0
             for f in range(0, fn, 2 * LANES):
                 two = fn - f > LANES
                 width = 2 * LANES if two else LANES
-                for r in range(0, len(rows), ROWS):
-                    if r + ROWS <= len(rows) and f + width <= fn:
-                        y0 = i * y_size + f
-                        _tile(
-                            *(two, source, x0, rows, r, columns, filters, f * k, width),
-                            *(biases, f, 0, y, y0, targets, r),
-                        )
-                        continue
-                    # At the edge, a tile is computed whole and copied in part.
-                    for t in range(ROWS):
-                        edge_rows[t] = rows[min(r + t, len(rows) - 1)]
-                    _tile(
-                        *(two, source, x0, edge_rows, 0, columns, filters, f * k, width),
-                        *(biases, f, 0, edge, 0, edge_targets, 0),
-                    )
-                    for t in range(min(ROWS, len(rows) - r)):
-                        y0 = i * y_size + targets[r + t] + f
-                        for j in range(min(width, fn - f)):
-                            y[y0 + j] = edge[edge_targets[t] + j]
-            if relu:  # an image's results are still in the core's own cache
-                _relu(y[i * y_size : (i + 1) * y_size], y[i * y_size : (i + 1) * y_size])
+                out, y0, lines = y, i * y_size + f, all_targets
+                if f + width > fn:  # a panel beyond the last filter is copied in part
+                    out, y0, lines = edge, 0, np.arange(len(all_rows)) * width
+                for k0 in range(0, max(k, 1), step):
+                    _multiply(
+                        two, k0 > 0, source, x0, all_rows, columns[k0 : k0 + step],
+                        filters, f * k + k0 * width, biases, f, out, y0, lines,
+                        least if k0 + step >= k else bottom,
+                    )  # fmt: skip
+                if f + width > fn:
+                    _copy_edge(edge, width, fn - f, y, i * y_size + f, all_targets)
         part, first, last = next_part(shares, which)
+
+
+@compiled
+def _copy_edge(edge, width, count, y, y0, targets):
+    """Copy the first numbers of each of `width` to their places."""
+    for r in range(len(targets)):
+        there = edge[r * width : r * width + count]
+        here = y[y0 + targets[r] : y0 + targets[r] + count]
+        for j in range(count):
+            here[j] = there[j]
 
 
 @compiled
@@ -96,43 +146,52 @@ def sum_windows(x, image, pad, rows, columns, gradient, fn, dW, db, targets, sha
     """
     begin(shares)
     (h, w, c), (ph, pw) = image, pad
-    padded = np.zeros((h + 2 * ph) * (w + 2 * pw) * c, np.float32)
-    size, line = len(rows) * fn, -(-fn // LANES) * LANES
-    whole = np.zeros(len(rows) * line if line > fn else 1, np.float32)
-    total = np.empty(fn, np.float32)
+    size, line = (h + 2 * ph) * (w + 2 * pw) * c, -(-fn // LANES) * LANES
+    together = _together(len(rows), size, PANEL_ROWS)
+    padded = np.zeros(together * size, np.float32)
+    all_rows = _repeated(rows, size, together, 1)
+    g = np.zeros(len(all_rows) * 2 * LANES, np.float32)
+    nothing, bottom = np.zeros(2 * LANES, np.float32), np.float32(-np.inf)
     part, first, last = next_part(shares, which)
     while part >= 0:
         part_dW, part_db = dW[part], db[part]
         part_dW[:], part_db[:] = 0, 0
-        for i in range(first, last):
-            source, x0 = x, i * h * w * c
+        for i in range(first, last, together):
+            many = min(together, last - i)
+            count = many * len(rows)
+            step = -(-count // -(-count // PANEL_ROWS))
+            source, x0 = x, i * size
             if ph + pw > 0:
-                _pad(x, x0, h, w, c, ph, pw, padded)
+                for j in range(many):
+                    _pad(x, (i + j) * h * w * c, h, w, c, ph, pw, padded[j * size :])
                 source, x0 = padded, 0
-            g, g0 = gradient, i * size
-            if line > fn:
-                for r in range(len(rows)):
-                    at = g0 + r * fn
-                    whole[r * line : r * line + fn] = gradient[at : at + fn]
-                g, g0 = whole, 0
             for f in range(0, line, 2 * LANES):
-                for k in range(0, len(columns), ROWS):
-                    _tile(
-                        *(line - f > LANES, source, x0, columns, k, rows, g, g0 + f, line),
-                        *(part_dW, targets[k] + f, line, part_dW, f, targets, k),
-                    )
-            total[:] = 0
-            for r in range(len(rows)):
-                at = i * size + r * fn
-                _add(gradient[at : at + fn], total)
-            _add(total, part_db)
+                two = line - f > LANES
+                width = 2 * LANES if two else LANES
+                g0 = i * len(rows) * fn + f
+                _gather_panel(gradient, g0, fn, count, g, fn - f, part_db, f)
+                for r in range(0, count, step):
+                    _multiply(
+                        two, True, source, x0, columns, all_rows[r : min(r + step, count)],
+                        g, r * width, nothing, 0, part_dW, f, targets, bottom,
+                    )  # fmt: skip
         part, first, last = next_part(shares, which)
 
 
 @compiled
-def _add(numbers, total):
-    for j in range(len(total)):
-        total[j] += numbers[j]
+def _gather_panel(gradient, g0, step, count, g, width, db, f):
+    """Lay one panel's numbers of all pixels out in g, and add them to db, from f on."""
+    if width >= 2 * LANES:
+        copy_and_add(2, gradient, g0, step, count, g, 0, db, f)
+    elif width == LANES:
+        copy_and_add(1, gradient, g0, step, count, g, 0, db, f)
+    else:
+        line = LANES if width < LANES else 2 * LANES
+        for r in range(count):
+            for j in range(width):
+                number = gradient[g0 + r * step + j]
+                g[r * line + j] = number
+                db[f + j] += number
 
 
 @compiled

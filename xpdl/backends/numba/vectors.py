@@ -81,6 +81,10 @@ class _Code:
                 total = self.multiply_add(number, factor, self.builder.load(sums[t, v]))
                 self.builder.store(total, sums[t, v])
 
+    def no_less(self, vector: Any, least: Any) -> Any:
+        low = self.builder.fcmp_ordered("<=", vector, least)
+        return self.builder.select(low, least, vector)
+
     def square(self, array: int, start: Any, down: Any, across: Any, size: int, other: int) -> Any:
         """Return where size x size numbers begin, in `other` for places that are negative."""
         builder = self.builder
@@ -146,38 +150,48 @@ def _size(number: int) -> Any:
 
 
 @intrinsic
-def multiply_tile(
-    typing, vectors, x, x0, rows, r0, columns, f, f0, f_step, start, s0, s_step, y, y0, targets, t0
+def multiply_places(
+    typing, vectors, more, x, x0, rows, columns, f, f0, start, s0, y, y0, targets, least
 ):
-    """y[t] = start[t] + sum over k of x[x0 + rows[r0 + t] + columns[k]] f[k], for t < ROWS.
+    """y[r] = start + sum over k of x[x0 + rows[r] + columns[k]] f[k], a multiple of ROWS rows.
 
-    f[k] is `vectors` registers of numbers from f0 + k f_step on; so is start[t], from
-    s0 + t s_step on, and y[t], from y0 + targets[t0 + t] on.
+    f[k] is `vectors` registers of numbers, one k behind the other from f0 on; so is start, from s0
+    on, and y[r], from y0 + targets[r] on. With `more`, the sums are added to what y holds instead.
+    No result is less than `least`, but NaN stays.
     """
-    if not isinstance(vectors, types.IntegerLiteral):
-        return None  # Numba then asks again, with the number itself as the type
-    width, place = vectors.literal_value, types.intp
+    if not (isinstance(vectors, types.IntegerLiteral) and isinstance(more, types.IntegerLiteral)):
+        return None  # Numba then asks again, with the numbers themselves as types
+    width, adds, place = vectors.literal_value, more.literal_value, types.intp
     signature = types.none(
-        *(vectors, x, place, rows, place, columns, f, place, place),
-        *(start, place, place, y, place, targets, place),
+        *(vectors, more, x, place, rows, columns, f, place),
+        *(start, place, y, place, targets, types.float32),
     )
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         code = _Code(context, builder, signature, arguments)
-        x, rows, columns, f, start, y, targets = 1, 3, 5, 6, 9, 12, 14
-        x0, r0, f0, f_step, s0, s_step, y0, t0 = (
-            arguments[i] for i in (2, 4, 7, 8, 10, 11, 13, 15)
-        )
-        places = [builder.add(x0, code.number(rows, r0, _size(t))) for t in range(ROWS)]
-        starts = [builder.add(s0, builder.mul(s_step, _size(t))) for t in range(ROWS)]
-        sums = code.sums(width, lambda t, v: code.load(start, starts[t], _size(v * LANES)))
-        with cgutils.for_range(builder, code.arrays[columns].nitems) as loop:
-            column, line = code.number(columns, loop.index), builder.mul(loop.index, f_step)
-            factors = [code.load(f, f0, line, _size(v * LANES)) for v in range(width)]
-            code.add_products(x, places, column, factors, sums)
-        for (t, v), total in sums.items():
-            target = code.number(targets, t0, _size(t))
-            code.store(builder.load(total), y, y0, target, _size(v * LANES))
+        x, rows, columns, f, start, y, targets = 2, 4, 5, 6, 8, 10, 12
+        x0, f0, s0, y0 = (arguments[i] for i in (3, 7, 9, 11))
+        least = code.everywhere(arguments[13])
+        tiles = builder.udiv(code.arrays[rows].nitems, _size(ROWS))
+        with cgutils.for_range(builder, tiles) as outer:
+            r = builder.mul(outer.index, _size(ROWS))
+            places = [builder.add(x0, code.number(rows, r, _size(t))) for t in range(ROWS)]
+
+            def begin(t: int, v: int) -> Any:
+                if adds:
+                    return code.load(y, y0, code.number(targets, r, _size(t)), _size(v * LANES))
+                return code.load(start, s0, _size(v * LANES))
+
+            sums = code.sums(width, begin)
+            with cgutils.for_range(builder, code.arrays[columns].nitems) as loop:
+                column = code.number(columns, loop.index)
+                line = builder.mul(loop.index, _size(width * LANES))
+                factors = [code.load(f, f0, line, _size(v * LANES)) for v in range(width)]
+                code.add_products(x, places, column, factors, sums)
+            for (t, v), total in sums.items():
+                target = code.number(targets, r, _size(t))
+                number = code.no_less(builder.load(total), least)
+                code.store(number, y, y0, target, _size(v * LANES))
         return context.get_dummy_value()
 
     return signature, generate
@@ -228,6 +242,41 @@ def multiply_rows(
 
 
 @intrinsic
+def copy_and_add(typing, vectors, x, x0, x_step, count, y, y0, total, t0):
+    """Copy `vectors` registers of numbers, `count` times, and add them up.
+
+    From x0 + r x_step on they go behind one another, from y0 on; the sum is added to total, from t0
+    on.
+    """
+    if not isinstance(vectors, types.IntegerLiteral):
+        return None
+    width, place = vectors.literal_value, types.intp
+    signature = types.none(vectors, x, place, place, place, y, place, total, place)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        code = _Code(context, builder, signature, arguments)
+        x, y, total = 1, 5, 7
+        x0, x_step, count, y0, t0 = (arguments[i] for i in (2, 3, 4, 6, 8))
+        sums = [
+            cgutils.alloca_once_value(builder, ir.Constant(_floats, [0.0] * LANES))
+            for _ in range(width)
+        ]
+        with cgutils.for_range(builder, count) as loop:
+            there = builder.mul(loop.index, x_step)
+            here = builder.mul(loop.index, _size(width * LANES))
+            for v in range(width):
+                number = code.load(x, x0, there, _size(v * LANES))
+                code.store(number, y, y0, here, _size(v * LANES))
+                builder.store(builder.fadd(builder.load(sums[v]), number), sums[v])
+        for v in range(width):
+            before = code.load(total, t0, _size(v * LANES))
+            code.store(builder.fadd(before, builder.load(sums[v])), total, t0, _size(v * LANES))
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
 def transform_tile(
     typing, matrix, x, x0, x_down, xd, x_across, xa, x_step, zeros,
     y, y0, y_down, yd, y_across, ya, y_step, spare, chunks, biases, least,
@@ -269,8 +318,7 @@ def transform_tile(
                     if biased:
                         bias = code.load(biases, builder.mul(loop.index, _size(LANES)))
                         total = builder.fadd(total, bias)
-                        low = builder.fcmp_ordered("<=", total, least)
-                        total = builder.select(low, least, total)
+                        total = code.no_less(total, least)
                     code.store_into(target, here, total)
         return context.get_dummy_value()
 
