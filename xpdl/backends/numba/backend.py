@@ -18,7 +18,7 @@ from xpdl.backends.numpy.memory import pool
 from xpdl.errors import BackendUnavailableError
 
 try:
-    from xpdl.backends.numba import kernels, winograd
+    from xpdl.backends.numba import kernels, windows, winograd
     from xpdl.backends.numba.sharing import Shares, cut, share
     from xpdl.backends.numba.vectors import LANES, ROWS
 except ImportError as error:
@@ -51,6 +51,7 @@ class NumbaBackend(NumpyBackend):
         return super().describe() | {
             "Numba": numba.__version__,
             "vector width": f"{LANES} float32",
+            "convolution": winograd.described(),
         }
 
     @classmethod
@@ -87,7 +88,7 @@ class NumbaBackend(NumpyBackend):
         flat = y.reshape(-1)
 
         def work(shares: Shares) -> None:
-            kernels.multiply_windows(
+            windows.multiply_windows(
                 *(image, (h, w, c), pad, rows, columns, filters, biases, fn, relu),
                 *(flat, oh * ow * fn, targets, shares, 0),
             )
@@ -126,11 +127,11 @@ class NumbaBackend(NumpyBackend):
         def work(shares: Shares) -> None:
             for k, packed in enumerate(filters):
                 there, taps, pixels, *_ = phases[k]
-                kernels.multiply_windows(
+                windows.multiply_windows(
                     *(gradient, (oh, ow, fn), border, there, taps, packed, no_biases, c, False),
                     *(flat, h * w * c, pixels, shares, k + 1),
                 )
-            kernels.sum_windows(
+            windows.sum_windows(
                 *(image, (h, w, c), pad, rows, columns, gradient, fn),
                 *(dW, db, targets, shares, 0),
             )
@@ -311,10 +312,10 @@ def _each_element(
 
 
 def _panels(filters: Array) -> Array:
-    """Return filters (C, FN, FH, FW), in any memory, as `kernels.panels` lays them out."""
+    """Return filters (C, FN, FH, FW), in any memory, as `windows.panels` lays them out."""
     c, fn, fh, fw = filters.shape
     packed = np.empty(fh * fw * c * -(-fn // LANES) * LANES, np.float32)
-    kernels.panels(filters, packed)
+    windows.panels(filters, packed)
     return packed
 
 
