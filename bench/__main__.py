@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 import xpdl
-from bench import accuracy, charts, gpu, memory, scaling
+from bench import accuracy, charts, convolutions, gpu, memory, scaling
 from bench.choose import CANDIDATES, choose
 from bench.measure import Run, compare, in_turns, record, show
 from bench.networks import NETWORKS
@@ -79,6 +79,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         ("memory", _memory, ["--batch-size"], PEERS, "peak memory of a training run"),
         ("scaling", _scaling, usual[:2], (), "time and memory by sizes, depth and threads"),
         ("layers", _layers, usual, ["torch"], "time by layer, against what the machine can do"),
+        ("convolutions", _convolutions, ["--rounds"], ["torch"], "single convolutions, by shape"),
         ("loop", _loop, usual[:3], (), "what the training loop adds to its steps"),
     ):
         command = commands.add_parser(name, help=text, description=text)
@@ -276,6 +277,20 @@ def _layers(options: argparse.Namespace) -> None:
     path = _file(options, options.network)
     record(path.with_suffix(".json"), results)
     charts.save(profile.chart(), path.with_suffix(".png"))
+
+
+def _convolutions(options: argparse.Namespace) -> None:
+    rows = convolutions.measure(options.backend, "torch" in options.against, options.rounds or 8)
+    title = f"convolutions forward and backward, xpdl {options.backend}"
+    print(f"{title}: batch, channels, pixels, filters, size, stride, pad")
+    for row in rows:
+        print(convolutions.line(row))
+    results: dict[str, Any] = {"title": title, "results": rows}
+    if options.against:
+        results["mean_ratio"] = round(convolutions.mean_ratio(rows), 3)
+        print(f"  geometric mean of the ratios {results['mean_ratio']:.2f}, "
+              f"the worst {max(row['ratio'] for row in rows):.2f}")  # fmt: skip
+    record(_file(options).with_suffix(".json"), results)
 
 
 def _loop(options: argparse.Namespace) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -84,24 +84,23 @@ def _channels_last(a: Any) -> Any:
     return np.ascontiguousarray(a.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
 
 
-def ours(shape: Shape, backend: str) -> dict[str, Run]:
-    """Return the passes of a convolution on a backend, and both together."""
+def ours(shape: Shape, backend: str) -> Run:
+    """Return the passes of a convolution on a backend."""
     active = xpdl.get_backend(backend)
     x, W, b, dout = _arrays(shape)
     x, dout = map(active.asarray, (_channels_last(x), _channels_last(dout)))
     W, b = map(active.asarray, (W, b))
     stride, pad = (shape.stride,) * 2, (shape.pad,) * 2
 
-    def forward() -> None:
+    def both() -> None:
         active.convolution(x, W, b, stride, pad)
-
-    def backward() -> None:
         active.convolution_backward(dout, x, W, stride, pad, not shape.first)
+        active.synchronize()
 
-    return _passes(forward, backward)
+    return both
 
 
-def torchs(shape: Shape) -> dict[str, Run]:
+def torchs(shape: Shape) -> Run:
     """Return the same passes of PyTorch, channels last."""
     import torch
 
@@ -110,40 +109,27 @@ def torchs(shape: Shape) -> dict[str, Run]:
     x, W, dout = (arrays[i].contiguous(memory_format=kind) for i in (0, 1, 3))
     b, numbers = arrays[2], ((shape.stride,) * 2, (shape.pad,) * 2, (1, 1))
 
-    def forward() -> None:
+    def both() -> None:
         torch.convolution(x, W, b, *numbers, False, (0, 0), 1)
-
-    def backward() -> None:
         torch.ops.aten.convolution_backward(
             dout, x, W, [shape.filters], *numbers, False, (0, 0), 1, (not shape.first, True, True)
         )
 
-    return _passes(forward, backward)
-
-
-def _passes(forward: Run, backward: Run) -> dict[str, Run]:
-    def both() -> None:
-        forward()
-        backward()
-
-    return {"both": both, "forward": forward, "backward": backward}
+    return both
 
 
 def measure(
     backend: str, against_torch: bool, rounds: int, shapes: Iterable[Shape] = SHAPES
 ) -> list[dict[str, Any]]:
-    """Return a row for each shape: milliseconds forward and backward, and the ratio."""
+    """Return a row for each shape: milliseconds forward and backward, and ours over PyTorch's."""
     rows = []
     for shape in shapes:
-        sources: dict[str, Callable[[Shape], dict[str, Run]]] = {
-            "ours": lambda shape: ours(shape, backend)
-        }
+        programs = {"ours": ours(shape, backend)}
         if against_torch:
-            sources["torch"] = torchs
-        programs = {name: make(shape)["both"] for name, make in sources.items()}
+            programs["torch"] = torchs(shape)
         seconds = in_turns(programs, rounds, repeats=3, warm_up=2)
         median = {name: statistics.median(values) for name, values in seconds.items()}
-        row: dict[str, Any] = {"shape": shape._asdict()}
+        row: dict[str, Any] = {"shape": shape._asdict(), "by": way(shape, backend)}
         row |= {f"{name}_ms": round(1000 * s, 2) for name, s in median.items()}
         row["gflops"] = round(shape.operations / median["ours"] / 1e9, 1)
         if against_torch:
@@ -154,6 +140,27 @@ def measure(
     return rows
 
 
-def mean_ratio(rows: list[dict[str, Any]], which: str = "ratio") -> float:
+def way(shape: Shape, backend: str) -> str:
+    """Return how a backend computes a convolution."""
+    if backend != "numba":
+        return backend
+    from xpdl.backends.numba import winograd
+
+    images = (shape.batch, shape.channels, shape.pixels, shape.pixels)
+    filters = (shape.filters, shape.channels, shape.size, shape.size)
+    chosen = winograd.chosen(images, filters, (shape.stride,) * 2, (shape.pad,) * 2)
+    return "Winograd" if chosen else "direct sum"
+
+
+def line(row: dict[str, Any]) -> str:
+    """Return a row as it is printed."""
+    shape = Shape(**row["shape"])
+    text = f"  {shape!s:<28} {row['ours_ms']:8.2f} ms  {row['gflops']:6.0f} GFLOP/s"
+    if "torch_ms" in row:
+        text += f"  PyTorch {row['torch_ms']:8.2f} ms  ours takes {row['ratio']:.2f} of it"
+    return f"{text}  {row['by']}"
+
+
+def mean_ratio(rows: list[dict[str, Any]]) -> float:
     """Return the geometric mean of the rows' ratios."""
-    return math.exp(statistics.fmean(math.log(row[which]) for row in rows))
+    return math.exp(statistics.fmean(math.log(row["ratio"]) for row in rows))
