@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+
 from xpdl.backends.numba.products import (
     FILTERS,
     FILTERS_GRADIENT,
@@ -20,7 +21,7 @@ from xpdl.backends.numba.products import (
 from xpdl.backends.numba.sharing import begin, compiled, next_part
 from xpdl.backends.numba.vectors import LANES, ROWS
 
-GROUP = 2 * ROWS
+GROUP = 4 * ROWS
 """So many tiles are multiplied with a panel of filters before they are transformed back."""
 
 OUTSIDE = -(1 << 40)
