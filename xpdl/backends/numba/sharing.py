@@ -41,7 +41,8 @@ def cut(count: int, cost: int, most: int = TASKS) -> Array:
 def share(bounds: Array, work: Callable[[Shares], None], counters: int = 1) -> None:
     """Let threads call ``work(shares)`` side by side, which does all parts that are left."""
     taken = np.zeros(3 * counters, np.int64)
-    threads = min(thread_count(), len(bounds) - 1)
+    parts = len(bounds) - 1
+    threads = min(thread_count(), parts) if parts > 1 else 1  # to ask the system takes its time
     shares = [(workers.bell, bounds, taken, thread) for thread in range(threads)]
     workers.each(shares, work, watch)
 
