@@ -43,12 +43,17 @@ def _count(text: str) -> int:
 PEERS = ("torch", "generic", "numpy", "numba")
 _DEFAULTS: dict[str, Any] = {
     "dtype": "float32", "rounds": None, "batch_size": 100, "network": "deep", "book_path": None,
+    "one_thread": False,
 }  # fmt: skip
 _OPTIONS: dict[str, dict[str, Any]] = {
     "--dtype": {"metavar": "TYPE"},
     "--rounds": {"type": _count, "metavar": "N", "help": "turns of each program"},
     "--batch-size": {"type": _count, "metavar": "N", "help": "(default: 100)"},
     "--network": {"choices": NETWORKS, "help": "(default: deep: DeepConvNet)"},
+    "--one-thread": {
+        "action": "store_true",
+        "help": "and the time of its core: for a busy machine",
+    },
     "--book-path": {"type": Path, "help": "for --against book: the folder of the book's code"},
 }
 
@@ -79,7 +84,13 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         ("memory", _memory, ["--batch-size"], PEERS, "peak memory of a training run"),
         ("scaling", _scaling, usual[:2], (), "time and memory by sizes, depth and threads"),
         ("layers", _layers, usual, ["torch"], "time by layer, against what the machine can do"),
-        ("convolutions", _convolutions, ["--rounds"], ["torch"], "single convolutions, by shape"),
+        (
+            "convolutions",
+            _convolutions,
+            ["--rounds", "--one-thread"],
+            ["torch"],
+            "single convolutions, by shape",
+        ),
         ("loop", _loop, usual[:3], (), "what the training loop adds to its steps"),
     ):
         command = commands.add_parser(name, help=text, description=text)
@@ -280,8 +291,11 @@ def _layers(options: argparse.Namespace) -> None:
 
 
 def _convolutions(options: argparse.Namespace) -> None:
-    rows = convolutions.measure(options.backend, "torch" in options.against, options.rounds or 8)
+    rows = convolutions.measure(
+        options.backend, "torch" in options.against, options.rounds or 8, options.one_thread
+    )
     title = f"convolutions forward and backward, xpdl {options.backend}"
+    title += ", one thread" if options.one_thread else ""
     print(f"{title}: batch, channels, pixels, filters, size, stride, pad")
     for row in rows:
         print(convolutions.line(row))
@@ -290,7 +304,8 @@ def _convolutions(options: argparse.Namespace) -> None:
         results["mean_ratio"] = round(convolutions.mean_ratio(rows), 3)
         print(f"  geometric mean of the ratios {results['mean_ratio']:.2f}, "
               f"the worst {max(row['ratio'] for row in rows):.2f}")  # fmt: skip
-    record(_file(options).with_suffix(".json"), results)
+    path = _file(options, *(["one-thread"] if options.one_thread else []))
+    record(path.with_suffix(".json"), results)
 
 
 def _loop(options: argparse.Namespace) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import statistics
+import time
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -100,10 +102,12 @@ def ours(shape: Shape, backend: str) -> Run:
     return both
 
 
-def torchs(shape: Shape) -> Run:
+def torchs(shape: Shape, one_thread: bool) -> Run:
     """Return the same passes of PyTorch, channels last."""
     import torch
 
+    if one_thread:
+        torch.set_num_threads(1)
     kind = torch.channels_last
     arrays = [torch.from_numpy(np.ascontiguousarray(a)) for a in _arrays(shape)]
     x, W, dout = (arrays[i].contiguous(memory_format=kind) for i in (0, 1, 3))
@@ -119,15 +123,26 @@ def torchs(shape: Shape) -> Run:
 
 
 def measure(
-    backend: str, against_torch: bool, rounds: int, shapes: Iterable[Shape] = SHAPES
+    backend: str,
+    against_torch: bool,
+    rounds: int,
+    one_thread: bool = False,
+    shapes: Iterable[Shape] = SHAPES,
 ) -> list[dict[str, Any]]:
-    """Return a row for each shape: milliseconds forward and backward, and ours over PyTorch's."""
+    """Return a row for each shape: milliseconds forward and backward, and ours over PyTorch's.
+
+    With `one_thread`, they are those that one core spent on it, which others who use the machine
+    change least.
+    """
+    clock = time.process_time if one_thread else time.perf_counter
+    if one_thread:
+        os.environ["XPDL_THREADS"] = "1"
     rows = []
     for shape in shapes:
         programs = {"ours": ours(shape, backend)}
         if against_torch:
-            programs["torch"] = torchs(shape)
-        seconds = in_turns(programs, rounds, repeats=3, warm_up=2)
+            programs["torch"] = torchs(shape, one_thread)
+        seconds = in_turns(programs, rounds, repeats=3, warm_up=2, clock=clock)
         median = {name: statistics.median(values) for name, values in seconds.items()}
         row: dict[str, Any] = {"shape": shape._asdict(), "by": way(shape, backend)}
         row |= {f"{name}_ms": round(1000 * s, 2) for name, s in median.items()}

@@ -164,7 +164,7 @@ def test_convolutions(tmp_path, monkeypatch, capsys):
     from bench import convolutions
 
     shapes = (convolutions.Shape(2, 3, 8, 4, 3, 1, 1), convolutions.Shape(1, 4, 6, 4, 3, 2, 1))
-    monkeypatch.setattr(convolutions.measure, "__defaults__", (shapes,))
+    monkeypatch.setattr(convolutions.measure, "__defaults__", (False, shapes))
     arguments = ["convolutions", "--backend", "numpy", "--rounds", "1", "--out", str(tmp_path)]
     assert command.main(arguments) == 0
     assert "2, 3, 8, 4, 3, 1, 1" in capsys.readouterr().out
