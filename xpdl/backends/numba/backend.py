@@ -19,7 +19,7 @@ from xpdl.errors import BackendUnavailableError
 
 try:
     from xpdl.backends.numba import kernels, windows, winograd
-    from xpdl.backends.numba.sharing import Shares, cut, share
+    from xpdl.backends.numba.sharing import SUMS_BYTES, Shares, cut, share
     from xpdl.backends.numba.vectors import LANES, ROWS
 except ImportError as error:
     raise BackendUnavailableError(
@@ -30,9 +30,6 @@ except RuntimeError as error:  # no folder for what it compiles
         f"the backend 'numba' cannot be used: {error}. "
         "Set NUMBA_CACHE_DIR to a folder that can be written."
     ) from error
-
-SUMS_BYTES = 32 * 1024 * 1024
-"""Parts that each need a sum of their own may take so much memory for them, all together."""
 
 FEW_BYTES = 128 * 1024
 """Of so little, NumPy is done before the lines are laid out that normalisation wants."""

@@ -19,6 +19,9 @@ TASKS = 32
 ENOUGH = 1_000_000
 """A part is worth a thread's waking if it multiplies so often, or reads so many bytes."""
 
+SUMS_BYTES = 32 * 1024 * 1024
+"""Parts that each need a sum of their own may take so much memory for them, all together."""
+
 # A thread looks so often for new work, for some milliseconds, before it goes to sleep.
 LOOKS = 100_000
 

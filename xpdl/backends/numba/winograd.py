@@ -21,7 +21,7 @@ import numpy as np
 
 from xpdl.backends.base import Array, Pair, Shape
 from xpdl.backends.numba import tiles
-from xpdl.backends.numba.sharing import Shares, cut, share
+from xpdl.backends.numba.sharing import SUMS_BYTES, Shares, cut, share
 from xpdl.backends.numba.tiles import GROUP, apart, steps, whole
 from xpdl.backends.numba.vectors import LANES, ROWS
 from xpdl.backends.numpy.memory import pool, scratch
@@ -35,9 +35,6 @@ FEWEST_TILES, MOST_TILES = 128, 256
 
 PARTS = 8
 """Where there are fewer blocks than this, each is cut by its filters."""
-
-SUMS_BYTES = 32 * 1024 * 1024
-"""Parts that each need a sum of their own may take so much memory for them, all together."""
 
 _SINGLE = np.dtype(np.float32)
 
