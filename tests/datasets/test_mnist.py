@@ -94,7 +94,8 @@ def test_every_data_set_names_its_ten_classes():
 
 
 def test_the_published_files_have_the_lengths_that_their_shapes_take():
-    for data in DATA_SETS.values():
+    for name in ("mnist", "fashion-mnist"):
+        data = DATA_SETS[name]
         assert [file.size for file in data.files] == [47040016, 60008, 7840016, 10008]
 
 

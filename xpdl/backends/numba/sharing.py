@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 import numpy as np
-from numba import njit
 from numba.core.compiler_lock import global_compiler_lock
 
 from xpdl.backends.base import Array
+from xpdl.backends.numba.cache import compiled
 from xpdl.backends.numba.vectors import look, ring, take
 from xpdl.backends.numpy.threads import hold_while_forking, thread_count, workers
 
@@ -29,10 +29,6 @@ Shares: TypeAlias = tuple[Array, Array, Array, int]
 """A bell, the bounds of the parts, counters, and the thread's number."""
 
 hold_while_forking(global_compiler_lock)
-
-# Loops run over slices from zero on: Numba then knows that no index counts from the end, and LLVM
-# can use vector instructions.
-compiled = njit(nogil=True, cache=True, error_model="numpy")
 
 
 def cut(count: int, cost: int, most: int = TASKS) -> Array:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from xpdl.backends.numba.cache import compiled
 from xpdl.backends.numba.products import (
     FILTERS,
     FILTERS_GRADIENT,
@@ -17,7 +18,7 @@ from xpdl.backends.numba.products import (
     multiply_rows,
     transform_tile,
 )
-from xpdl.backends.numba.sharing import begin, compiled, next_part
+from xpdl.backends.numba.sharing import begin, next_part
 from xpdl.backends.numba.vectors import LANES, ROWS
 
 GROUP = 4 * ROWS

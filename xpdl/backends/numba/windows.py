@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from xpdl.backends.numba.cache import compiled
 from xpdl.backends.numba.products import copy_and_add, multiply_places
-from xpdl.backends.numba.sharing import begin, compiled, next_part
+from xpdl.backends.numba.sharing import begin, next_part
 from xpdl.backends.numba.vectors import LANES, ROWS
 
 # So many rows of filters, two registers wide, stay in a core's first cache; so many numbers of
