@@ -7,7 +7,6 @@ backend ``numpy``, as do the primitives that are not overridden here.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -19,8 +18,8 @@ from xpdl.errors import BackendUnavailableError
 
 try:
     from xpdl.backends.numba import depthwise, kernels, response, windows, winograd
-    from xpdl.backends.numba.sharing import SUMS_BYTES, Shares, cut, share
-    from xpdl.backends.numba.vectors import LANES, ROWS
+    from xpdl.backends.numba.sharing import Shares, cut, share
+    from xpdl.backends.numba.vectors import LANES
 except ImportError as error:
     raise BackendUnavailableError(
         f"the backend 'numba' needs Numba ({error}): pip install 'xpdl[numba]'."
@@ -28,8 +27,6 @@ except ImportError as error:
 
 FEW_BYTES = 128 * 1024
 """Of so little, NumPy is done before the lines are laid out that normalisation wants."""
-
-_PANEL = 2 * LANES
 
 
 class NumbaBackend(NumpyBackend):
@@ -64,29 +61,11 @@ class NumbaBackend(NumpyBackend):
     ) -> Array:
         if not _all_single(x, W, b):
             return super().convolution(x, W, b, stride, pad, relu)
-        (n, c, h, w), (fn, _, fh, fw) = x.shape, W.shape
-        oh, ow = output_size(h, fh, stride[0], pad[0]), output_size(w, fw, stride[1], pad[1])
         image = _flat_images(x)
         if winograd.chosen(x.shape, W.shape, stride, pad):
             turned = W.transpose(1, 0, 2, 3)
             return winograd.convolution(image, x.shape, turned, b, pad, relu).transpose(0, 3, 1, 2)
-        rows, columns = _places(h, w, c, (fh, fw), stride, pad)
-        targets = _lines(oh * ow, fn)
-        filters = _panels(W.transpose(1, 0, 2, 3))
-        biases = np.zeros(-(-fn // _PANEL) * _PANEL, np.float32)
-        if b is not None:
-            biases[:fn] = b
-        y = pool.empty((n, oh, ow, fn), np.float32)
-        flat = y.reshape(-1)
-
-        def work(shares: Shares) -> None:
-            windows.multiply_windows(
-                *(image, (h, w, c), pad, rows, columns, filters, biases, fn, relu),
-                *(flat, oh * ow * fn, targets, shares, 0),
-            )
-
-        share(cut(n, len(rows) * len(columns) * fn), work)
-        return y.transpose(0, 3, 1, 2)
+        return windows.convolution(image, x.shape, W, b, stride, pad, relu).transpose(0, 3, 1, 2)
 
     def convolution_backward(
         self,
@@ -107,48 +86,23 @@ class NumbaBackend(NumpyBackend):
             )
         if y is not None:
             dout = self.relu_backward(dout, y)
-        (n, c, h, w), (fn, _, fh, fw), (oh, ow) = x.shape, W.shape, dout.shape[2:]
-        image, gradient = _flat_images(x), _flat_images(dout)
+        image, gradient, counts = _flat_images(x), _flat_images(dout), dout.shape[2:]
         if winograd.chosen(x.shape, W.shape, stride, pad):
             dx = None
             if need_dx:
                 turned, border = W[:, :, ::-1, ::-1], (2 - pad[0], 2 - pad[1])
-                last = winograd.convolution(gradient, dout.shape, turned, None, border, False)
-                dx = last.transpose(0, 3, 1, 2)
-            sums = winograd.filters_gradient(image, x.shape, gradient, (oh, ow), fn, pad)
-            return dx, written(sums[0], dW), written(sums[1], db) if need_db else None
-        rows, columns = _places(h, w, c, (fh, fw), stride, pad)
-        width, line = fh * fw * c, -(-fn // LANES) * LANES
-        columns = _whole_tiles(columns)
-        targets = _lines(len(columns), line)
-        border, phases = _phases((h, w), (oh, ow), c, fn, (fh, fw), stride, pad)
-        filters = [_panels(W[:, :, down, across]) for *_, down, across in phases] if need_dx else []
-        dx = pool.empty((n, h, w, c) if need_dx else (0,), np.float32)
-        flat, no_biases = dx.reshape(-1), np.zeros(-(-c // _PANEL) * _PANEL, np.float32)
-        size = len(columns) * line
-        most = max(2, min(16, SUMS_BYTES // (4 * size)))
-        bounds = cut(n, len(rows) * width * fn, most)
-        filter_sums = pool.empty((len(bounds) - 1, size), np.float32)
-        bias_sums = np.empty((len(bounds) - 1, fn), np.float32)
-
-        def work(shares: Shares) -> None:
-            for k, packed in enumerate(filters):
-                there, taps, pixels, *_ = phases[k]
-                windows.multiply_windows(
-                    *(gradient, (oh, ow, fn), border, there, taps, packed, no_biases, c, False),
-                    *(flat, h * w * c, pixels, shares, k + 1),
-                )
-            windows.sum_windows(
-                *(image, (h, w, c), pad, rows, columns, gradient, fn),
-                *(filter_sums, bias_sums, targets, shares, 0),
+                dx = winograd.convolution(gradient, dout.shape, turned, None, border, False)
+            sums, bias_sums = winograd.filters_gradient(
+                image, x.shape, gradient, counts, len(W), pad
             )
-
-        share(bounds, work, 1 + len(filters))
-        sums = filter_sums.sum(axis=0).reshape(len(columns), line)[:width, :fn]
+        else:
+            dx, sums, bias_sums = windows.backward(
+                gradient, image, x.shape, W, counts, stride, pad, need_dx
+            )
         return (
-            dx.transpose(0, 3, 1, 2) if need_dx else None,
-            written(sums.reshape(fh, fw, c, fn).transpose(3, 2, 0, 1), dW),
-            written(bias_sums.sum(axis=0), db) if need_db else None,
+            None if dx is None else dx.transpose(0, 3, 1, 2),
+            written(sums, dW),
+            written(bias_sums, db) if need_db else None,
         )
 
     def grouped_convolution(
@@ -384,72 +338,3 @@ def _each_element(
         lambda shares: kernel(*flat, *scalars, shares, 0),
     )
     return True
-
-
-def _panels(filters: Array) -> Array:
-    """Return filters (C, FN, FH, FW), in any memory, as `windows.panels` lays them out."""
-    c, fn, fh, fw = filters.shape
-    packed = np.empty(fh * fw * c * -(-fn // LANES) * LANES, np.float32)
-    windows.panels(filters, packed)
-    return packed
-
-
-@lru_cache(maxsize=512)
-def _lines(count: int, width: int) -> Array:
-    """Return where each of `count` lines begins."""
-    return np.arange(count) * width
-
-
-def _whole_tiles(places: Array) -> Array:
-    """Return places with the last repeated, up to a multiple of a tile's rows."""
-    return np.concatenate([places, np.repeat(places[-1:], -len(places) % ROWS)])
-
-
-@lru_cache(maxsize=512)
-def _places(h: int, w: int, c: int, size: Pair, stride: Pair, pad: Pair) -> tuple[Array, Array]:
-    """Return where windows begin in a padded image (H, W, C), and where their numbers lie."""
-    oh, ow = (output_size(*axis) for axis in zip((h, w), size, stride, pad, strict=True))
-    wide = w + 2 * pad[1]
-    down, right = np.arange(oh) * stride[0], np.arange(ow) * stride[1]
-    rows = (down[:, None] * wide + right) * c
-    places = (np.arange(size[0])[:, None] * wide + np.arange(size[1])) * c
-    return rows.reshape(-1), (places[..., None] + np.arange(c)).reshape(-1)
-
-
-@lru_cache(maxsize=512)
-def _phases(
-    image: Pair, counts: Pair, c: int, fn: int, size: Pair, stride: Pair, pad: Pair
-) -> tuple[Pair, list[tuple[Array, Array, Array, slice, slice]]]:
-    """Return how to gather dx (H, W, C) from the gradient (OH, OW, FN), without adding back.
-
-    A pixel y was seen by window i through tap u where y + pad = i stride + u. So pixels with equal
-    (y + pad) mod stride, a phase, share their taps, and their windows are i0, i0 - 1, ...
-
-    Returns
-    -------
-    border : (int, int)
-        Zeros that the gradient wants around it.
-    phases : list of (rows, columns, targets, taps down, taps across)
-        The first three for `multiply_windows`; the last two say which filters' numbers.
-    """
-    axes = []
-    for extent, out, f, s, p in zip(image, counts, size, stride, pad, strict=True):
-        axis = []
-        for phase in range(min(s, extent)):
-            pixels = np.array([y for y in range(extent) if (y + p) % s == (phase + p) % s])
-            axis.append((pixels, (pixels + p) // s, slice((phase + p) % s, f, s)))
-        before = max(len(range(f)[taps]) - 1 - int(windows[0]) for _, windows, taps in axis)
-        after = max(int(windows[-1]) - (out - 1) for _, windows, _ in axis)
-        axes.append((axis, max(0, before, after)))
-    (vertical, top), (horizontal, left) = axes
-    wide = counts[1] + 2 * left
-    phases: list[tuple[Any, Any, Any, slice, slice]] = []
-    for ys, i, u in vertical:
-        for xs, j, v in horizontal:
-            rows = ((i[:, None] + top) * wide + j + left) * fn
-            steps = (np.arange(len(range(f)[taps])) for f, taps in zip(size, (u, v), strict=True))
-            back = -(next(steps)[:, None] * wide + next(steps)) * fn
-            columns = back[..., None] + np.arange(fn)
-            targets = (ys[:, None] * image[1] + xs) * c
-            phases.append((rows.reshape(-1), columns.reshape(-1), targets.reshape(-1), u, v))
-    return (top, left), phases

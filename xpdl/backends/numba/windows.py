@@ -8,12 +8,17 @@ transposed, and A G the gradient of the filters. Its sums stay in the processor'
 
 from __future__ import annotations
 
+from functools import lru_cache
+from typing import Any
+
 import numpy as np
 
+from xpdl.backends.base import Array, Pair, Shape, output_size
 from xpdl.backends.numba.cache import compiled
 from xpdl.backends.numba.products import copy_and_add, multiply_places
-from xpdl.backends.numba.sharing import begin, next_part
+from xpdl.backends.numba.sharing import SUMS_BYTES, Shares, begin, cut, next_part, share
 from xpdl.backends.numba.vectors import LANES, ROWS
+from xpdl.backends.numpy.memory import pool
 
 # So many rows of filters, two registers wide, stay in a core's first cache; so many numbers of
 # images in its second.
@@ -22,6 +27,146 @@ IMAGE_NUMBERS = 128 * 1024
 
 # Filters come from far: so many rows of windows are multiplied with each that comes.
 TILE_ROWS = 64
+
+_PANEL = 2 * LANES
+
+
+def convolution(
+    image: Array, shape: Shape, W: Array, b: Array | None, stride: Pair, pad: Pair, relu: bool
+) -> Array:
+    """Return y (N, OH, OW, FN) of flat images of a shape (N, C, H, W), and W (FN, C, FH, FW)."""
+    (n, c, h, w), (fn, _, fh, fw) = shape, W.shape
+    oh, ow = output_size(h, fh, stride[0], pad[0]), output_size(w, fw, stride[1], pad[1])
+    rows, columns = _places(h, w, c, (fh, fw), stride, pad)
+    targets = _lines(oh * ow, fn)
+    filters = _panels(W.transpose(1, 0, 2, 3))
+    biases = np.zeros(-(-fn // _PANEL) * _PANEL, np.float32)
+    if b is not None:
+        biases[:fn] = b
+    y = pool.empty((n, oh, ow, fn), np.float32)
+    flat = y.reshape(-1)
+
+    def work(shares: Shares) -> None:
+        multiply_windows(
+            *(image, (h, w, c), pad, rows, columns, filters, biases, fn, relu),
+            *(flat, oh * ow * fn, targets, shares, 0),
+        )
+
+    share(cut(n, len(rows) * len(columns) * fn), work)
+    return y
+
+
+def backward(
+    gradient: Array,
+    image: Array,
+    shape: Shape,
+    W: Array,
+    counts: Pair,
+    stride: Pair,
+    pad: Pair,
+    need_dx: bool,
+) -> tuple[Array | None, Array, Array]:
+    """Return dx (N, H, W, C), dW and db, of flat images and the flat gradient of results."""
+    (n, c, h, w), (fn, _, fh, fw), (oh, ow) = shape, W.shape, counts
+    rows, columns = _places(h, w, c, (fh, fw), stride, pad)
+    width, line = fh * fw * c, -(-fn // LANES) * LANES
+    columns = _whole_tiles(columns)
+    targets = _lines(len(columns), line)
+    border, phases = _phases((h, w), (oh, ow), c, fn, (fh, fw), stride, pad)
+    filters = [_panels(W[:, :, down, across]) for *_, down, across in phases] if need_dx else []
+    dx = pool.empty((n, h, w, c) if need_dx else (0,), np.float32)
+    flat, no_biases = dx.reshape(-1), np.zeros(-(-c // _PANEL) * _PANEL, np.float32)
+    size = len(columns) * line
+    most = max(2, min(16, SUMS_BYTES // (4 * size)))
+    bounds = cut(n, len(rows) * width * fn, most)
+    filter_sums = pool.empty((len(bounds) - 1, size), np.float32)
+    bias_sums = np.empty((len(bounds) - 1, fn), np.float32)
+
+    def work(shares: Shares) -> None:
+        for k, packed in enumerate(filters):
+            there, taps, pixels, *_ = phases[k]
+            multiply_windows(
+                *(gradient, (oh, ow, fn), border, there, taps, packed, no_biases, c, False),
+                *(flat, h * w * c, pixels, shares, k + 1),
+            )
+        sum_windows(
+            *(image, (h, w, c), pad, rows, columns, gradient, fn),
+            *(filter_sums, bias_sums, targets, shares, 0),
+        )
+
+    share(bounds, work, 1 + len(filters))
+    sums = filter_sums.sum(axis=0).reshape(len(columns), line)[:width, :fn]
+    dW = sums.reshape(fh, fw, c, fn).transpose(3, 2, 0, 1)
+    return dx if need_dx else None, dW, bias_sums.sum(axis=0)
+
+
+def _panels(filters: Array) -> Array:
+    """Return filters (C, FN, FH, FW), in any memory, as `panels` lays them out."""
+    c, fn, fh, fw = filters.shape
+    packed = np.empty(fh * fw * c * -(-fn // LANES) * LANES, np.float32)
+    panels(filters, packed)
+    return packed
+
+
+@lru_cache(maxsize=512)
+def _lines(count: int, width: int) -> Array:
+    """Return where each of `count` lines begins."""
+    return np.arange(count) * width
+
+
+def _whole_tiles(places: Array) -> Array:
+    """Return places with the last repeated, up to a multiple of a tile's rows."""
+    return np.concatenate([places, np.repeat(places[-1:], -len(places) % ROWS)])
+
+
+@lru_cache(maxsize=512)
+def _places(h: int, w: int, c: int, size: Pair, stride: Pair, pad: Pair) -> tuple[Array, Array]:
+    """Return where windows begin in a padded image (H, W, C), and where their numbers lie."""
+    oh, ow = (output_size(*axis) for axis in zip((h, w), size, stride, pad, strict=True))
+    wide = w + 2 * pad[1]
+    down, right = np.arange(oh) * stride[0], np.arange(ow) * stride[1]
+    rows = (down[:, None] * wide + right) * c
+    places = (np.arange(size[0])[:, None] * wide + np.arange(size[1])) * c
+    return rows.reshape(-1), (places[..., None] + np.arange(c)).reshape(-1)
+
+
+@lru_cache(maxsize=512)
+def _phases(
+    image: Pair, counts: Pair, c: int, fn: int, size: Pair, stride: Pair, pad: Pair
+) -> tuple[Pair, list[tuple[Array, Array, Array, slice, slice]]]:
+    """Return how to gather dx (H, W, C) from the gradient (OH, OW, FN), without adding back.
+
+    A pixel y was seen by window i through tap u where y + pad = i stride + u. So pixels with equal
+    (y + pad) mod stride, a phase, share their taps, and their windows are i0, i0 - 1, ...
+
+    Returns
+    -------
+    border : (int, int)
+        Zeros that the gradient wants around it.
+    phases : list of (rows, columns, targets, taps down, taps across)
+        The first three for `multiply_windows`; the last two say which filters' numbers.
+    """
+    axes = []
+    for extent, out, f, s, p in zip(image, counts, size, stride, pad, strict=True):
+        axis = []
+        for phase in range(min(s, extent)):
+            pixels = np.array([y for y in range(extent) if (y + p) % s == (phase + p) % s])
+            axis.append((pixels, (pixels + p) // s, slice((phase + p) % s, f, s)))
+        before = max(len(range(f)[taps]) - 1 - int(windows[0]) for _, windows, taps in axis)
+        after = max(int(windows[-1]) - (out - 1) for _, windows, _ in axis)
+        axes.append((axis, max(0, before, after)))
+    (vertical, top), (horizontal, left) = axes
+    wide = counts[1] + 2 * left
+    phases: list[tuple[Any, Any, Any, slice, slice]] = []
+    for ys, i, u in vertical:
+        for xs, j, v in horizontal:
+            rows = ((i[:, None] + top) * wide + j + left) * fn
+            steps = (np.arange(len(range(f)[taps])) for f, taps in zip(size, (u, v), strict=True))
+            back = -(next(steps)[:, None] * wide + next(steps)) * fn
+            columns = back[..., None] + np.arange(fn)
+            targets = (ys[:, None] * image[1] + xs) * c
+            phases.append((rows.reshape(-1), columns.reshape(-1), targets.reshape(-1), u, v))
+    return (top, left), phases
 
 
 @compiled
