@@ -222,7 +222,10 @@ def photograph(digit: Array, rng: Any) -> Image.Image:
     cover = coverage(digit, rng, (600, 800), 320)
     rows, columns = np.indices(cover.shape)
     light = 1 - 0.35 * columns / 800 - 0.15 * rows / 600
-    rgb = np.array([225, 215, 195]) * (1 - cover[..., None]) + np.array([40, 45, 80]) * cover[..., None]
+    rgb = (
+        np.array([225, 215, 195]) * (1 - cover[..., None])
+        + np.array([40, 45, 80]) * cover[..., None]
+    )
     rgb = rgb * light[..., None] + rng.normal(0, 5, rgb.shape)
     image = to_image(rgb).filter(ImageFilter.GaussianBlur(1.5))
     stream = io.BytesIO()
@@ -276,6 +279,13 @@ def note_on_a_large_table(digit: Array, rng: Any) -> Image.Image:
 
 
 @kind
+def tilted_paper_on_a_table(digit: Array, rng: Any) -> Image.Image:
+    levels = np.asarray(grey(225, 50, np.pad(coverage(digit, rng), 30)))
+    wide = Image.fromarray(np.pad(levels, 90, constant_values=70))
+    return wide.rotate(float(rng.uniform(-4, 4)), Image.Resampling.BILINEAR, fillcolor=70)
+
+
+@kind
 def back_shines_through(digit: Array, rng: Any) -> Image.Image:
     cover = coverage(digit, rng)
     back = coverage(np.ascontiguousarray(digit[:, ::-1]), rng)
@@ -294,7 +304,7 @@ def holes_of_a_punch(digit: Array, rng: Any) -> Image.Image:
 @kind
 def thin_pen(digit: Array, rng: Any) -> Image.Image:
     cover = coverage(digit, rng)
-    image = Image.fromarray((255 * cover).astype(np.uint8)).filter(ImageFilter.MinFilter(9))
+    image = Image.fromarray((255 * cover).astype(np.uint8)).filter(ImageFilter.MinFilter(5))
     return grey(240, 40, np.asarray(image) / 255)
 
 

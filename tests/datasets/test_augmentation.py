@@ -25,6 +25,7 @@ from xpdl.datasets.augmentation import (
     Elastic,
     Erase,
     Flip,
+    Mixup,
     Noise,
     OfRows,
     Rotate,

@@ -17,10 +17,12 @@ _HALF_LEVEL = 1 / 510
 _STRONG, _WEAK = 0.35, 0.1  # of the darkest ink
 _ROUNDS = 4
 _SMALLEST = 0.02  # extent, of the picture's longer side
+_STROKE = 0.03  # of the digit's largest part, at the least
+_NEAR = 0.15  # of the digit's extent: how far a stroke may be from the others
 _AROUND = 2  # pixels, in which ink fades out
 
 
-def find_digit(departed: Grey, name: str) -> Grey:
+def find_digit(departed: Grey, name: str) -> Grey | None:
     """Return how much ink of the digit there is at each pixel: 0 on the ground, 1 at the most.
 
     Parameters
@@ -28,10 +30,14 @@ def find_digit(departed: Grey, name: str) -> Grey:
     departed : array (H, W)
         How far pixels are from the ground, signed; ink is on the side of the larger departures.
 
+    Returns
+    -------
+    array (H, W), or None if the picture is blank
+
     Raises
     ------
     ImageError
-        If there is none, or several digits.
+        If there are several digits.
     """
     noise = _noise(departed)
     # What departs from the ground in the other direction is shadow or glare, unless it is all.
@@ -40,10 +46,7 @@ def find_digit(departed: Grey, name: str) -> Grey:
         ink = _isolate(np.maximum(direction * departed, 0), noise, name)
         if ink is not None:
             return ink
-    raise ImageError(
-        f"{name} is blank: nothing on it stands out from its border. "
-        "Give a picture of one digit with some room around it."
-    )
+    return None
 
 
 def _noise(departed: Grey) -> float:
@@ -60,7 +63,8 @@ def _noise(departed: Grey) -> float:
 def _isolate(left: Grey, noise: float, name: str) -> Grey | None:
     """Return the ink of the digit among all departures of one direction, (H, W), if there is one.
 
-    What is none, though darker, is taken away, and it is looked for among the rest.
+    What is none, though darker, is taken away, and it is looked for among the rest. If there is
+    nothing else, what touches the picture's sides may be a digit that was cut out.
     """
     largest: Grey | None = None
     for _ in range(_ROUNDS):
@@ -79,10 +83,11 @@ def _isolate(left: Grey, noise: float, name: str) -> Grey | None:
         candidates = strong & sized & ~_is_edge(parts) & ~_is_frame(parts, strong & sized)
         candidates = _prefer_inner(parts, candidates)
         if candidates.any():
-            return _scaled(left, noise, parts, _choose(parts, candidates, strong, name))
-        if largest is None and (strong & sized).any():
-            best = np.argmax(np.where(strong & sized, parts.areas, 0))
-            largest = _scaled(left, noise, parts, np.arange(len(strong)) == best)
+            return _scaled(left, noise, parts, _choose(parts, candidates, name))
+        cut = strong & sized & _may_be_cut_out(parts)
+        if largest is None and cut.any():
+            best = np.argmax(np.where(cut, parts.areas, 0))
+            largest = _scaled(left, noise, parts, np.arange(len(cut)) == best)
         left = np.where(grown(parts.mask(strong), _AROUND), np.float32(0), left)
     return largest
 
@@ -113,6 +118,13 @@ def _is_edge(parts: Components) -> Mask:
     return _contacts(parts).max(axis=1, initial=0) > 0.5
 
 
+def _may_be_cut_out(parts: Components) -> Mask:
+    """Say which parts fill the picture as a digit does that was cut out along its edges."""
+    height, width = parts.labels.shape
+    large = (parts.heights > height / 2) & (parts.widths > width / 2)
+    return large & ((_contacts(parts) > 0.9).sum(axis=1) < 2)
+
+
 def _is_frame(parts: Components, among: Mask) -> Mask:
     """Say which parts are hollow, and hold another that is not much smaller."""
     boxes, hollow = parts.boxes, parts.areas < 0.35 * parts.heights * parts.widths
@@ -135,8 +147,8 @@ def _prefer_inner(parts: Components, candidates: Mask) -> Mask:
     return inner if extents[inner].max() > 0.25 * extents[touching].max() else candidates
 
 
-def _choose(parts: Components, candidates: Mask, strong: Mask, name: str) -> Mask:
-    """Return the parts of the one digit: the largest, and those that are near.
+def _choose(parts: Components, candidates: Mask, name: str) -> Mask:
+    """Return the parts of the one digit: the largest, those that are near, and what is among them.
 
     Raises
     ------
@@ -144,23 +156,22 @@ def _choose(parts: Components, candidates: Mask, strong: Mask, name: str) -> Mas
         If another is as good a digit.
     """
     order = np.argsort(-np.where(candidates, parts.areas, 0), kind="stable")
-    order = order[candidates[order]]
-    main = order[0]
-    chosen = np.arange(len(strong)) == main
-    box = parts.boxes[main].copy()
-    for other in order[1:]:
-        if parts.areas[other] < 0.03 * parts.areas[main]:
-            break
-        if _is_another(parts, int(main), int(other)):
-            raise ImageError(
-                f"{name} holds several digits, or other things beside one. "
-                "Cut out one digit, with some room around it."
-            )
-        reach = 0.3 * max(box[2] - box[0], box[3] - box[1])
-        if _gap(box, parts.boxes[other]) <= reach:
+    order = order[: int(candidates.sum())]
+    chosen = np.zeros(len(candidates), bool)
+    chosen[order[0]] = True
+    box = parts.boxes[order[0]].copy()
+    for other in [*order[1:], *order[1:]]:  # twice, since what is far may be near to a third
+        large = parts.areas[other] >= _STROKE * parts.areas[order[0]]
+        if large and not chosen[other] and _is_stroke(box, parts.boxes[other]):
             chosen[other] = True
             box[:2] = np.minimum(box[:2], parts.boxes[other, :2])
             box[2:] = np.maximum(box[2:], parts.boxes[other, 2:])
+    others = candidates & ~chosen & (parts.areas > 0.25 * parts.areas[chosen].sum())
+    if (others & (parts.heights > 0.5 * (box[2] - box[0]))).any():
+        raise ImageError(
+            f"{name} holds several digits, or other things beside one. "
+            "Cut out one digit, with some room around it."
+        )
     top, left, bottom, right = box + np.repeat((-_AROUND, _AROUND), 2)
     boxes = parts.boxes
     inside = (boxes[:, 0] >= top) & (boxes[:, 1] >= left)
@@ -168,22 +179,17 @@ def _choose(parts: Components, candidates: Mask, strong: Mask, name: str) -> Mas
     return chosen | inside
 
 
-def _is_another(parts: Components, main: int, other: int) -> bool:
-    """Say whether a part is a digit beside the main one, and not a stroke of it."""
-    if parts.areas[other] < 0.25 * parts.areas[main]:
-        return False
-    if parts.heights[other] < 0.5 * parts.heights[main]:
-        return False
-    a, b = parts.boxes[main], parts.boxes[other]
-    above, beside = (max(b[k] - a[k + 2], a[k] - b[k + 2]) for k in (0, 1))
-    narrower = min(a[3] - a[1], b[3] - b[1])
-    # The bar of a 5 may float above it.
-    return bool(beside >= -0.1 * narrower or above > 0.15 * (a[2] - a[0]))
+def _is_stroke(box: npt.NDArray[Any], other: npt.NDArray[Any]) -> bool:
+    """Say whether a part in the box `other` belongs to the digit in `box`, and is none beside it.
 
-
-def _gap(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> int:
-    """Return how far two boxes are apart, in rows or in columns."""
-    return int(max(b[0] - a[2], a[0] - b[2], b[1] - a[3], a[1] - b[3], 0))
+    The bar of a 5 may float above it, but no stroke as tall as the digit stands beside.
+    """
+    height, width = box[2] - box[0], box[3] - box[1]
+    above, beside = (max(other[k] - box[k + 2], box[k] - other[k + 2]) for k in (0, 1))
+    if max(above, beside) > _NEAR * max(height, width):
+        return False
+    narrower = min(width, other[3] - other[1])
+    return bool(beside < -0.1 * narrower or other[2] - other[0] < 0.5 * height)
 
 
 def _scaled(left: Grey, noise: float, parts: Components, chosen: Mask) -> Grey:

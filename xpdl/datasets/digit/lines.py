@@ -57,7 +57,7 @@ def _best_slope(mask: Mask) -> tuple[float, list[tuple[int, int]]]:
         end = max(1, len(columns) // _ENDS)
         covered = seen.mean(axis=1)
         through = (seen[:, :end].mean(axis=1) > 0.5) & (seen[:, -end:].mean(axis=1) > 0.5)
-        found = _thin_runs((covered > _COVERED) & through, height, width)
+        found = _thin_runs((covered > _COVERED) & through, covered, width)
         score = sum(float(covered[a:b].sum()) for a, b in found)
         if score > best[0]:
             best = (score, float(slope), found)
@@ -66,10 +66,17 @@ def _best_slope(mask: Mask) -> tuple[float, list[tuple[int, int]]]:
     return best[1], best[2]
 
 
-def _thin_runs(rows: Mask, height: int, width: int) -> list[tuple[int, int]]:
+def _thin_runs(rows: Mask, covered: npt.NDArray[np.float64], width: int) -> list[tuple[int, int]]:
+    """Return the runs of rows that are thin, and end at once on both sides."""
+    height = len(rows)
+    around = np.pad(covered, 2)
     edges = np.flatnonzero(np.diff(np.pad(rows, 1).astype(np.int8)))
     thickest = min(max(1, _THICKEST * max(height, width)), height / 6)
-    return [(int(a), int(b)) for a, b in edges.reshape(-1, 2) if b - a <= thickest]
+    return [
+        (int(a), int(b))
+        for a, b in edges.reshape(-1, 2)
+        if b - a <= thickest and max(around[a], around[b + 3]) < 0.5
+    ]
 
 
 def _shifts(slope: float, columns: npt.NDArray[Any], width: int) -> npt.NDArray[np.intp]:

@@ -14,21 +14,25 @@ from typing import TYPE_CHECKING
 from xpdl.datasets.digit.finding import find_digit
 from xpdl.datasets.digit.form import Grey, bring_to_form
 from xpdl.datasets.digit.ground import departures
-from xpdl.datasets.digit.levels import open_levels
+from xpdl.datasets.digit.levels import Levels, open_levels
+from xpdl.datasets.digit.paper import find_paper
 from xpdl.datasets.opening import LARGEST_FILE
-from xpdl.errors import ArgumentError, FileAccessError, shown
+from xpdl.errors import ArgumentError, FileAccessError, ImageError, shown
 from xpdl.files import read_bytes
 
 if TYPE_CHECKING:
     from PIL import Image
 
+_LONG = 2.5  # times as long as it is wide: a stroke, and no sheet of paper
+
 
 def prepare_digit(picture: str | os.PathLike[str] | Image.Image) -> Grey:
     """Return a picture of one digit as an image of MNIST's kind.
 
-    Colours become grey, transparency is filled, a dark digit on a light ground is inverted, the
-    ground is brought to 0 and the darkest ink to 1, and the ink is fitted and centred as
-    MNIST's was.
+    Transparency is filled; a sheet of paper is told from what it lies on; what is written is told
+    from the ground by the colour in which it differs the most, and from lines, squares, frames,
+    dark edges and dust. The ground is brought to 0 and the darkest ink to 1, and the ink is fitted
+    and centred as MNIST's was.
 
     Parameters
     ----------
@@ -48,7 +52,8 @@ def prepare_digit(picture: str | os.PathLike[str] | Image.Image) -> Grey:
     FileAccessError
         If the file is missing, a folder, not readable, or too large.
     ImageError
-        If it is no picture, a damaged one, one of too many pixels, or one with nothing on it.
+        If it is no picture, a damaged one, one of too many pixels, or one with nothing on it, or
+        with several digits.
     """
     from PIL import Image
 
@@ -63,4 +68,23 @@ def prepare_digit(picture: str | os.PathLike[str] | Image.Image) -> Grey:
         name, source = "the picture", picture
     else:
         raise ArgumentError(f"picture must be a path or a PIL.Image.Image, got {shown(picture)}.")
-    return bring_to_form(find_digit(departures(open_levels(source, name)), name))
+    return bring_to_form(_find_ink(open_levels(source, name), name))
+
+
+def _is_long(sheet: Levels) -> bool:
+    return max(sheet.shape[:2]) > _LONG * min(sheet.shape[:2])
+
+
+def _find_ink(levels: Levels, name: str) -> Grey:
+    departed = departures(levels)
+    paper, ink = find_paper(departed), None
+    if paper is not None:
+        ink = find_digit(departures(levels[paper]), name)
+    if ink is None and (paper is None or _is_long(levels[paper])):
+        ink = find_digit(departed, name)  # what was taken for paper is a stroke
+    if ink is None:
+        raise ImageError(
+            f"{name} is blank: nothing on it stands out from its border. "
+            "Give a picture of one digit with some room around it."
+        )
+    return ink
