@@ -335,3 +335,58 @@ def as_mnist_itself(digit: Array, rng: Any) -> Image.Image:
 @kind
 def blurred(digit: Array, rng: Any) -> Image.Image:
     return grey(230, 50, coverage(digit, rng)).filter(ImageFilter.GaussianBlur(6))
+
+
+@kind
+def squares_with_heavy_fifths(digit: Array, rng: Any) -> Image.Image:
+    cover = coverage(digit, rng)
+    paper = 245 - 40 * ruled(cover.shape, rng, 12, 1, both=True)
+    return grey(paper - 80 * ruled(cover.shape, rng, 60, 2, both=True), 40, cover)
+
+
+@kind
+def dotted_lines(digit: Array, rng: Any) -> Image.Image:
+    cover = coverage(digit, rng)
+    lines = ruled(cover.shape, rng, 32, 2)
+    lines[:, np.arange(cover.shape[1]) % 10 < 5] = 0
+    return grey(245 - 150 * lines, 40, cover)
+
+
+@kind
+def cell_of_a_table(digit: Array, rng: Any) -> Image.Image:
+    image = grey(240, 40, np.pad(coverage(digit, rng), 40))
+    pen, (width, height) = ImageDraw.Draw(image), image.size
+    for x in (15, width - 16):
+        pen.line((x, 0, x, height), fill=20, width=4)
+    for y in (12, height - 14):
+        pen.line((0, y, width, y), fill=20, width=4)
+    return image
+
+
+@kind
+def circled(digit: Array, rng: Any) -> Image.Image:
+    cover = np.pad(coverage(digit, rng), 50)
+    rows, columns = (np.flatnonzero(cover.max(axis=axis) > 0.1) for axis in (1, 0))
+    image = grey(240, 40, cover)
+    box = (columns[0] - 40, rows[0] - 40, columns[-1] + 40, rows[-1] + 40)
+    ImageDraw.Draw(image).ellipse(box, outline=40, width=6)
+    return image
+
+
+@kind
+def chalk_on_a_board(digit: Array, rng: Any) -> Image.Image:
+    cover = coverage(digit, rng)
+    grain = np.clip(rng.normal(0.8, 0.25, cover.shape), 0, 1)
+    spots = to_image(rng.uniform(0, 255, (15, 18)))
+    spots = np.asarray(spots.resize(cover.shape[::-1], Image.Resampling.BICUBIC)).astype(float)
+    board = 50 + 0.15 * (spots - 128)
+    return to_image(np.asarray(grey(board, 210, cover * grain)) + rng.normal(0, 6, cover.shape))
+
+
+@kind
+def a_thumb_on_the_paper(digit: Array, rng: Any) -> Image.Image:
+    cover = np.pad(coverage(digit, rng), ((0, 60), (0, 0)))
+    image = colors((235, 230, 220), (30, 30, 60), cover)
+    box = (20, image.height - 45, 140, image.height + 80)
+    ImageDraw.Draw(image).ellipse(box, fill=(200, 140, 115))
+    return image

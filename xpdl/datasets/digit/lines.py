@@ -70,12 +70,13 @@ def _thin_runs(rows: Mask, covered: npt.NDArray[np.float64], width: int) -> list
     """Return the runs of rows that are thin, and end at once on both sides."""
     height = len(rows)
     around = np.pad(covered, 2)
+    free = np.minimum(around[1:], around[:-1]) < 0.5  # one of two rows
     edges = np.flatnonzero(np.diff(np.pad(rows, 1).astype(np.int8)))
     thickest = min(max(1, _THICKEST * max(height, width)), height / 6)
     return [
         (int(a), int(b))
         for a, b in edges.reshape(-1, 2)
-        if b - a <= thickest and max(around[a], around[b + 3]) < 0.5
+        if b - a <= thickest and free[a] and free[b + 2]
     ]
 
 
