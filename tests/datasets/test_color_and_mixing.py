@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from xpdl import Network
 from xpdl.backends import Backend, get_backend
 from xpdl.datasets import (
     ColorJitter,
@@ -20,6 +21,7 @@ from xpdl.datasets import (
     make_augmentation,
 )
 from xpdl.errors import ArgumentError, DTypeError, ShapeError
+from xpdl.layers import Affine, Flatten
 
 LUMA = np.array([0.299, 0.587, 0.114])
 
@@ -142,11 +144,23 @@ def test_a_mixture_among_other_changes(backend: Backend) -> None:
         np.testing.assert_array_equal(backend.to_numpy(a).ravel(), backend.to_numpy(b).ravel())
 
 
+def test_mixed_targets_are_learned_from(backend: Backend) -> None:
+    net = Network([Flatten(), Affine(5)], input_shape=(3, 6, 7), seed=1)
+    given = backend.asarray(pictures()), backend.asarray(np.eye(5, dtype="float32"))
+    x, t = Mixup(1).with_targets(*given, backend.generator(2))
+    scores = backend.to_numpy(net.predict(x)).astype(float)
+    log_y = scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))
+    wanted = -(backend.to_numpy(t) * log_y).sum(axis=1).mean()
+    np.testing.assert_allclose(float(backend.to_numpy(net.loss(x, t))), wanted, rtol=1e-5)
+
+
 def test_what_mixes_nothing_leaves_the_targets() -> None:
     backend = get_backend()
     labels = backend.asarray(np.arange(5))
     x, t = Noise(0.1).with_targets(backend.asarray(pictures()), labels, backend.generator(0))
     assert t is labels
+    assert not Compose([Noise(0.1), Shift(1)]).mixes
+    assert OfRows(Compose([Noise(0.1), Mixup()]), (3, 6, 7)).mixes
     assert x.shape == (5, 3, 6, 7)
 
 
