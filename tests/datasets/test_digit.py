@@ -224,6 +224,14 @@ def test_a_speck_becomes_a_square():
     assert_mnist_form(prepare_digit(Image.fromarray(np.pad([[255]], 3).astype(np.uint8))))
 
 
+def test_a_digit_may_be_bytes_or_an_open_file(tmp_path):
+    path = png(tmp_path / "digit.png", draw())
+    content = path.read_bytes()
+    with open(path, "rb") as file:
+        for given in (content, io.BytesIO(content), file):
+            np.testing.assert_array_equal(prepare_digit(given), REFERENCE)
+
+
 def test_a_given_image_is_left_as_it_was():
     image = draw(2000).convert("RGBA")
     before = image.tobytes()

@@ -23,7 +23,7 @@ from xpdl.datasets.batches import Batches
 from xpdl.datasets.catalogue import DATA_SETS
 from xpdl.datasets.cifar import CifarArrays, read_cifar10
 from xpdl.datasets.digit import prepare_digit
-from xpdl.datasets.folder import load_folder
+from xpdl.datasets.folder import load_folder, prepare_picture
 from xpdl.datasets.idx import decode_idx, encode_idx
 from xpdl.datasets.idx_files import load_idx
 from xpdl.datasets.load import load
@@ -77,6 +77,7 @@ __all__ = [
     "load_npz",
     "make_augmentation",
     "prepare_digit",
+    "prepare_picture",
     "read_cifar10",
     "read_mnist",
     "split_validation",

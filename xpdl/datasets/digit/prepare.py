@@ -8,25 +8,18 @@ such pictures knows no others, so a picture given to it has to go the same way.
 
 from __future__ import annotations
 
-import os
-from typing import TYPE_CHECKING
-
 from xpdl.datasets.digit.finding import find_digit
 from xpdl.datasets.digit.form import Grey, bring_to_form
 from xpdl.datasets.digit.ground import departures
 from xpdl.datasets.digit.levels import Levels, open_levels
 from xpdl.datasets.digit.paper import find_paper
-from xpdl.datasets.opening import LARGEST_FILE
-from xpdl.errors import ArgumentError, FileAccessError, ImageError, shown
-from xpdl.files import read_bytes
-
-if TYPE_CHECKING:
-    from PIL import Image
+from xpdl.datasets.opening import Picture, read_picture
+from xpdl.errors import ImageError
 
 _LONG = 2.5  # times as long as it is wide: a stroke, and no sheet of paper
 
 
-def prepare_digit(picture: str | os.PathLike[str] | Image.Image) -> Grey:
+def prepare_digit(picture: Picture) -> Grey:
     """Return a picture of one digit as an image of MNIST's kind.
 
     Transparency is filled; a sheet of paper is told from what it lies on; what is written is told
@@ -36,7 +29,7 @@ def prepare_digit(picture: str | os.PathLike[str] | Image.Image) -> Grey:
 
     Parameters
     ----------
-    picture : path or PIL.Image.Image
+    picture : path, bytes, binary file or PIL.Image.Image
         A PNG, JPEG, GIF, BMP, TIFF, WebP or PPM of any kind, up to 64 MB and 16 million pixels (as
         a JPEG, 50 million); of an animation, the first frame. Or an image, which is left as it is.
 
@@ -48,26 +41,14 @@ def prepare_digit(picture: str | os.PathLike[str] | Image.Image) -> Grey:
     Raises
     ------
     ArgumentError
-        If it is neither a path nor an image.
+        If it is none of these.
     FileAccessError
         If the file is missing, a folder, not readable, or too large.
     ImageError
         If it is no picture, a damaged one, one of too many pixels, or one with nothing on it, or
         with several digits.
     """
-    from PIL import Image
-
-    if isinstance(picture, (str, os.PathLike)):
-        name = repr(os.fspath(picture))
-        try:
-            content = read_bytes(picture, LARGEST_FILE)
-        except FileAccessError as error:
-            raise FileAccessError(f"picture: {error}") from error
-        source: bytes | Image.Image = content
-    elif isinstance(picture, Image.Image):
-        name, source = "the picture", picture
-    else:
-        raise ArgumentError(f"picture must be a path or a PIL.Image.Image, got {shown(picture)}.")
+    source, name = read_picture(picture)
     return bring_to_form(_find_ink(open_levels(source, name), name))
 
 
