@@ -48,7 +48,7 @@ def _ground(levels: Field) -> Field:
     share = np.where(
         on_border, _BORDER_WEIGHT / max(on_border.sum(), 1), 1 / max((~on_border).sum(), 1)
     )
-    shades = _smoothed(levels)[rows][:, columns].reshape(-1, 3).astype(np.float64)
+    shades = levels[rows][:, columns].reshape(-1, 3).astype(np.float64)
     planes = np.stack([_fit_plane(basis, shades[:, k], share) for k in range(3)], axis=1)
     whole = np.stack(
         np.broadcast_arrays(1.0, _positions(height)[:, None], _positions(width)), axis=-1
@@ -59,10 +59,6 @@ def _ground(levels: Field) -> Field:
 
 def _positions(size: int) -> npt.NDArray[np.float64]:
     return np.linspace(-1, 1, size) if size > 1 else np.zeros(1)
-
-
-def _smoothed(levels: Field) -> Field:
-    return levels
 
 
 def _fit_plane(
