@@ -18,8 +18,11 @@ from bench.measure import Run
 from bench.networks import torch_twin
 from xpdl.backends import Backend
 from xpdl.errors import FileAccessError
+from xpdl.layers import Normalize
 from xpdl.network import Network
 from xpdl.optimizers import Adam
+
+BATCHES = 10
 
 Factory = Callable[..., Network]
 
@@ -54,17 +57,43 @@ def trainer_step(
     Captured and replayed as the Trainer does it, or as it stands. The device is not waited for.
     """
     with xpdl.use_backend(backend):
-        network = factory(dtype=dtype)
+        network = factory(dtype=dtype, normalize=Normalize(255))
         x, t = batch(network, batch_size)
         x = (255 * x).astype(np.uint8)
-        trainer = xpdl.Trainer(network, (x, t), batch_size=batch_size, divisor=255, progress=False)
+        trainer = xpdl.Trainer(
+            network, (np.tile(x, (BATCHES, 1, 1, 1)), np.tile(t, BATCHES)), batch_size=batch_size,
+            capture=captured, progress=False,
+        )  # fmt: skip
         network.parameters.refresh()
-        part = backend.asarray(np.arange(batch_size))
-    step: Callable[..., Any] = trainer._step
-    if captured:
-        step = backend.compile_step(step, network.forget)
+    steps = _endless(trainer)
     with trainer.clock():
-        yield lambda: step(part)
+        yield lambda: next(steps)
+
+
+@contextmanager
+def whole_step(factory: Factory, batch_size: int, backend: Backend, dtype: str) -> Iterator[Run]:
+    """Give what `xpdl.Trainer` lets a device capture, as it stands: at most `BATCHES` times."""
+    with xpdl.use_backend(backend):
+        network = factory(dtype=dtype, normalize=Normalize(255))
+        x, t = batch(network, batch_size)
+        data = np.tile((255 * x).astype(np.uint8), (BATCHES, 1, 1, 1)), np.tile(t, BATCHES)
+        trainer = xpdl.Trainer(network, data, batch_size=batch_size, progress=False)
+        network.parameters.refresh()
+        feeding = trainer.feeding
+        feeding.begin(0)
+        feeding.set_rates([trainer.learning_rate] * BATCHES)
+    with trainer.clock():
+        yield feeding.whole(batch_size, batch_size, first=True, update=True)
+
+
+def _endless(trainer: xpdl.Trainer) -> Iterator[int]:
+    """Make a step at each turn, epoch after epoch."""
+    feeding = trainer.feeding
+    while True:
+        feeding.tally.begin(BATCHES)
+        feeding.begin(0)
+        feeding.set_rates([trainer.learning_rate] * BATCHES)
+        yield from feeding
 
 
 def xpdl_inference(
@@ -82,73 +111,23 @@ def xpdl_inference(
     return predict
 
 
-def torch_step(
-    factory: Factory,
-    batch_size: int,
-    channels_last: bool = False,
-    *,
-    device: str = "cpu",
-    compiled: bool = False,
-    **adam: Any,
-) -> Run:
-    """Return a step of PyTorch; `adam` are options of its optimizer. A GPU is not waited for.
-
-    Where `compiled`, model and loss are compiled, and on a GPU replayed as CUDA graphs.
-    """
-    import torch
-
-    model, x, t = _torch_model(factory, batch_size, channels_last, device)
-    optimizer, criterion = torch.optim.Adam(model.parameters(), **adam), torch.nn.CrossEntropyLoss()
-
-    def loss(x: Any, t: Any) -> Any:
-        return criterion(model(x), t)
-
-    if compiled:
-        loss = torch.compile(loss, mode="reduce-overhead", dynamic=False)
-
-    def step() -> None:
-        optimizer.zero_grad()
-        loss(x, t).backward()
-        optimizer.step()
-
-    return step
-
-
-def torch_half_step(factory: Factory, batch_size: int, device: str, **adam: Any) -> Run:
-    """Return a step of PyTorch in mixed precision, with a scaled loss, channels last.
-
-    In float16; on a CPU, where PyTorch is at home in bfloat16, in that.
-    """
-    import torch
-
-    model, x, t = _torch_model(factory, batch_size, True, device)
-    optimizer, criterion = torch.optim.Adam(model.parameters(), **adam), torch.nn.CrossEntropyLoss()
-    scaler = torch.amp.GradScaler(device)
-    half = torch.bfloat16 if device == "cpu" else torch.float16
-
-    def step() -> None:
-        optimizer.zero_grad()
-        with torch.autocast(device, half):
-            loss = criterion(model(x), t)
-        scaler.scale(loss).backward()
-        scaler.step(optimizer)
-        scaler.update()
-
-    return step
-
-
-def _torch_model(
-    factory: Factory, batch_size: int, channels_last: bool, device: str
-) -> tuple[Any, Any, Any]:
-    """Return PyTorch's model of a network and a batch (x, t) for it, on a device."""
+def torch_step(factory: Factory, batch_size: int, channels_last: bool = False) -> Run:
+    """Return a step of PyTorch on the CPU."""
     import torch
 
     network = factory()
-    model = torch_twin(network).to(device)
-    x, t = (torch.from_numpy(a).to(device) for a in batch(network, batch_size))
+    model = torch_twin(network)
+    x, t = map(torch.from_numpy, batch(network, batch_size))
     if channels_last:
         model, x = _channels_last(model, x)
-    return model, x, t
+    optimizer, criterion = torch.optim.Adam(model.parameters()), torch.nn.CrossEntropyLoss()
+
+    def step() -> None:
+        optimizer.zero_grad()
+        criterion(model(x), t).backward()
+        optimizer.step()
+
+    return step
 
 
 def torch_inference(

@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from xpdl.cli import main as cli
-from xpdl.training.trainer import Trainer
+from xpdl.training import Trainer
+from xpdl.training.feeding import Feeding
 
 
 class Watch:
@@ -57,25 +58,25 @@ class Watch:
     @contextmanager
     def on_trainers(self) -> Iterator[None]:
         """Time every `Trainer` as long as a block runs."""
-        names = ("_make_step", "_test_accuracy", "fit")
-        make_step, test, fit = before = [getattr(Trainer, name) for name in names]
-
-        def timed_step(trainer: Trainer, *arguments: Any) -> Callable[..., Any]:
-            return self.timed("steps", make_step(trainer, *arguments))  # augmentation is part of it
+        places = [(Feeding, "_step_on"), (Feeding, "_whole_step"), (Trainer, "_judge"),
+                  (Trainer, "fit")]  # fmt: skip
+        before = [getattr(kind, name) for kind, name in places]
+        step_on, whole_step, test, fit = before
 
         def fit_to_the_end(trainer: Trainer) -> Any:
             history = fit(trainer)
             self.trained = time.perf_counter()
             return history
 
-        after = (timed_step, self.timed("testing", test), fit_to_the_end)
+        steps = (self.timed("steps", call) for call in (step_on, whole_step))
+        after = (*steps, self.timed("testing", test), fit_to_the_end)
         try:
-            for name, call in zip(names, after, strict=True):
-                setattr(Trainer, name, call)
+            for (kind, name), call in zip(places, after, strict=True):
+                setattr(kind, name, call)
             yield
         finally:
-            for name, call in zip(names, before, strict=True):
-                setattr(Trainer, name, call)
+            for (kind, name), call in zip(places, before, strict=True):
+                setattr(kind, name, call)
 
     def report(self) -> dict[str, float | None]:
         """Return moments and seconds, as JSON can hold them; the last moment is now."""

@@ -17,7 +17,7 @@ ARRAY_CODE = [
     *sorted((PACKAGE / "layers").glob("*.py")),
     PACKAGE / "functions.py",
     *sorted((PACKAGE / "optimizers").glob("*.py")),
-    PACKAGE / "losses.py",
+    *(PACKAGE / f"{name}.py" for name in ("losses", "measures", "targets")),
 ]
 
 

@@ -170,7 +170,7 @@ def test_a_step_holds_the_augmentation_and_not_what_is_around_it():
     with xpdl.use_backend("numpy"), watch.on_trainers():
         network = Network([Affine(10)], (1, 28, 28))
         trainer = Trainer(
-            network, (x, t), (x, t), epochs=2, batch_size=10, divisor=255, augment=slow,
+            network, (x, t), (x, t), epochs=2, batch_size=10, augment=slow,
             callbacks=[lambda trainer, epoch: time.sleep(10 * pause)], progress=False,
         )  # fmt: skip
         start = time.perf_counter()

@@ -141,7 +141,7 @@ DAMAGED: dict[str, tuple[dict[str, Any], str]] = {
         {"architecture": {"body": {"type": "Sequential", "layers": {
             "a": {"type": "Affine", "units": 10**12, "bias": True}}}}}, "000,000,000",
     ),
-    "an enormous input": ({"architecture": {"input_shape": [10**15]}}, "parameters"),
+    "an enormous input": ({"architecture": {"input_shape": [10**15]}}, "input_shape"),
     "a negative input": ({"architecture": {"input_shape": [-4]}}, "input_shape|parameters"),
     "unknown loss": ({"architecture": {"loss": {"type": "Evil"}}}, "Evil"),
     "unknown dtype": ({"architecture": {"dtype": "int8"}}, "int8"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from xpdl.arguments import LARGEST, real_array, real_dtype, sizes, whole_number
-from xpdl.backends import Array, Pair, accumulation_dtype, array_module, backend_of
+from xpdl.backends import Array, Pads, Pair, accumulation_dtype, array_module, backend_of
 from xpdl.errors import ArgumentError, DTypeError, ShapeError
 
 
@@ -134,40 +134,73 @@ def one_hot(t: Array, classes: int, dtype: Any = "float32") -> Array:
 
 
 def check_targets(t: Array, scores_shape: tuple[int, ...]) -> None:
-    """See that t is integer class numbers (N,) or one-hot (N, K) for scores (N, K).
+    """See that t is integer class numbers or one-hot, for scores (N, K), (N, T, K), (N, K, H, W).
 
-    Looks at shape and type only, which costs a device nothing; `check_labels` looks at values.
+    Class numbers have no axis of the classes, one-hot targets the shape of the scores. Looks at
+    shape and type only, which costs a device nothing; `check_labels` and `check_distributions`
+    look at values.
 
     Raises
     ------
     ShapeError, DTypeError
         If it is neither.
     """
-    n, k = scores_shape
-    if t.shape == (n, k):
+    if t.shape == scores_shape:
         return
-    if t.shape != (n,):
+    n, *rest = scores_shape
+    labels = (n, *(rest[1:] if len(rest) == 3 else rest[:-1]))
+    if t.shape != labels:
         raise ShapeError(
-            f"t must be class numbers of shape ({n},) or one-hot of shape ({n}, {k}); "
+            f"t must be class numbers of shape {labels} or one-hot of shape {scores_shape}; "
             f"got shape {t.shape}."
         )
     if t.dtype.kind not in "iu":
         raise DTypeError(f"t must hold integer class numbers, got dtype {t.dtype}.")
 
 
-def check_labels(t: Array, classes: int) -> None:
-    """See that every class number in the host array t (N,) is in 0 .. classes - 1.
+def check_labels(t: Array, classes: int, ignored: int | None = None) -> None:
+    """See that every class number in the host array t is in 0 .. classes - 1, or `ignored`.
 
     Raises
     ------
     ArgumentError
         If one is not; the message gives the first and where it is.
     """
-    bad = ((t < 0) | (t >= classes)).nonzero()[0]
+    wrong = (t < 0) | (t >= classes)
+    if ignored is not None:
+        wrong &= t != ignored
+    bad = wrong.reshape(-1).nonzero()[0]
     if len(bad):
+        first = int(bad[0])
+        place = [str(int(axis[0])) for axis in wrong.nonzero()]
+        where = place[0] if t.ndim == 1 else f"({', '.join(place)})"
         raise ArgumentError(
-            f"t must hold class numbers 0 to {classes - 1}, got {t[bad[0]]} at index {bad[0]}"
-            f" ({len(bad)} of {len(t)} are out of range)."
+            f"t must hold class numbers 0 to {classes - 1}, got {t.reshape(-1)[first]} at index "
+            f"{where} ({len(bad)} of {t.size} are out of range)."
+        )
+
+
+def check_distributions(t: Array, axis: int) -> None:
+    """See that the host array t holds one-hot targets, or probabilities, along an axis.
+
+    None is below 0, and they sum to 1, to a hundredth, as rounded ones do.
+
+    Raises
+    ------
+    ArgumentError
+        If they are not; the message gives the first example that is none.
+    """
+    sums = t.sum(axis=axis, dtype=accumulation_dtype(t.dtype))
+    wrong = ~((abs(sums - 1) < 0.015) & (t >= 0).all(axis=axis))
+    bad = wrong.reshape(len(t), -1).any(axis=1).nonzero()[0]
+    if len(bad):
+        first = int(bad[0])
+        total = sums[first].reshape(-1)[wrong[first].reshape(-1).argmax()]
+        what = "holds a number below 0" if (t[first] < 0).any() else f"sums to {total:g}"
+        raise ArgumentError(
+            f"t must be one-hot or probabilities that sum to 1; example {first} {what} "
+            f"({len(bad)} of {len(t)} do not fit). Give class numbers, or divide by the sums; "
+            "where several labels may be right at once, SigmoidWithLoss() is the loss."
         )
 
 
@@ -235,7 +268,7 @@ def _window(filter_h: int, filter_w: int, stride: int, pad: int) -> tuple[Pair, 
 
 
 def window_counts(
-    image: tuple[int, ...], size: Pair, stride: Pair, pad: Pair, remainder: str = "error"
+    image: tuple[int, ...], size: Pair, stride: Pair, pad: Pair | Pads, remainder: str = "error"
 ) -> Pair:
     """Return how many windows of `size` fit down and across an image (H, W). Book, equation 7.1.
 
@@ -243,6 +276,8 @@ def window_counts(
 
     Parameters
     ----------
+    pad : (int, int) or ((int, int), (int, int))
+        Rows and columns on each side; or ((above, below), (left, right)).
     remainder : {"error", "drop"}
         What to do where the division leaves a remainder: refuse, or leave the last rows and
         columns unseen.
@@ -252,17 +287,19 @@ def window_counts(
     ShapeError
         If not even one window fits, or there is a remainder and it is an error.
     """
-    if min(stride) < 1 or min(pad) < 0:
+    edges = [edge if isinstance(edge, tuple) else (edge, edge) for edge in pad]
+    if min(stride) < 1 or min(map(min, edges)) < 0:
         raise ArgumentError(
             f"stride must be at least 1 and pad at least 0, got {stride} and {pad}."
         )
     counts = []
-    for axis, length, window, step, edge in zip(
-        ("height", "width"), image, size, stride, pad, strict=True
+    for axis, length, window, step, (before, after) in zip(
+        ("height", "width"), image, size, stride, edges, strict=True
     ):
+        edge = before if before == after else f"{before} and {after}"
         if length < 1:
             raise ShapeError(f"images must have pixels, got an image of {axis} {length}.")
-        room = length + 2 * edge - window
+        room = length + before + after - window
         if room < 0:
             raise ShapeError(
                 f"a window of {axis} {window} does not fit an image of {axis} {length} padded by "

@@ -112,18 +112,7 @@ class ArrayDict(Blocks):
         return self._views[name]
 
     def __setitem__(self, name: str, values: Array | float) -> None:
-        view = self[name]
-        if isinstance(values, list):
-            try:
-                values = backend_of(view).asarray(values, dtype=view.dtype)
-            except ArgumentError as error:
-                raise type(error)(f"{name} must be an array, got {shown(values)}.") from error
-        elif not isinstance(values, Real):
-            backend_of(view, real_array(name, values))
-        shape = getattr(values, "shape", ())
-        if shape not in ((), view.shape):
-            raise ShapeError(f"{name} has the shape {view.shape}, got {shape}.")
-        view[...] = values
+        write_into(name, self[name], values)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._views)
@@ -154,9 +143,34 @@ class ArrayDict(Blocks):
     def __repr__(self) -> str:
         return "{" + ", ".join(f"{name}: {a.shape}" for name, a in self.items()) + "}"
 
+    def copy(self) -> ArrayDict:
+        """Return a copy of all arrays, in the same layout."""
+        return ArrayDict(self.layout, self.buffer.copy())
+
     def zeros_like(self) -> ArrayDict:
         """Return zeros in the same layout."""
         return ArrayDict(self.layout, backend_of(self.buffer).xp.zeros_like(self.buffer))
+
+
+def write_into(name: str, place: Array, values: Array | float) -> None:
+    """Copy `values`, an array in the shape of `place` or a number for all of it, into `place`.
+
+    Raises
+    ------
+    ShapeError, DTypeError, ArgumentError, BackendMismatchError
+        If they do not fit. Nothing is changed then.
+    """
+    if isinstance(values, list):
+        try:
+            values = backend_of(place).asarray(values, dtype=place.dtype)
+        except ArgumentError as error:
+            raise type(error)(f"{name} must be an array, got {shown(values)}.") from error
+    elif not isinstance(values, Real):
+        backend_of(place, real_array(name, values))
+    shape = getattr(values, "shape", ())
+    if shape not in ((), place.shape):
+        raise ShapeError(f"{name} has the shape {place.shape}, got {shape}.")
+    place[...] = values
 
 
 class Parameters:

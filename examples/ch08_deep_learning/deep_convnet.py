@@ -10,6 +10,7 @@ import statistics
 import xpdl
 from xpdl import plots
 from xpdl.cli.experiment import Experiment, run
+from xpdl.layers import Normalize
 from xpdl.models import DeepConvNet
 from xpdl.optimizers import Adam
 from xpdl.runs import RECIPES
@@ -39,7 +40,7 @@ def main(experiment: Experiment) -> None:
     pixels = test[0].astype("float32") / 255
     accuracies = []
     for seed in range(experiment.seed, experiment.seed + seeds):
-        network = DeepConvNet(seed=seed)
+        network = DeepConvNet(seed=seed, normalize=Normalize(255))
         trainer = xpdl.Trainer(
             network,
             train,
@@ -49,7 +50,6 @@ def main(experiment: Experiment) -> None:
             batch_size=RECIPE.batch_size,
             seed=seed,
             checkpoint=experiment.checkpoint(f"seed{seed}"),
-            divisor=255,
         )
         history = experiment.fit(trainer)
         accuracies.append(network.accuracy(pixels, test[1]))

@@ -94,12 +94,12 @@ def placed(backend, a, layout):
     return placed
 
 
-def assert_close(backend, actual, expected, dtype):
-    """Hold an array of a backend to float64 numbers: shape, dtype, values."""
+def assert_close(backend, actual, expected, dtype, like=None):
+    """Hold an array of a backend to float64 numbers: shape, dtype, values (as exact as `like`)."""
     host = backend.to_numpy(actual)
     assert host.dtype == dtype
     assert host.shape == expected.shape
-    tolerance = RELATIVE_ERROR[str(np.dtype(dtype))]
+    tolerance = RELATIVE_ERROR[str(np.dtype(like or dtype))]
     finite = np.abs(expected[np.isfinite(expected)])
     scale = max(1.0, float(finite.max(initial=0)))
     np.testing.assert_allclose(

@@ -19,6 +19,11 @@ from xpdl.backends import get_backend
 from xpdl.backends.cupy.fused import REALS, FusedCupyBackend, kernel_options, kernel_source
 
 ARCHITECTURES = ("80", "90", "100")
+# Kernels over whole batches of images, which the GPU's memory bounds.
+PASSES = (
+    *("im2col_pieces", "col2im", "max_pooling", "max_pooling_backward", "add_bias", "relu"),
+    *("relu_backward", "relu_backward_and_sum", "dropout_backward", "sum_rows"),
+)
 NAMES = re.findall(r'extern "C" __global__ void (\w+)', kernel_source())
 
 
@@ -74,6 +79,28 @@ def test_kernels_compile_and_keep_all_in_registers(compiler, real, architecture,
     assert len(spills) == len(NAMES)
     assert set(spills) == {("0", "0", "0")}
     assert "warning" not in log.lower()
+
+
+@pytest.mark.parametrize("real", REALS)
+def test_numbers_go_by_16_bytes_by_nvrtc(real):
+    nvrtc = pytest.importorskip("cuda.bindings.nvrtc", reason="NVRTC is not installed")
+    pathfinder = pytest.importorskip("cuda.pathfinder")
+    headers = pathfinder.find_nvidia_header_directory("cudart")
+    if headers is None:
+        pytest.skip("CUDA's headers are not installed (pip: nvidia-cuda-runtime)")
+    options = [*kernel_options(real), "--gpu-architecture=compute_90", f"-I{headers}"]
+    _, program = nvrtc.nvrtcCreateProgram(kernel_source().encode(), b"kernels.cu", 0, [], [])
+    (status,) = nvrtc.nvrtcCompileProgram(program, len(options), [o.encode() for o in options])
+    assert int(status) == 0
+    _, size = nvrtc.nvrtcGetPTXSize(program)
+    text = bytearray(size)
+    nvrtc.nvrtcGetPTX(program, text)
+    entries = text.decode().split(".visible .entry ")[1:]
+    kernels = {entry.partition("(")[0]: entry for entry in entries}
+    whole = r"\.global(\.nc)?\.(v4\.[fu]32|v2\.f64)"
+    for name in PASSES:
+        assert re.search("ld" + whole, kernels[name]), name
+        assert re.search("st" + whole, kernels[name]) or name == "sum_rows", name
 
 
 def test_every_kernel_is_launched_by_the_backend():

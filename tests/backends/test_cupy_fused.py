@@ -63,6 +63,38 @@ def test_convolution_in_spans_and_in_pieces_of_16_bytes(
             assert_close(fused, actual, expected, kind)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_what_begins_between_pieces_goes_number_by_number(fused, rng, dtype):
+    """A GPU refuses to read 16 bytes from where 16 bytes may not begin."""
+
+    def channels_last(shift):
+        numbers = fused.asarray(np.concatenate([np.zeros(shift), values.ravel()]).astype(dtype))
+        return numbers[shift:].reshape(values.shape).transpose(0, 3, 1, 2)
+
+    found = []
+    values, weights = rng.standard_normal((3, 4, 6, 8)), rng.standard_normal((5, 8, 3, 3))
+    wide, window = sum_dtype(dtype), ((2, 2), (2, 2), (0, 0))
+    for shift in (0, 1):
+        x = channels_last(shift)
+        total, bias = fused.xp.zeros(8, wide), channels_last(shift)[0, :, 0, 0]
+        y, winners = fused.max_pooling(x, *window, train=True)
+        by_y = fused.xp.empty_like(y)
+        by_y[...] = y
+        results = [fused.relu(x), fused.relu_backward(x, x), fused.dropout_backward(x, x), y]
+        results += [fused.relu_backward(x, x, total), total.copy()]
+        results += [fused.max_pooling_backward(by_y, winners, x.shape, *window, y, total), total]
+        rows = fused.xp.ascontiguousarray(x.transpose(0, 2, 3, 1)).reshape(-1, 8)
+        fused.add_bias(rows, bias, relu=True)
+        W = fused.asarray(weights.astype(dtype))
+        results += [rows, fused.sum(x.transpose(0, 2, 3, 1).reshape(-1, 8), axis=0)]
+        results += [fused.convolution(x, W, None, (1, 1), (1, 1))]
+        results += fused.convolution_backward(results[-1], x, W, (1, 1), (1, 1))
+        found.append([fused.to_numpy(a) for a in results])
+    for whole, shifted in zip(*found, strict=True):
+        assert_close(fused, fused.asarray(shifted), whole.astype(np.float64), whole.dtype)
+    assert fused.to_numpy(fused._finished).tolist() == [0]
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (127, 3), (129, 40), (1000, 33), (70_000, 2)])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_sums_in_parts(fused, rng, dtype, shape):
@@ -95,6 +127,20 @@ def test_softmax_with_loss(fused, rng, one_hot, dtype, classes):
             expected_y, t, 1.0 if isinstance(dout, float) else 3.0, np.float64
         )
         assert_close(fused, dx, wanted, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_softmax_backward_of_targets_that_sum_to_more(fused, rng, dtype):
+    x, t = rng.standard_normal((7, 5)).astype(dtype), 3 * rng.random((7, 5)).astype("float64")
+    wide = sum_dtype(dtype)
+    _, y = fused.softmax_with_loss(fused.asarray(x), fused.asarray(t, wide))
+    _, expected_y = PLAIN.softmax_with_loss(x.astype("float64"), t)
+    sums = t.sum(axis=1)
+    there = fused.asarray(t, wide), 2.0, np.dtype(dtype), fused.asarray(sums, wide)
+    dx = fused.softmax_with_loss_backward(y, *there)
+    wanted = PLAIN.softmax_with_loss_backward(expected_y, t, 2.0, np.dtype("float64"), sums)
+    np.testing.assert_allclose(wanted, (expected_y * sums[:, None] - t) * 2 / 7)
+    assert_close(fused, dx, wanted, dtype)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -219,8 +265,9 @@ def test_the_provider_is_chosen_by_name(rehearsed, monkeypatch):
 
 
 def test_what_still_takes_the_generic_way(rehearsed):
-    """Only average pooling and batch normalisation do: `xpdl info` names them."""
+    """Only average pooling, batch normalisation and counts of pixels do: `xpdl info` names them."""
     providers = rehearsed.providers()
     generic = {name for name, provider in providers.items() if provider == "generic"}
     normalizing = {"moments", "normalize", "normalize_backward"}
-    assert generic == {"average_pooling", "average_pooling_backward"} | normalizing
+    pooling = {"average_pooling", "average_pooling_backward"}
+    assert generic == pooling | normalizing | {"confusion"}

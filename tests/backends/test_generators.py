@@ -78,7 +78,9 @@ def test_a_step_is_finite_or_not(backend: Backend, dtype: str, bad: Any, where: 
     g, loss = np.linspace(-3e38, 3e38, 1300).astype(dtype), np.array(0.3, dtype)
     if bad is not None:
         (loss if where == "loss" else g)[() if where == "loss" else where] = bad
-    go = backend.all_finite(backend.asarray(loss), backend.asarray(g))
-    assert go.shape == ()
+    go, marked = backend.all_finite(backend.asarray(loss), backend.asarray(g))
+    assert go.shape == marked.shape == ()
     assert go.dtype == bool
+    assert marked.dtype == dtype
     assert backend.item(go) is (bad is None)
+    np.testing.assert_equal(backend.item(marked), np.nan if bad is not None else loss.item())

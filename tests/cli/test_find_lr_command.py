@@ -103,7 +103,7 @@ def test_it_looks_at_what_the_recipe_trains(monkeypatch, capsys):
     assert network.loss_layer.label_smoothing == 0.2
     assert asked["optimizer"].weight_decay == 0.3
     assert type(asked["optimizer"]).__name__ == "AdamW"
-    assert (asked["batch_size"], asked["divisor"]) == (40, 255)
+    assert (asked["batch_size"], network.normalize.divisor) == (40, 255)
     assert (asked["low"], asked["high"], asked["steps"]) == (1e-5, 0.5, 12)
     assert asked["seed"] == 4
     assert "shift" in repr(asked["augment"]).lower()

@@ -15,7 +15,7 @@ from xpdl.backends import Backend, get_backend
 from xpdl.datasets import Batches, StoredPictures
 from xpdl.datasets.reading_ahead import ReadAhead
 from xpdl.errors import ArgumentError, DataFileError, DTypeError, FileAccessError
-from xpdl.layers import Affine, Convolution, Flatten, ReLU
+from xpdl.layers import Affine, Convolution, Flatten, Normalize, ReLU
 
 SHAPE = (3, 4, 5)
 
@@ -55,9 +55,10 @@ def test_a_training_is_that_of_pictures_in_memory(
     backend: Backend, pictures: Any, stored: StoredPictures, tmp_path: Path
 ) -> None:
     def trained(x: Any, name: str, stop_after: int = 9) -> Any:
-        net = Network([Convolution(2, 3), ReLU(), Flatten(), Affine(4)], input_shape=SHAPE, seed=1)
+        layers = [Normalize(), Convolution(2, 3), ReLU(), Flatten(), Affine(4)]
+        net = Network(layers, input_shape=SHAPE, seed=1)
         trainer = Trainer(
-            net, (x, LABELS), (x, LABELS), epochs=2, batch_size=9, divisor=255, progress=False,
+            net, (x, LABELS), (x, LABELS), epochs=2, batch_size=9, progress=False,
             checkpoint=tmp_path / name,
         )  # fmt: skip
 

@@ -31,6 +31,7 @@ from verdicts import Call
 from xpdl import layers, losses
 from xpdl.backends import Backend
 from xpdl.layers import (
+    AdaptiveAveragePooling,
     Affine,
     AveragePooling,
     BatchNormalization,
@@ -39,15 +40,17 @@ from xpdl.layers import (
     Flatten,
     GlobalAveragePooling,
     Layer,
+    LocalResponseNormalization,
     MaxPooling,
     ReLU,
+    ReLU6,
     Residual,
     Sequential,
     Sigmoid,
     Softmax,
     Tanh,
 )
-from xpdl.losses import IdentityWithLoss, Loss, SoftmaxWithLoss
+from xpdl.losses import HuberWithLoss, IdentityWithLoss, Loss, SigmoidWithLoss, SoftmaxWithLoss
 
 IMAGES = np.arange(2 * 3 * 4 * 6, dtype="f4").reshape(2, 3, 4, 6) % 7 / 4 - 0.75
 ROWS = np.arange(4 * 5, dtype="f4").reshape(4, 5) % 7 / 4 - 0.75
@@ -184,6 +187,8 @@ LAYER_CALLS: list[Call] = [
             "weight_init": WEIGHT_INIT,
             "bias": flag(True),
             "remainder": name("error"),
+            "groups": whole(1),
+            "dilation": sides(1),
         },
         lambda _, **given: Convolution(**given),
         use=use_layer((2, 4, 6)),
@@ -197,10 +202,33 @@ LAYER_CALLS: list[Call] = [
         words={"W": "W|filters|size"},
     ),
     Call("MaxPooling", POOLING, lambda _, **g: MaxPooling(**g), use=use_layer((2, 4, 6))),
-    Call("AveragePooling", POOLING, lambda _, **g: AveragePooling(**g), use=use_layer((2, 4, 6))),
+    Call(
+        "AveragePooling",
+        {**POOLING, "count_pad": flag(False)},
+        lambda _, **given: AveragePooling(**given),
+        use=use_layer((2, 4, 6)),
+    ),
+    Call(
+        "AdaptiveAveragePooling",
+        {"size": sides(2)},
+        lambda _, size: AdaptiveAveragePooling(size),
+        use=use_layer((2, 4, 6)),
+    ),
+    Call(
+        "LocalResponseNormalization",
+        {
+            "size": whole(3),
+            "bias": number(2.0),
+            "alpha": number(0.25),
+            "beta": number(0.75),
+            "averaged": flag(True),
+        },
+        lambda _, **given: LocalResponseNormalization(**given),
+        use=use_layer((2, 4, 6)),
+    ),
     Call(
         "BatchNormalization",
-        {"momentum": number(0.5), "epsilon": number(0.25)},
+        {"momentum": number(0.5), "epsilon": number(0.25), "unbiased": flag(True)},
         lambda _, **given: BatchNormalization(**given),
         use=use_layer((5,)),
     ),
@@ -247,7 +275,10 @@ LAYER_CALLS: list[Call] = [
     *passes("BatchNormalization", BatchNormalization, ROWS),
     *passes("BatchNormalization of images", BatchNormalization, IMAGES),
     *passes("Dropout", lambda: Dropout(0.5), ROWS),
+    *passes("AdaptiveAveragePooling", lambda: AdaptiveAveragePooling(3), IMAGES),
+    *passes("LocalResponseNormalization", LocalResponseNormalization, IMAGES),
     *passes("ReLU", ReLU, ROWS),
+    *passes("ReLU6", ReLU6, IMAGES),
     *passes("Sigmoid", Sigmoid, IMAGES),
     *passes("Tanh", Tanh, ROWS),
     *passes("Softmax", Softmax, ROWS),
@@ -291,7 +322,11 @@ LAYER_CALLS: list[Call] = [
     # ---- losses --------------------------------------------------------------------------------
     Call(
         "SoftmaxWithLoss",
-        {"label_smoothing": number(0.25)},
+        {
+            "label_smoothing": number(0.25),
+            "ignored": whole(3, none=True),
+            "class_weights": thing(lambda _: [1.0, 2.0, 0.5, 1.0, 3.0], -1, [-1.0], none=True),
+        },
         lambda _, **given: SoftmaxWithLoss(**given),
         use=lambda backend, loss: (
             loss.forward(backend.asarray(ROWS), backend.asarray(TARGETS)),
@@ -299,6 +334,18 @@ LAYER_CALLS: list[Call] = [
         ),
     ),
     Call("IdentityWithLoss", {}, lambda _: IdentityWithLoss()),
+    Call(
+        "HuberWithLoss",
+        {"delta": number(0.5)},
+        lambda _, **given: HuberWithLoss(**given),
+        use=lambda backend, loss: _use_of_rows(backend, loss),
+    ),
+    Call(
+        "SigmoidWithLoss",
+        {"ignored": whole(0, none=True)},
+        lambda _, **given: SigmoidWithLoss(**given),
+        use=lambda backend, loss: _use_of_rows(backend, loss),
+    ),
     *(
         Call(
             f"SoftmaxWithLoss{title}.forward",
@@ -314,12 +361,18 @@ LAYER_CALLS: list[Call] = [
             (" smoothed", 0.25, array(TARGETS, dtype="int64", kinds="iu")),
         )
     ),
-    Call(
-        "IdentityWithLoss.forward",
-        {"x": array(ROWS), "t": array(ONE_HOT, kinds="fiub")},
-        lambda loss, x, t: (loss.forward(x, t), loss.backward()),
-        lambda _: IdentityWithLoss(),
-        words={"x": "x|t"},
+    *(
+        Call(
+            f"{kind.__name__}.forward",
+            {"x": array(ROWS), "t": array(ONE_HOT, kinds="fiub"), "weights": weights},
+            lambda loss, x, t, weights: (loss.forward(x, t, weights), loss.backward()),
+            lambda _, kind=kind: kind(),
+            words={"x": "x|t|weights"},
+        )
+        for kind, weights in (
+            (kind, array(np.array([1.0, 0.5, 2.0, 0.0]), kinds="fiub", none=True))
+            for kind in (IdentityWithLoss, SigmoidWithLoss)
+        )
     ),
     *(
         Call(
@@ -363,3 +416,7 @@ LAYER_CALLS: list[Call] = [
 def _after_forward(backend: Backend, loss: Loss, t: Any) -> Loss:
     loss.forward(backend.asarray(ROWS), backend.asarray(t))
     return loss
+
+
+def _use_of_rows(backend: Backend, loss: Loss) -> None:
+    _after_forward(backend, loss, ONE_HOT).backward()

@@ -86,7 +86,7 @@ NO_CALLS = {
     "CLASS_NAMES", "DATA_SETS", "MODELS", "FileStatus", "MnistArrays", "CifarArrays",
     "PictureData", "BY_NAME",
     # What checks the arguments of others.
-    "check_labels", "check_targets", "window_counts",
+    "check_distributions", "check_labels", "check_targets", "window_counts",
     # Bases, whose calls are those of what derives from them.
     "Augmentation", "Layer", "Loss", "Blocks",
     # Take nothing, or what Network.config or Ensemble.save made.

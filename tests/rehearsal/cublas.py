@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from rehearsal.compiler import build
+from rehearsal.counting import PRODUCT, note
 from rehearsal.device import is_recording, record
 from rehearsal.errors import RehearsalError
 from rehearsal.memory import note_use
@@ -117,6 +118,7 @@ class _Gemm:
         kept, written = _kept(arguments)
         note_use([_number(arguments[place]) for place in (7, 10, 14)])
         record(lambda: self._function(*kept), written)
+        note("KERNEL", PRODUCT, _size(arguments))
         return self._function(*kept)
 
     def _check_stream(self, handle: Any) -> None:
@@ -129,6 +131,13 @@ class _Gemm:
                 f"cublasGemmEx would work on stream {stream.value or 0:#x}, while {current} is the "
                 "current one; call cublasSetStream_v2 first"
             )
+
+
+def _size(arguments: tuple[Any, ...]) -> int:
+    """Return how many bytes the three matrices of a product are."""
+    m, n, k, a, b, c = (_number(arguments[place]) for place in (3, 4, 5, 8, 11, 15))
+    sizes = zip((m * k, k * n, m * n), (a, b, c), strict=True)
+    return sum(count * _TYPES[kind].itemsize for count, kind in sizes)
 
 
 def _kept(arguments: tuple[Any, ...]) -> tuple[list[Any], list[np.ndarray]]:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from rehearsal.compiler import build, kernels_of, macros_of
+from rehearsal.counting import note
 from rehearsal.device import DeviceArray, is_recording, record
 from rehearsal.errors import LaunchError, RehearsalError
 from rehearsal.memory import note_use, owner_of
@@ -141,6 +142,7 @@ class Kernel:
         if is_recording():
             note_use([a.__array_interface__["data"][0] for a in arrays if a.size])
             record(launch, self._written(args))
+            note("KERNEL", self.name, sum(a.nbytes for a in arrays))
         launch()
 
     def _packed(self, args: Sequence[Any]) -> list[_Value]:

@@ -12,7 +12,7 @@ import threading
 import weakref
 from typing import Any
 
-from rehearsal import device, memory
+from rehearsal import counting, device, memory
 from rehearsal.errors import CUDARuntimeError, RehearsalError
 
 _UNSUPPORTED = "cudaErrorStreamCaptureUnsupported: operation not permitted when stream is capturing"
@@ -152,6 +152,16 @@ class Graph:
 
     def __init__(self, recording: Any) -> None:
         self._recording = recording
+
+    @property
+    def nodes(self) -> list[counting.Node]:
+        """What a launch does, in order."""
+        return counting.nodes_of(self._recording)
+
+    def debug_dot_str(self, flags: int = 0) -> str:
+        """Return the graph in the language of Graphviz, as far as its labels go."""
+        labels = (f'label="{{{node.kind}\n| {node.name}\n}}"' for node in self.nodes)
+        return "digraph dot {\n" + "\n".join(labels) + "\n}\n"
 
     def upload(self, stream: Stream | None = None) -> None:
         """Prepare a launch; nothing has to be done for that here."""

@@ -15,6 +15,7 @@ import xpdl
 from xpdl import Trainer, backends
 from xpdl.backends.cupy import fused as cupy_fused
 from xpdl.errors import DeviceMemoryError
+from xpdl.layers import Normalize
 from xpdl.models import DeepConvNet
 
 MEGABYTE = 2**20
@@ -48,10 +49,9 @@ def suggestion(error: BaseException) -> int:
 
 def train(batch_size: int, dtype: str = "float32", **options: Any) -> Trainer:
     trainer = Trainer(
-        DeepConvNet(dtype=dtype),
+        DeepConvNet(dtype=dtype, normalize=Normalize(255)),
         images(4 * batch_size),
         batch_size=batch_size,
-        divisor=255,
         progress=False,
         **{"epochs": 1} | options,
     )

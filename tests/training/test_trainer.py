@@ -207,9 +207,10 @@ def test_an_epoch_reads_the_device_a_few_times_only() -> None:
                 )
             (host1, device1), (host3, device3) = moved
             # Losses, hits, test accuracy; in half precision the scale, before and after, and its
-            # history. The order of the examples goes the other way. None of it for a batch.
+            # history. The order of the examples and the rates go the other way; nothing goes for a
+            # batch.
             assert (host3 - host1) / 2 <= (3 if dtype == "float32" else 6)
-            assert (device3 - device1) / 2 <= 1
+            assert (device3 - device1) / 2 <= 2
             assert host1 <= 10
             assert device1 <= 5
 
@@ -222,10 +223,11 @@ def test_the_schedule_sets_the_rate(backend: Backend) -> None:
             rates.append(self.host_learning_rate())
             super().update(params, grads, **more)
 
-    trainer(optimizer=Recording(0.5), epochs=2, batch_size=45, schedule=Step(1.0, 0.1)).fit()
+    options: dict[str, Any] = {"epochs": 2, "batch_size": 45, "capture": False}
+    trainer(optimizer=Recording(0.5), schedule=Step(1.0, 0.1), **options).fit()
     assert rates == pytest.approx([0.5, 0.5, 0.05, 0.05])
     rates.clear()
-    trainer(optimizer=Recording(0.5), epochs=2, batch_size=45, schedule="cosine").fit()
+    trainer(optimizer=Recording(0.5), schedule="cosine", **options).fit()
     expected = [0.25 * (1 + np.cos(np.pi * s / 4)) for s in range(4)]
     assert rates == pytest.approx(expected)
 
@@ -309,8 +311,8 @@ def test_skipped_steps_leave_no_trace(backend: Backend) -> None:
     quiet, late = without_masks(2), with_scale(without_masks(3), 2.0**60)
     late.callbacks.append(lambda t, epoch: with_scale(t, 2.0**15) if epoch.number == 0 else None)
     orders = [0, 0, 1]
-    parts = late.batches.parts
-    late.batches.parts = lambda number: parts(orders[number])  # type: ignore[method-assign]
+    order = late.batches.order
+    late.batches.order = lambda number: order(orders[number])  # type: ignore[method-assign]
     quiet.fit()
     late.fit()
     assert late.history.epochs[0].skipped_steps == 1
@@ -407,8 +409,6 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
         np.testing.assert_array_equal(xpdl.to_numpy(other.network.params[name]), array)
     with pytest.raises(ArgumentError, match=r"'Adam'.*now.*'Momentum'"):
         trainer(checkpoint=path, optimizer=Momentum(0.02)).fit()
-    with pytest.raises(ArgumentError, match=r"divisor \(then None, now 255\.0\)"):
-        trainer(checkpoint=path, divisor=255).fit()
     net().save(path)
     with pytest.raises(ModelFileError, match="not a checkpoint"):
         trainer(checkpoint=path).fit()

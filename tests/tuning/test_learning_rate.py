@@ -11,7 +11,7 @@ import xpdl
 from xpdl import Network, Trainer, plots
 from xpdl.backends import get_backend
 from xpdl.errors import ArgumentError, DivergenceError, NonFiniteError, ShapeError, UnknownNameError
-from xpdl.layers import Affine, BatchNormalization, Convolution, Dropout, ReLU
+from xpdl.layers import Affine, BatchNormalization, Convolution, Dropout, Normalize, ReLU
 from xpdl.losses import IdentityWithLoss
 from xpdl.optimizers import SGD, Adam, Momentum
 from xpdl.tuning import RateSweep, find_learning_rate
@@ -118,7 +118,7 @@ def test_one_seed_one_sweep(backend):
 def test_pixels_stay_bytes_and_pictures_are_augmented(backend):
     rng = np.random.default_rng(0)
     x, t = rng.integers(0, 256, (40, 1, 6, 6)).astype("uint8"), rng.integers(0, 3, 40)
-    network = Network([Convolution(2, 3), ReLU(), Affine(3)], (1, 6, 6))
+    network = Network([Normalize(255), Convolution(2, 3), ReLU(), Affine(3)], (1, 6, 6))
     seen = []
 
     def darker(batch, generator):
@@ -127,9 +127,7 @@ def test_pixels_stay_bytes_and_pictures_are_augmented(backend):
         seen.append(generator.random((), "float32"))
         return 0 * batch
 
-    sweep = find_learning_rate(
-        network, (x, t), batch_size=20, steps=10, high=1e-5, divisor=255, augment=darker
-    )
+    sweep = find_learning_rate(network, (x, t), batch_size=20, steps=10, high=1e-5, augment=darker)
     assert len(seen) == 10
     # Of black pictures the untrained network, whose biases are 0, knows nothing.
     assert sweep.losses[0] == pytest.approx(math.log(3), rel=1e-5)

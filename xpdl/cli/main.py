@@ -519,7 +519,6 @@ def _sweep(o: RunOptions, options: argparse.Namespace) -> RateSweep:
         high=options.high,
         steps=options.steps,
         seed=o.seed,
-        divisor=255,
         augment=make_augmentation_for(network, o),
     )
 

@@ -32,10 +32,10 @@ class Batches:
 
     Parameters
     ----------
-    x : array (N, ...) or StoredPictures
-        Examples, on the host or on `backend`.
-    t : array (N, ...)
-        Their targets.
+    x : array (N, ...), StoredPictures, or dict of str to array
+        Examples, on the host or on `backend`; of a network of several inputs, by their names.
+    t : array (N, ...), or dict of str to array
+        Their targets; of several outputs, by their names.
     batch_size : int or mapping of int to int
         How many examples a batch holds; {0: 100, 3: 400} is 100 in the epochs 0, 1 and 2, and 400
         from epoch 3 on.
@@ -47,6 +47,8 @@ class Batches:
         The float type in which a batch of x is wanted; its own by default.
     divisor : float, optional
         What a batch of x is divided by, in float32 at least: 255 for pixels kept as bytes.
+    weights : array (N,), optional
+        What each example counts.
 
     Raises
     ------
@@ -64,6 +66,7 @@ class Batches:
         seed: int = 0,
         dtype: Any = None,
         divisor: float | None = None,
+        weights: Any = None,
     ) -> None:
         self.divisor = None if divisor is None else number("divisor", divisor, above=0)
         self.dtype = None if dtype is None else real_dtype("dtype", dtype)
@@ -74,27 +77,40 @@ class Batches:
                 "backend must be a Backend, as get_backend('numpy') gives it, "
                 f"got {shown(backend)}."
             )
-        x, t = _numbers("x", x), _numbers("t", t)
-        if not x.shape or not t.shape or x.shape[0] != t.shape[0]:
-            raise ShapeError(f"x and t must be of one length, got shapes {x.shape} and {t.shape}.")
-        if not x.shape[0]:
-            raise ArgumentError("x and t are empty; there is nothing to train on.")
-        check_finite("x", x)
-        check_finite("t", t)
+        xs, ts = _by_name("x", x), _by_name("t", t)
+        if weights is not None:
+            ts["weights"] = _numbers("weights", weights)
+        _check_lengths(xs | {f"t {name}": a for name, a in ts.items()})
+        x = next(iter(xs.values()))
         stored = isinstance(x, StoredPictures)
-        self.resident = not stored and (backend.owns(x) or backend.has_room_for(x.nbytes))
+        nbytes = sum(a.nbytes for a in xs.values())
+        self.resident = not stored and (backend.owns(x) or backend.has_room_for(nbytes))
         if not self.resident and not stored:
             warnings.warn(
-                f"{x.nbytes / 2**20:,.0f} MB of training data do not fit on the device beside the "
+                f"{nbytes / 2**20:,.0f} MB of training data do not fit on the device beside the "
                 "network; each batch is copied there when its turn comes, which is slower.",
                 stacklevel=2,
             )
         host = get_backend("numpy") if stored else backend_of(x)
-        self._home = backend if self.resident else host
-        self.x = x if stored else self._home.asarray(x)
-        self.t = self._home.asarray(t)
-        self._backend = backend
-        self._ahead = None if self.resident else ReadAhead(self.x)
+        self._home, self._backend = backend if self.resident else host, backend
+        put = self._home.asarray
+        self._xs = {name: a if stored else put(a) for name, a in xs.items()}
+        self._ts = {name: put(a) for name, a in ts.items()}
+        self.weights = self._ts.pop("weights", None) if weights is not None else None
+        self.examples = len(x)
+        self._ahead = None
+        if not self.resident:
+            self._ahead = {name: ReadAhead(a) for name, a in self._xs.items()}
+
+    @property
+    def x(self) -> Any:
+        """All examples, where they are kept: an array, or several by name."""
+        return _alone(self._xs)
+
+    @property
+    def t(self) -> Any:
+        """All targets: an array, or several by name."""
+        return _alone(self._ts)
 
     def __len__(self) -> int:
         """Return the number of batches in the first epoch, and in each if all are of one size."""
@@ -112,18 +128,21 @@ class Batches:
 
     def in_epoch(self, number: int) -> int:
         """Return the number of batches in epoch `number`."""
-        return -(-len(self.x) // self.size(number))
+        return -(-self.examples // self.size(number))
 
     def parts(self, number: int) -> Iterator[Array]:
         """Yield which examples, (size,), each batch of epoch `number` holds, from 0 on.
 
         They are where the data is, put there at once.
         """
-        size = self.size(number)
-        order = np.random.default_rng([ORDER_STREAM, self.seed, number]).permutation(len(self.x))
-        yield from self._in_turn(_parts(self._home.asarray(order), size))
+        yield from self._in_turn(_parts(self.order(number), self.size(number)))
 
-    def take(self, part: Array) -> tuple[Array, Array]:
+    def order(self, number: int) -> Array:
+        """Return in which order epoch `number` takes the examples, (N,), where the data is."""
+        rng = np.random.default_rng([ORDER_STREAM, self.seed, number])
+        return self._home.asarray(rng.permutation(self.examples))
+
+    def take(self, part: Array) -> tuple[Any, Any]:
         """Return the batch (x, t) of the examples `part`, (size,), by their numbers.
 
         Raises
@@ -134,11 +153,27 @@ class Batches:
         if real_array("part", part, "iu").ndim != 1:
             raise ShapeError(f"part must be the numbers of examples, (size,), got {part.shape}.")
         try:
-            return self._floats(part), self._here(self.t[part])
+            return (
+                _alone({name: self._floats(name, part) for name in self._xs}),
+                _alone({name: self._here(t[part]) for name, t in self._ts.items()}),
+            )
         except IndexError as error:
             raise ArgumentError(
-                f"part must hold numbers of examples below {len(self.x)}: {error}."
+                f"part must hold numbers of examples below {self.examples}: {error}."
             ) from error
+
+    def first(self) -> Any:
+        """Return the first example, (1, ...), as in a batch; of several inputs, by name."""
+        return self.take(self._home.xp.arange(1))[0]
+
+    def arrays(self) -> list[Any]:
+        """Return all that is kept, in order: examples, targets, weights."""
+        weights = [] if self.weights is None else [self.weights]
+        return [*self._xs.values(), *self._ts.values(), *weights]
+
+    def weigh(self, part: Array) -> Array | None:
+        """Return what the examples `part` count, (size,); None if all count alike."""
+        return None if self.weights is None else self._here(self.weights[part])
 
     def epoch(self, number: int) -> Iterator[tuple[Array, Array]]:
         """Yield the batches (x, t) of epoch `number`, counted from 0."""
@@ -151,16 +186,18 @@ class Batches:
 
     def in_order(self) -> Iterator[tuple[Array, Array]]:
         """Yield the batches (x, t) from the first example to the last, in the first size."""
-        every = self._home.xp.arange(len(self.x))
+        every = self._home.xp.arange(self.examples)
         yield from map(self.take, self._in_turn(_parts(every, self.size(0))))
 
     def _in_turn(self, parts: Iterator[Array]) -> Iterator[Array]:
-        return parts if self._ahead is None else self._ahead.in_turn(parts)
+        for ahead in (self._ahead or {}).values():
+            parts = ahead.in_turn(parts)
+        return parts
 
-    def _floats(self, part: Array) -> Array:
+    def _floats(self, name: str, part: Array) -> Array:
         if self._ahead is None:
-            return self._backend.gather(self.x, part, self.dtype, self.divisor)
-        rows = self._here(self._ahead.take(part))  # fewer bytes travel before they are floats
+            return self._backend.gather(self._xs[name], part, self.dtype, self.divisor)
+        rows = self._here(self._ahead[name].take(part))  # fewer bytes travel before they are floats
         every = self._backend.xp.arange(len(rows))
         return self._backend.gather(rows, every, self.dtype, self.divisor)
 
@@ -208,8 +245,35 @@ def check_reached(batch_size: int | Mapping[int, int], epochs: int) -> None:
             )
 
 
+def _by_name(argument: str, a: Any) -> dict[str, Array]:
+    """Return the arrays given, by name; one alone is called after the argument."""
+    if not isinstance(a, Mapping):
+        return {argument: _numbers(argument, a)}
+    if not a:
+        raise ArgumentError(f"{argument} is an empty dictionary.")
+    return {name: _numbers(f"{name} in {argument}", one) for name, one in a.items()}
+
+
+def _alone(arrays: Mapping[str, Any]) -> Any:
+    return next(iter(arrays.values())) if len(arrays) == 1 else dict(arrays)
+
+
+def _check_lengths(arrays: Mapping[str, Array]) -> None:
+    shapes = {name: a.shape for name, a in arrays.items()}
+    if any(not shape for shape in shapes.values()) or len({s[0] for s in shapes.values()}) > 1:
+        raise ShapeError(
+            f"x and t must be of one length, got shapes {' and '.join(map(str, shapes.values()))}."
+        )
+    if not next(iter(shapes.values()))[0]:
+        raise ArgumentError("x and t are empty; there is nothing to train on.")
+    for name, a in arrays.items():
+        check_finite(name.removeprefix("t "), a)
+
+
 def _numbers(argument: str, a: Any) -> Array:
     """Return `a`, an array of real numbers or a list of them, as an array."""
+    if isinstance(a, StoredPictures):
+        return a  # type: ignore[return-value]
     if not hasattr(a, "dtype"):
         try:
             a = np.asarray(a)

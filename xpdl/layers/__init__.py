@@ -1,25 +1,45 @@
 """The layers: each a formula, forward and backward."""
 
-from xpdl.layers.activations import ReLU, Sigmoid, Softmax, Tanh
+from xpdl.layers.activations import ReLU, ReLU6, Sigmoid, Softmax, Tanh
 from xpdl.layers.affine import Affine
 from xpdl.layers.base import Layer, forget, layer_from_config
 from xpdl.layers.containers import Flatten, Residual, Sequential
 from xpdl.layers.convolution import Convolution
 from xpdl.layers.dropout import Dropout
+from xpdl.layers.graph import Graph
+from xpdl.layers.merging import Add, Concatenate, Multiply
+from xpdl.layers.node import Input, Node
 from xpdl.layers.normalization import BatchNormalization
-from xpdl.layers.pooling import AveragePooling, GlobalAveragePooling, MaxPooling
+from xpdl.layers.normalize import Normalize
+from xpdl.layers.pooling import (
+    AdaptiveAveragePooling,
+    AveragePooling,
+    GlobalAveragePooling,
+    MaxPooling,
+)
+from xpdl.layers.response import LocalResponseNormalization
 
 __all__ = [
+    "AdaptiveAveragePooling",
+    "Add",
     "Affine",
     "AveragePooling",
     "BatchNormalization",
+    "Concatenate",
     "Convolution",
     "Dropout",
     "Flatten",
     "GlobalAveragePooling",
+    "Graph",
+    "Input",
     "Layer",
+    "LocalResponseNormalization",
     "MaxPooling",
+    "Multiply",
+    "Node",
+    "Normalize",
     "ReLU",
+    "ReLU6",
     "Residual",
     "Sequential",
     "Sigmoid",

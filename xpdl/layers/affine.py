@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from xpdl.arguments import LARGEST, flag, whole_number
-from xpdl.backends import Array, Shape, accumulation_dtype, backend_of
+from xpdl.backends import Array, Shape, backend_of
 from xpdl.errors import ArgumentError, ShapeError
 from xpdl.initializers import Constant, WeightInit, get_initializer
 from xpdl.layers.base import Kept, Layer, expect_floats
@@ -36,6 +36,7 @@ class Affine(Layer):
     takes_relu = True
     options = ("units", "bias")
     x: Any = Kept()
+    y: Any = Kept()
     shape: Any = Kept()
 
     def __init__(
@@ -85,20 +86,22 @@ class Affine(Layer):
         if not x.ndim or math.prod(x.shape[1:]) != len(W):
             raise ShapeError(f"Affine wants {len(W)} numbers a sample, got x of shape {x.shape}.")
         backend, flat = backend_of(x, W), x.reshape(len(x), len(W))
-        if train:
-            self.x, self.shape = flat, x.shape
         y = backend.matmul(flat, W)
         backend.add_bias(y, self.params["b"] if self.bias else None, self.relu)
+        if train:
+            self.x, self.y, self.shape = flat, y if self.relu else None, x.shape
         return y
 
     def backward(self, dout: Array) -> Array:
         W, x = self.params["W"], self.x
         backend = self.expect_gradient(dout, (len(x), self.units), x)
-        wide = accumulation_dtype(dout.dtype)
-        if not self.frozen:
-            self.set_gradient("W", backend.matmul(x.T, dout, dtype=wide))
-            if self.bias:
-                self.set_gradient("b", backend.sum(dout, axis=0, dtype=wide))
+        dW, db = self.gradient_place("W"), self.gradient_place("b")
+        if self.relu:
+            dout = backend.relu_backward(dout, self.y, db)  # which sums in the same pass
+        elif db is not None:
+            backend.sum(dout, axis=0, out=db)
+        if dW is not None:
+            backend.matmul(x.T, dout, out=dW)
         if not self.input_gradient:
             return None  # type: ignore[return-value]  # only where a network does not want it
         return backend.matmul(dout, W.T).reshape(self.shape)

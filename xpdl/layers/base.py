@@ -6,11 +6,11 @@ import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from xpdl.arguments import one_of, plainly, random_numbers, real_array, sizes
+from xpdl.arguments import expect_array, one_of, plainly, random_numbers, real_array, sizes
 from xpdl.backends import Array, Backend, Shape, accumulation_dtype, backend_of, get_backend
 from xpdl.errors import (
     ArgumentError,
@@ -19,9 +19,12 @@ from xpdl.errors import (
     NotReadyError,
     ShapeError,
     UnknownNameError,
+    UnknownParameterError,
     shown,
 )
 from xpdl.initializers import Initializer
+from xpdl.layers.node import Node
+from xpdl.parameters import write_into
 from xpdl.precision import get_precision
 
 
@@ -69,12 +72,38 @@ def forget(owner: Any) -> None:
                 setattr(owner, name, None)
 
 
-class _Arrays(dict[str, Array]):
-    """A layer's arrays by name; asking for one before it exists says how to make it."""
+class Arrays(dict[str, Array]):
+    """A layer's arrays by name; asking for one before it exists says how to make it.
+
+    Those that a network holds stay where they are: ``d[name] = values`` copies into them.
+    """
 
     def __init__(self, layer: str) -> None:
         super().__init__()
         self._layer = layer
+        self._placed = False
+        self._others: dict[str, Array] = {}
+
+    def place(self, name: str, array: Array, held: bool = True, other: Array | None = None) -> None:
+        """Let `name` be this array from now on, of a network if `held`.
+
+        With `other`, what is written into it is written there too: a network that computes in
+        another type than its parameters' has both.
+        """
+        super().__setitem__(name, array)
+        self._placed = held
+        if other is not None:
+            self._others[name] = other
+
+    def __setitem__(self, name: str, values: Array | float) -> None:
+        if not self._placed:
+            super().__setitem__(name, values)  # type: ignore[assignment]
+        elif name in self:
+            write_into(name, self[name], values)
+            if name in self._others:
+                write_into(name, self._others[name], values)
+        else:
+            raise UnknownParameterError("array", name, self)
 
     def __missing__(self, name: str) -> Array:
         raise NotReadyError(
@@ -100,49 +129,115 @@ class Layer:
     """
 
     kind: ClassVar[str] = "layer"
-    takes_relu: ClassVar[bool] = False  # whether `forward` can compute a ReLU in the same pass
+    arity: ClassVar[int | None] = 1  # how many inputs; None for two or more
+    # Whether `forward` can compute a ReLU in the same pass, and `backward` then its gradient.
+    takes_relu: ClassVar[bool] = False
     options: ClassVar[tuple[str, ...]] = ()
     classes: ClassVar[dict[str, type[Layer]]] = {}
 
+    params: Arrays
+    grads: Arrays
+    state: Arrays
+    specs: dict[str, ParameterSpec]
+    state_specs: dict[str, tuple[Shape, float]]
+    frozen: bool
+    input_gradient: bool
+    needs_backward: bool
+    relu: bool
+    pooled: bool
+    owned: bool
+
+    _unnamed: ClassVar[tuple[str, ...]] = ()  # arguments that no file would know of
+
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
+        cls._unnamed = _unnamed_arguments(cls)
         known = Layer.classes.get(cls.__name__)
         if known is not None and known.__module__.startswith("xpdl."):
             raise ArgumentError(f"there is a layer {cls.__name__} in xpdl; choose another name.")
         if not cls.__name__.startswith("_"):
             Layer.classes[cls.__name__] = cls
 
-    def __init__(self) -> None:
-        name = type(self).__name__
-        self.params: dict[str, Array] = _Arrays(name)
-        self.grads: dict[str, Array] = _Arrays(name)
-        self.state: dict[str, Array] = _Arrays(name)
-        self.specs: dict[str, ParameterSpec] = {}
-        self.state_specs: dict[str, tuple[Shape, float]] = {}
+    def __new__(cls, *_: Any, **__: Any) -> Self:
+        """Make what every layer has, whether or not a subclass calls ``super().__init__()``."""
+        if cls._unnamed:
+            names = ", ".join(map(repr, cls._unnamed))
+            raise ArgumentError(
+                f"{cls.__name__} takes {', '.join(cls._unnamed)}, which no file or copy would "
+                f"keep: write options = ({names},) in the class, and keep each as an attribute."
+            )
+        self = super().__new__(cls)
+        self.params, self.grads, self.state = (Arrays(cls.__name__) for _ in range(3))
+        self.specs, self.state_specs = {}, {}
         self.frozen = False
         self.input_gradient = True  # where nothing before it learns, a layer need not make dx
         self.needs_backward = True  # nor be asked for it, if it does not learn either
-        self.relu = False  # whether the ReLU behind it is computed here; see `Sequential.plan`
+        self.relu = False  # whether the ReLU behind it is computed here; see `Graph.plan`
+        self.pooled = False  # whether its gradient comes from a pooling that knows of that ReLU
         self.owned = False  # whether a network holds this layer's arrays
+        return self
+
+    def __init__(self) -> None:
+        """Nothing is left to do; a subclass may call it as any other class's."""
+
+    def __call__(self, *nodes: Node, name: str | None = None) -> Node:
+        """Return the node that this layer is when it reads `nodes`; see `Input`.
+
+        Raises
+        ------
+        ArgumentError, ShapeError
+            If they are no nodes, too many or too few, or of shapes that do not fit.
+        """
+        kind = type(self).__name__
+        for node in nodes:
+            if not isinstance(node, Node):
+                raise ArgumentError(
+                    f"{kind} was called on {shown(node)}; call it on nodes, such as "
+                    "xpdl.Input((3, 32, 32)), to describe a graph, and layer.forward(x) to compute."
+                )
+        if self.owned:
+            raise ArgumentError(f"this {kind} already belongs to a network; make a new layer.")
+        self.check_arity(len(nodes))
+        try:
+            return Node(self.plan(*(node.shape for node in nodes)), self, nodes, name)
+        except ShapeError as error:
+            told = " and ".join(str(node.shape) for node in nodes)
+            raise ShapeError(f"{name or self!r}, with input {told}: {error}") from error
+
+    def check_arity(self, count: int) -> None:
+        """See that the layer takes so many inputs.
+
+        Raises
+        ------
+        ArgumentError
+            If it takes more or fewer.
+        """
+        if count != self.arity if self.arity is not None else count < 2:
+            wanted = "two inputs or more" if self.arity is None else f"{self.arity} input"
+            raise ArgumentError(f"{type(self).__name__} wants {wanted}, got {count}.")
 
     # ---- for a subclass to write ----------------------------------------------------------
 
     def plan(self, input_shape: Shape) -> Shape:
         """Return the output's shape, and say with `parameter` and `statistic` what is needed.
 
-        Shapes are without the batch axis.
+        Shapes are without the batch axis. A layer of several inputs takes a shape for each.
         """
         return input_shape
 
     def forward(self, x: Array, train: bool = False) -> Array:
         """Return the output for a batch x; keep what `backward` needs only if `train`.
 
-        What is kept may be x and the output themselves: neither may change until `backward`.
+        What is kept may be x and the output themselves: neither may change until `backward`. A
+        layer of several inputs writes ``forward(self, *xs, train=False)``.
         """
         raise NotImplementedError
 
     def backward(self, dout: Array) -> Array:
-        """Return dL/dx for dout = dL/dy and fill `grads`; dout is left as it is."""
+        """Return dL/dx for dout = dL/dy and fill `grads`; dout is left as it is.
+
+        A layer of several inputs returns a tuple, a dL/dx for each.
+        """
         raise NotImplementedError
 
     def reseed(self, seed: Sequence[int]) -> None:
@@ -197,6 +292,25 @@ class Layer:
             self.grads[name][...] = value
         else:
             self.grads[name] = value
+
+    def clear_gradients(self) -> None:
+        """Make all gradients 0, as where nothing behind the layer counts."""
+        for _, leaf in self.leaves():
+            for name in leaf.grads:
+                leaf.grads[name][...] = 0
+
+    def gradient_place(self, name: str) -> Array | None:
+        """Return where the gradient of a parameter is to be written.
+
+        None where the layer has no such parameter, or is frozen.
+        """
+        if self.frozen or name not in self.params:
+            return None
+        if name not in self.grads:
+            p = self.params[name]
+            wide = accumulation_dtype(p.dtype)
+            self.grads[name] = backend_of(p).xp.empty_like(p, dtype=wide)
+        return self.grads[name]
 
     def expect_gradient(
         self, dout: Array, shape: Shape, *kept: Array, home: Backend | None = None
@@ -259,7 +373,7 @@ class Layer:
     def make_state(self, xp: Any, dtype: Any) -> None:
         """Make the arrays of `state`."""
         for name, (shape, value) in self.state_specs.items():
-            self.state[name] = xp.full(shape, value, dtype=dtype)
+            self.state.place(name, xp.full(shape, value, dtype=dtype), self.owned)
 
     def want_gradient(self, wanted: bool) -> bool:
         """Take note of whether dL/dx is wanted; return whether it then is of the layer behind.
@@ -289,13 +403,24 @@ class Layer:
         shown = []
         for name in self.options:
             value = getattr(self, name)
-            if isinstance(value, tuple) and len(set(value)) == 1:
+            if isinstance(value, tuple) and len(set(value)) == 1 and isinstance(value[0], int):
                 value = value[0]
             if usual[name].default is inspect.Parameter.empty:
                 shown.append(repr(value))
             elif value != usual[name].default:
                 shown.append(f"{name}={value!r}")
         return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def _unnamed_arguments(kind: type[Layer]) -> tuple[str, ...]:
+    """Return what a class of somebody's own takes when it is made and tells no file."""
+    if "__init__" not in vars(kind) or kind.__module__.startswith("xpdl."):
+        return ()
+    if kind.config is not Layer.config:
+        return ()
+    variable = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
+    given = list(inspect.signature(kind.__init__).parameters.values())[1:]
+    return tuple(p.name for p in given if p.kind not in variable and p.name not in kind.options)
 
 
 def layer_from_config(config: Mapping[str, Any]) -> Layer:
@@ -332,7 +457,8 @@ def named_type(config: Mapping[str, Any], kind: str, classes: Mapping[str, type]
         )
     name = config["type"]
     if not isinstance(name, str) or name not in classes:
-        raise UnknownNameError(kind, name, classes)
+        hint = f" A {kind} of your own must be imported before its file is read."
+        raise UnknownNameError(kind, name, classes, hint)
     return name
 
 
@@ -352,12 +478,13 @@ def pair(argument: str, value: int | Sequence[int], least: int) -> tuple[int, in
 
 def expect_floats(layer: str, x: Array, argument: str = "x") -> None:
     """See that x holds floats: integers would be computed in another type on each device."""
-    dtype = getattr(x, "dtype", None)
-    if dtype is None or not hasattr(x, "shape"):
+    if not hasattr(x, "dtype") or not hasattr(x, "shape"):
         raise DTypeError(
             f"{layer} wants {argument} to be an array of floats, got {shown(x)}; "
             "make one with xpdl.asarray(...)."
         )
+    expect_array(argument, x)
+    dtype = x.dtype
     if dtype.kind != "f":
         advice = f"; {argument}.astype('float32') will do" if dtype.kind in "biu" else ""
         raise DTypeError(f"{layer} wants {argument} to be an array of floats, got {dtype}{advice}.")

@@ -1,17 +1,16 @@
-"""Layers made of layers."""
+"""Graphs that are written shorter: a chain of layers, and one with a way around it."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import pairwise
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from xpdl.backends import Array, Shape, array_module, backend_of
+from xpdl.backends import Array, Shape, backend_of
 from xpdl.errors import ArgumentError, ShapeError, shown
-from xpdl.layers.activations import ReLU
 from xpdl.layers.base import Kept, Layer, expect_floats, layer_from_config
+from xpdl.layers.graph import Graph, numbered
+from xpdl.layers.merging import Add
 
 
 class Flatten(Layer):
@@ -41,7 +40,7 @@ class Flatten(Layer):
         return dout.reshape(self.shape)
 
 
-class Sequential(Layer):
+class Sequential(Graph):
     """Layers one after the other: y = f_n(... f_2(f_1(x))), and the gradient back through each.
 
     Parameters
@@ -53,86 +52,19 @@ class Sequential(Layer):
     kind = "block"
 
     def __init__(self, layers: Iterable[Layer] | Mapping[str, Layer]) -> None:
-        super().__init__()
-        if not isinstance(layers, Iterable) or isinstance(layers, str | bytes | type):
-            raise ArgumentError(f"layers must be a list of layers, got {shown(layers)}.")
-        named = dict(layers) if isinstance(layers, Mapping) else _named(list(layers))
-        if not named:
-            raise ArgumentError("layers is empty; give one at least.")
-        for name, layer in named.items():
-            if not isinstance(layer, Layer):
-                hint = " (give an instance, such as ReLU())" if isinstance(layer, type) else ""
-                raise ArgumentError(f"layers: {name} must be a Layer, got {shown(layer)}{hint}.")
-            if not isinstance(name, str) or not name or "." in name:
-                raise ArgumentError(
-                    f"layers: a name must be a text without dots, got {shown(name)}."
-                )
-        if len({id(layer) for layer in named.values()}) < len(named):
-            raise ArgumentError("layers: one layer stands there twice; make a new one each time.")
-        self.layers: dict[str, Layer] = named
-        self.shapes: dict[str, Shape] = {}
+        Layer.__init__(self)
+        self._lay(("x",), _chain(_named(layers)), {})
 
-    def plan(self, input_shape: Shape) -> Shape:
-        """Return the output's shape; a layer that does not fit is named in the error."""
-        shape = input_shape
-        for name, layer in self.layers.items():
-            if layer.owned:
-                raise ArgumentError(f"{name} already belongs to a network; make a new layer.")
-            try:
-                shape = layer.plan(shape)
-            except ShapeError as error:
-                raise ShapeError(f"{name}, with input {shape}: {error}") from error
-            self.shapes[name] = shape
-        self._join_relus()
-        return shape
+    def forward(self, x: Array, train: bool = False) -> Array:  # type: ignore[override]
+        y: Array = super().forward(x, train=train)
+        return y
 
-    def _join_relus(self) -> None:
-        """Let a product compute the ReLU behind it, while its result is still at hand.
-
-        The product's y is then the ReLU's, which hands it on. A layer derived from these may do
-        something else, and is left alone.
-        """
-        layers = list(self.layers.values())
-        for layer in layers:  # what may have stood elsewhere before
-            layer.relu = False
-            if isinstance(layer, ReLU):
-                layer.computed_before = False
-        for layer, after in pairwise(layers):
-            if vars(type(layer)).get("takes_relu") and type(after) is ReLU:
-                layer.relu = after.computed_before = True
-
-    def forward(self, x: Array, train: bool = False) -> Array:
-        for layer in self.layers.values():
-            x = layer.forward(x, train)
-        return x
-
-    def backward(self, dout: Array) -> Array:
-        for layer in reversed(self.layers.values()):
-            if not layer.needs_backward:
-                return None  # type: ignore[return-value]  # only where a network does not want it
-            dout = layer.backward(dout)
-        return dout
-
-    def want_gradient(self, wanted: bool) -> bool:
-        passes = super().want_gradient(wanted)
-        # A container derived from these may do something else, and has its layers make all.
-        if type(self) in (Sequential, Residual):
-            for layer in self.layers.values():
-                wanted = layer.want_gradient(wanted)
-        return passes
-
-    def leaves(self, prefix: str = "") -> Iterator[tuple[str, Layer]]:
-        for name, layer in self.layers.items():
-            yield from layer.leaves(f"{prefix}.{name}" if prefix else name)
+    def _lay(self, inputs: Any, nodes: Any, outputs: Any) -> None:
+        super()._lay(inputs, nodes, outputs or {"y": next(reversed(nodes))})
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Sequential:
-        if not isinstance(config["layers"], Mapping):
-            raise ArgumentError(
-                f"the layers of a {cls.__name__} must be a mapping of names to configs, "
-                f"got {shown(config['layers'])}."
-            )
-        return cls({name: layer_from_config(layer) for name, layer in config["layers"].items()})
+        return cls(_layers_of(cls, config))
 
     def config(self) -> dict[str, Any]:
         layers = {name: layer.config() for name, layer in self.layers.items()}
@@ -143,43 +75,85 @@ class Sequential(Layer):
 
 
 class Residual(Sequential):
-    """Layers with a way around them: y = x + f(x), dL/dx = dL/dy + f'(dL/dy). He et al. 2015.
+    """Layers with a way around them: y = f(x) + s(x). He et al. 2015 (arXiv:1512.03385).
 
-    f must give the shape it takes.
+    dL/dx = f'(dL/dy) + s'(dL/dy)
+
+    Parameters
+    ----------
+    layers : iterable of Layer, or mapping of str to Layer
+        f, one after the other.
+    shortcut : Layer, optional
+        s, such as a 1x1 convolution where f changes the shape; by default x itself.
     """
 
     kind = "residual"
 
-    def plan(self, input_shape: Shape) -> Shape:
-        shape = super().plan(input_shape)
-        if shape != input_shape:
-            raise ShapeError(f"Residual adds its input {input_shape} to its output {shape}.")
-        return shape
+    def __init__(
+        self, layers: Iterable[Layer] | Mapping[str, Layer], shortcut: Layer | None = None
+    ) -> None:
+        Layer.__init__(self)
+        inner = _named(layers)
+        for name in ("shortcut", "sum"):
+            if name in inner:
+                raise ArgumentError(f"layers: the name {name!r} is taken in a Residual.")
+        nodes, last = _chain(inner), next(reversed(inner))
+        around = "x"
+        if shortcut is not None:
+            nodes["shortcut"], around = (shortcut, ("x",)), "shortcut"
+        nodes["sum"] = (Add(), (around, last))
+        self.shortcut = shortcut
+        self._lay(("x",), nodes, {})
 
-    def forward(self, x: Array, train: bool = False) -> Array:
-        y = super().forward(x, train)
-        if y.shape != x.shape:
-            raise ShapeError(
-                f"Residual adds x, {x.shape}, to what its layers make of it, {y.shape}."
-            )
-        return _sum(x, y)
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Residual:
+        shortcut = config.get("shortcut")
+        layers = _layers_of(cls, config)
+        return cls(layers, *([] if shortcut is None else [layer_from_config(shortcut)]))
 
-    def backward(self, dout: Array) -> Array:
-        dx = super().backward(dout)
-        return _sum(dout, dx) if self.input_gradient else dx
+    def config(self) -> dict[str, Any]:
+        config = super().config()
+        del config["layers"]["sum"]
+        shortcut = config["layers"].pop("shortcut", None)
+        return config if shortcut is None else config | {"shortcut": shortcut}
+
+    def __repr__(self) -> str:
+        inner = [layer for name, layer in self.layers.items() if name not in ("sum", "shortcut")]
+        shortcut = "" if self.shortcut is None else f", shortcut={self.shortcut!r}"
+        return f"{type(self).__name__}({inner}{shortcut})"
 
 
-def _sum(a: Array, b: Array) -> Array:
-    """Return a + b, in the memory order of a."""
-    xp = array_module(a, b)
-    return xp.add(a, b, out=xp.empty_like(a))
+Graph.plain |= {Sequential, Residual}
 
 
-def _named(layers: list[Layer]) -> dict[str, Layer]:
-    count: Counter[str] = Counter()
-    named = {}
-    for layer in layers:
-        kind = getattr(layer, "kind", "layer")
-        count[kind] += 1
-        named[f"{kind}{count[kind]}"] = layer
+def _named(layers: Iterable[Layer] | Mapping[str, Layer]) -> dict[str, Layer]:
+    if not isinstance(layers, Iterable) or isinstance(layers, str | bytes | type):
+        raise ArgumentError(f"layers must be a list of layers, got {shown(layers)}.")
+    if isinstance(layers, Mapping):
+        for name in layers:
+            if not isinstance(name, str) or not name or "." in name:
+                raise ArgumentError(
+                    f"layers: a name must be a text without dots, got {shown(name)}."
+                )
+        named = dict(layers)
+    else:
+        listed = list(layers)
+        named = dict(zip(numbered([(None, layer) for layer in listed]), listed, strict=True))
+    if not named:
+        raise ArgumentError("layers is empty; give one at least.")
     return named
+
+
+def _chain(layers: Mapping[str, Layer]) -> dict[str, tuple[Layer, tuple[str, ...]]]:
+    """Return nodes of which each reads the one before it."""
+    before = ["x", *layers]
+    return {name: (layer, (before[i],)) for i, (name, layer) in enumerate(layers.items())}
+
+
+def _layers_of(cls: type[Layer], config: Mapping[str, Any]) -> dict[str, Layer]:
+    if not isinstance(config["layers"], Mapping):
+        raise ArgumentError(
+            f"the layers of a {cls.__name__} must be a mapping of names to configs, "
+            f"got {shown(config['layers'])}."
+        )
+    return {name: layer_from_config(layer) for name, layer in config["layers"].items()}

@@ -38,15 +38,27 @@ class Dropout(Layer):
         self.reseed([0])
 
     def reseed(self, seed: Sequence[int]) -> None:
-        """Start the masks from `seed`, on whatever device the next batch is."""
+        """Start the masks from `seed`, on whatever device the next batch is.
+
+        A generator stays the same object, where a captured step looks for it.
+        """
         self._seed = list(seed)
-        self._generators: dict[type, Any] = {}
+        self._generators: dict[type, tuple[Backend, Any]] = vars(self).get("_generators", {})
+        for backend, generator in self._generators.values():
+            backend.reseed(generator, self._seed)
+
+    def __copy__(self) -> Dropout:
+        """Return a copy with random numbers of its own."""
+        twin = Dropout.__new__(type(self))
+        vars(twin).update(vars(self))
+        twin._generators = {}
+        return twin
 
     def _generator(self, backend: Backend) -> Any:
         """Return the numbers for arrays of the backend; those that share arrays share them."""
         if backend.array_type not in self._generators:
-            self._generators[backend.array_type] = backend.generator(self._seed)
-        return self._generators[backend.array_type]
+            self._generators[backend.array_type] = backend, backend.generator(self._seed)
+        return self._generators[backend.array_type][1]
 
     def random_state(self, backend: Backend) -> Any:
         return backend.generator_state(self._generator(backend))

@@ -22,3 +22,8 @@ def classes_seen(model: Predictor, data: Batches) -> Array:
     """
     parts = [model.predict(x).argmax(axis=1) for x, _ in data.in_order()]
     return backend_of(parts[0]).xp.concatenate(parts)
+
+
+def count_hits(scores: Array, t: Array) -> Array:
+    """Return how many rows of scores (N, K) are highest at their target, (), on the device."""
+    return backend_of(scores, t).count_hits(scores, t)[0]

@@ -1,62 +1,42 @@
-"""A network: layers, a loss, and all their parameters in one buffer."""
+"""A network and its verbs: predict, loss, gradient, accuracy; forward and backward."""
 
 from __future__ import annotations
 
-import copy
-import json
-import math
-import os
-import re
-import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
+from xpdl.arguments import array_or_list, check_finite, one_number, whole_number
+from xpdl.backends import Array, Number, Shape, backend_of
+from xpdl.errors import ArgumentError, BackendMismatchError, DTypeError, ShapeError, shown
+from xpdl.layers import Layer, Node, Normalize
+from xpdl.losses import Loss
+from xpdl.network.looking import Looking
+from xpdl.network.moving import Moving
+from xpdl.network.parts import described, losses_of
+from xpdl.network.shapes import advice
+from xpdl.parameters import ArrayDict
 
-from xpdl import files, functions
-from xpdl.arguments import (
-    LARGEST,
-    array_or_list,
-    check_finite,
-    flag,
-    number,
-    one_number,
-    real_array,
-    sizes,
-    whole_number,
-)
-from xpdl.backends import Array, Backend, Number, Shape, backend_of, get_backend
-from xpdl.errors import (
-    ArgumentError,
-    BackendMismatchError,
-    DeviceMemoryError,
-    DTypeError,
-    ShapeError,
-    UnknownNameError,
-    shown,
-)
-from xpdl.layers import Convolution, Layer, Sequential, forget, layer_from_config
-from xpdl.losses import Loss, SoftmaxWithLoss, loss_from_config
-from xpdl.parameters import ArrayDict, Layout, Parameters
-from xpdl.precision import PRECISIONS, Precision, get_precision
-
-FILE_FORMAT = "xpdl-network-1"
-# Keep the random numbers of one seed apart: first values of weights, and dropout masks.
-WEIGHT_STREAM, MASK_STREAM = 1, 2
+Arrays = tuple[Array, ...]
 
 
-class Network:
+class Network(Moving, Looking):
     """Layers from an input shape to scores, and a loss at their end.
+
+    It is a chain, ``Network(layers, input_shape)``, or a graph, ``Network(inputs, outputs)``, of
+    nodes that layers were called on. With several inputs or outputs, x, t and what `predict`
+    returns are dictionaries by their names, and the first output decides accuracy.
 
     Parameters
     ----------
-    layers : iterable of Layer, or mapping of str to Layer
-        From first to last; see `Sequential` for their names.
-    input_shape : int or tuple of int
-        The shape of one sample, such as 784 or (1, 28, 28). All other shapes follow from it.
-    loss : Loss, optional
-        `SoftmaxWithLoss` by default.
+    layers : iterable of Layer, or mapping of str to Layer; or Input, or several by name
+        A chain from first to last (see `Sequential` for names); or where a graph begins.
+    input_shape : int or tuple of int; or Node, or mapping of str to Node
+        The shape of one sample, such as 784 or (1, 28, 28), from which all other shapes follow; or
+        where a graph ends.
+    loss : Loss, or mapping of str to Loss, optional
+        `SoftmaxWithLoss` by default, for each output.
+    loss_weights : mapping of str to float, optional
+        What the loss of an output counts in the sum of all, 1 by default.
     seed : int
         For the first values of the weights, drawn on the host, and for dropout masks.
     dtype : str, dtype or Precision, optional
@@ -68,6 +48,10 @@ class Network:
         What the network is called in files and tables; the class's name by default.
     initialize : bool
         Whether to draw first values; zeros otherwise.
+    normalize : Normalize, optional
+        The first layer of a chain: what the numbers of an input mean.
+    class_names : sequence of str, optional
+        What the classes are called; they are kept in the network's file.
 
     Raises
     ------
@@ -77,152 +61,21 @@ class Network:
 
     def __init__(
         self,
-        layers: Sequential | Iterable[Layer] | Mapping[str, Layer],
-        input_shape: int | Sequence[int],
+        layers: Layer | Iterable[Layer] | Mapping[str, Layer] | Node | Mapping[str, Node],
+        input_shape: int | Sequence[int] | Node | Mapping[str, Any] | None = None,
         *,
-        loss: Loss | None = None,
-        seed: int = 0,
-        dtype: Any = None,
-        weight_decay: float = 0.0,
-        name: str | None = None,
-        initialize: bool = True,
+        loss: Loss | Mapping[str, Loss] | None = None,
+        loss_weights: Mapping[str, float] | None = None,
+        normalize: Normalize | None = None,
+        **options: Any,
     ) -> None:
-        self.name = type(self).__name__ if name is None or name == "" else name
-        self.input_shape = sizes("input_shape", input_shape)
-        self.loss_layer = SoftmaxWithLoss() if loss is None else loss
-        if not isinstance(self.loss_layer, Loss):
-            raise ArgumentError(
-                f"loss must be a Loss such as SoftmaxWithLoss(), got {shown(loss)}."
-            )
-        if not isinstance(self.name, str):
-            raise ArgumentError(f"name must be a str, got {shown(name)}.")
-        seed, initialize = whole_number("seed", seed, least=0), flag("initialize", initialize)
-        precision = get_precision(dtype)
-        self.weight_decay = number("weight_decay", weight_decay)
-        self.body = layers if isinstance(layers, Sequential) else Sequential(layers)
-        self.output_shape = self.body.plan(self.input_shape)
-        if self.loss_layer.classifies and len(self.output_shape) != 1:
-            raise ShapeError(
-                f"the network ends in shape {self.output_shape}, its loss "
-                f"{type(self.loss_layer).__name__} wants scores (K,); end with Affine or Flatten."
-            )
-        self._leaves = dict(self.body.leaves())
-        given, counted = (
-            {
-                f"{name}.{key}": backend_of(array).to_numpy(array)
-                for name, leaf in self._leaves.items()
-                for key, array in getattr(leaf, kind).items()
-            }
-            for kind in ("params", "state")
-        )
-        self._place(get_backend(), precision)
-        self.reseed(seed)
-        if initialize:
-            self._draw(np.random.default_rng([WEIGHT_STREAM, seed]), given)
-            for name, values in counted.items():
-                self.state[name][...] = self.backend.asarray(values, dtype=precision.accumulate)
+        body, shapes = described(layers, input_shape, normalize)
+        losses, weights = losses_of(body.outputs, loss, loss_weights)
+        self._build(body, shapes, losses=losses, loss_weights=weights, **options)
 
-    # ---- parameters -------------------------------------------------------------------------
+    # ---- the book's verbs -----------------------------------------------------------------------
 
-    def _place(self, backend: Backend, precision: Precision) -> None:
-        """Make the buffers on `backend` and give each layer its views."""
-        specs = {
-            f"{name}.{key}": spec
-            for name, leaf in self._leaves.items()
-            for key, spec in leaf.specs.items()
-        }
-        layout = Layout(
-            {name: spec.shape for name, spec in specs.items()},
-            frozenset(name for name, spec in specs.items() if spec.decay),
-        )
-        try:
-            parameters = Parameters(layout, backend, precision)
-        except MemoryError as error:
-            raise DeviceMemoryError(
-                f"{self.name} has {layout.size:,} parameters, which {backend.name} has no memory "
-                "for; use a smaller input_shape or fewer units."
-            ) from error
-        self.backend, self.precision, self.parameters = backend, precision, parameters
-        self.state: dict[str, Array] = {}
-        for name, leaf in self._leaves.items():
-            leaf.owned = True
-            leaf.make_state(backend.xp, precision.accumulate)
-            for key in leaf.specs:
-                leaf.params[key] = self.parameters.compute[f"{name}.{key}"]
-                leaf.grads[key] = self.grads[f"{name}.{key}"]
-            for key, array in leaf.state.items():
-                self.state[f"{name}.{key}"] = array
-        self._arrange()
-
-    def _arrange(self) -> None:
-        """See that backward passes, and updates change, what is not frozen, and no more."""
-        self.parameters.layout.freeze(
-            frozenset(f"{name}.{key}" for name in self.frozen for key in self._leaves[name].specs)
-        )
-        self.body.want_gradient(False)
-
-    def _draw(self, rng: np.random.Generator, given: Mapping[str, Array]) -> None:
-        """Fill the parameters with what the caller gave, or else with first values."""
-        for name, leaf in self._leaves.items():
-            for key, spec in leaf.specs.items():
-                full_name = f"{name}.{key}"
-                values = given[full_name] if full_name in given else spec.draw(rng)
-                self.params[full_name] = self.backend.asarray(
-                    values, dtype=self.precision.parameters
-                )
-
-    @property
-    def params(self) -> ArrayDict:
-        """The parameters by name, in the network's order: what an optimizer updates."""
-        return self.parameters.values
-
-    @property
-    def grads(self) -> ArrayDict:
-        """The gradients by name, as the last `gradient` left them; 0 of what is frozen."""
-        return self.parameters.gradients
-
-    def reseed(self, seed: int | Sequence[int]) -> None:
-        """Start the random numbers of all layers (dropout masks) from `seed`."""
-        given = seed if isinstance(seed, Sequence) and seed else (seed,)
-        seeds = [whole_number("seed", number, least=0) for number in given]
-        for i, leaf in enumerate(self._leaves.values()):
-            leaf.reseed([MASK_STREAM, *seeds, i])
-
-    def random_state(self) -> dict[str, Any]:
-        """Return where the random numbers of each layer that has some are, as JSON can hold it."""
-        states = {name: leaf.random_state(self.backend) for name, leaf in self._leaves.items()}
-        return {name: state for name, state in states.items() if state is not None}
-
-    def set_random_state(self, states: Mapping[str, Any]) -> None:
-        """Go on, with the seed of then, where `random_state` found the random numbers to be.
-
-        Raises
-        ------
-        ArgumentError
-            If the states are not those of the network's layers.
-        """
-        self.check_random_state(states)
-        for name, state in states.items():
-            self._leaves[name].set_random_state(self.backend, state)
-
-    def check_random_state(self, states: Mapping[str, Any]) -> None:
-        """See that `set_random_state` will take `states`, and change nothing.
-
-        Raises
-        ------
-        ArgumentError
-            If it will not.
-        """
-        if not isinstance(states, Mapping) or states.keys() != self.random_state().keys():
-            raise ArgumentError(f"the random states are not those of {self.name}: {shown(states)}.")
-        for name, state in states.items():
-            twin = copy.copy(self._leaves[name])
-            twin.reseed([0])  # so that it has random numbers of its own
-            twin.set_random_state(self.backend, state)
-
-    # ---- the book's five verbs ----------------------------------------------------------------
-
-    def predict(self, x: Array, *, batch_size: int = 100) -> Array:
+    def predict(self, x: Any, *, batch_size: int = 100) -> Any:
         """Return scores (N, classes) for x (N, *input_shape), in parts of `batch_size`.
 
         Raises
@@ -232,10 +85,9 @@ class Network:
         BackendMismatchError
             If x lives on another backend than the network.
         """
-        x = self._input(x)
-        return self._scores(x, batch_size)
+        return self._by_name(self._scores(self.inputs(x), batch_size))
 
-    def loss(self, x: Array, t: Array, *, train: bool = False) -> Array:
+    def loss(self, x: Any, t: Any, weights: Array | None = None, *, train: bool = False) -> Array:
         """Return the mean loss over x, (), in float32 at least, on the device.
 
         It is the loss that is trained on, with its label smoothing and the weights' decay, whether
@@ -245,239 +97,297 @@ class Network:
         ----------
         x : array, (N, *input_shape)
         t : array
-            Class numbers (N,) or one-hot (N, classes); for a regression, (N, *output_shape).
+            What the loss wants: class numbers (N,) or one-hot (N, classes); for a regression,
+            (N, *output_shape).
+        weights : array, (N,), optional
+            What each sample counts.
         train : bool
             Whether dropout drops and batch normalisation uses the batch's own statistics.
         """
-        x, t = self._input(x), self._target(t, len(x))
-        scores = self._forward(x, train=True) if train else self._scores(x, 100)
-        return self._total_loss(scores, t)
+        xs = self.inputs(x)
+        ts, weights = self._targets(t, len(xs[0])), self.weights_of(weights, len(xs[0]))
+        ys = self._forward(xs, train=True) if train else self._scores(xs, 100)
+        return self.decayed(self.mean_loss(ys, ts, weights))
 
-    def gradient(self, x: Array, t: Array) -> ArrayDict:
-        """Return {name: gradient of the training loss}, by backpropagation."""
-        self.forward_backward(x, t)
-        return self.grads
+    def gradient(self, x: Any, t: Any, weights: Array | None = None) -> ArrayDict:
+        """Return {name: gradient of the training loss}, arrays of their own, by backpropagation."""
+        self.forward_backward(x, t, weights=weights)
+        return self.grads.copy()
+
+    def accuracy(self, x: Any, t: Any, *, batch_size: int = 100) -> float:
+        """Return the share of samples whose highest score is their class, over all of x.
+
+        Reads from the device once, at the end. See `measures` for what other losses count.
+
+        Raises
+        ------
+        ArgumentError
+            If the first output tells no classes apart, or as `predict`.
+        """
+        if not self.loss_layer.classifies:
+            raise ArgumentError(
+                f"{self.name} does not tell classes apart: it is a regression; measures(x, t) "
+                f"gives {' and '.join(self.loss_layer.measure.names)}."
+            )
+        return self.measures(x, t, batch_size=batch_size)[self.loss_layer.measure.names[0]]
+
+    def measures(self, x: Any, t: Any, *, batch_size: int = 100) -> dict[str, float]:
+        """Return what the first output's loss is judged by, over all of x, by name."""
+        xs = self.inputs(x)
+        ts, measure = self._targets(t, len(xs[0])), self.loss_layer.measure
+        ys = self._scores(xs, batch_size)
+        return measure.values(self.backend.to_numpy(measure.sums(ys[0], ts[0])))
+
+    def activations(self, x: Any) -> dict[str, Array]:
+        """Return what each layer makes of x (N, *input_shape), by the layer's name, in order.
+
+        As at inference, all of x at once.
+        """
+        xs = self.inputs(x)
+        self.parameters.refresh()
+        return self.body.activations(*map(self._cast, self.body.inputs, xs))
+
+    # ---- for networks that work together --------------------------------------------------------
+
+    def forward(self, x: Any, *, train: bool = False) -> Any:
+        """Return the scores for x, all at once; with `train`, keep what `backward` needs."""
+        return self._by_name(self._forward(self.inputs(x), train))
+
+    def backward(self, dout: Any, *, accumulate: bool = False) -> Any:
+        """Return dL/dx for dout = dL/d scores, and fill `grads`, after ``forward(x, train=True)``.
+
+        Parameters
+        ----------
+        dout : array, in the shape of the scores
+            Of several outputs a dictionary, in which one that counts nothing may be left out.
+        accumulate : bool
+            Whether the gradients are added to what is in `grads`, as those of a discriminator's two
+            batches are.
+        """
+        names = list(self.output_shapes)
+        if len(names) == 1 and not isinstance(dout, Mapping):
+            dout = {names[0]: dout}
+        if not isinstance(dout, Mapping) or not dout or not dout.keys() <= set(names):
+            raise ArgumentError(f"dout must be of {', '.join(names)}, got {shown(dout)}.")
+        for name, array in dout.items():
+            if array.shape[1:] != self.output_shapes[name]:
+                raise ShapeError(
+                    f"dout must have the shape (N, {', '.join(map(str, self.output_shapes[name]))})"
+                    f" of {name}, got {array.shape}."
+                )
+        if not self._input_gradient:
+            self._arrange(input_gradient=True)
+        dx = self._backward(
+            *(self.asarray(name, dout[name]) if name in dout else None for name in names),
+            accumulate=accumulate,
+        )
+        return dx if not isinstance(dx, tuple) else dict(zip(self.body.inputs, dx, strict=True))
 
     def forward_backward(
-        self, x: Array, t: Array, scale: Number = 1.0, *, refresh: bool = True
-    ) -> tuple[Array, Array]:
+        self,
+        x: Any,
+        t: Any,
+        scale: Number = 1.0,
+        *,
+        weights: Array | None = None,
+        refresh: bool = True,
+    ) -> tuple[Array, Any]:
         """Fill `grads`, and return the training loss, (), and the scores (N, classes) behind it.
 
         Parameters
         ----------
         scale : float or array ()
             A factor on the gradients, for half precision; the loss returned is without it.
+        weights : array, (N,), optional
+            What each sample counts.
         refresh : bool
             Whether the copy of the parameters in the compute type may be out of date. An
             optimizer's update keeps it; a caller who has changed `params` by hand must leave this.
         """
-        x = self._input(x)
-        t, scale = self._target(t, len(x)), one_number("scale", scale)
-        backend_of(scale, self.params.buffer)
+        xs = self.inputs(x)
+        ts, weights = self._targets(t, len(xs[0])), self.weights_of(weights, len(xs[0]))
+        backend_of(one_number("scale", scale), self.params.buffer)
+        with self.explaining_memory(len(xs[0]), train=True):
+            loss, ys = self.propagate(xs, ts, weights, scale, refresh=refresh)
+        self.decay_gradients(scale)
+        return self.decayed(loss), self._by_name(ys)
+
+    # ---- for a training step, which has looked at its batches before ----------------------------
+
+    def propagate(
+        self,
+        xs: Arrays,
+        ts: Arrays,
+        weights: Array | None = None,
+        scale: Number = 1.0,
+        *,
+        samples: int | None = None,
+        refresh: bool = False,
+        accumulate: bool = False,
+    ) -> tuple[Array, Arrays]:
+        """Fill `grads` with ``scale`` dL/dp, without decay; return L and the scores.
+
+        Nothing is looked at: `inputs_and_targets` does that once.
+
+        Parameters
+        ----------
+        samples : int, optional
+            With it, the gradients are of the sum of losses divided by `samples`, so that those of
+            several batches add up; see `loss_weight`.
+        accumulate : bool
+            Whether they are added to what is in `grads`.
+        """
+        if self._input_gradient:
+            self._arrange()
         self.forget()  # the step before need not be in memory beside this one
-        with self.explaining_memory(len(x), train=True):
-            scores = self._forward(x, train=True, refresh=refresh)
-            loss = self._total_loss(scores, t)
-            self.body.backward(self.loss_layer.backward(scale))
+        ys = self._forward(xs, train=True, refresh=refresh)
+        loss = self.mean_loss(ys, ts, weights)
+        if samples is not None:
+            scale = scale * (self.loss_weight(len(xs[0])) / samples)
+        douts = [
+            one.backward(scale if c == 1.0 else scale * c)
+            for one, c in zip(self.losses.values(), self.loss_weights.values(), strict=True)
+        ]
+        self._backward(*douts, accumulate=accumulate)
+        return loss, ys
+
+    def loss_weight(self, samples: int) -> Number:
+        """Return what the last batch, of so many samples, counts beside others.
+
+        The sum of the loss's weights; of several outputs, whose weights may differ, the samples.
+        """
+        return self.loss_layer.weight if len(self.losses) == 1 else samples
+
+    def decay_gradients(self, scale: Number = 1.0) -> None:
+        """Add the gradient of the weights' decay, times `scale`, to `grads`."""
         if self.weight_decay:
             blocks = self.params.blocks
             for name in self.params.decayed_blocks:
                 self.grads.blocks[name] += (scale * self.weight_decay) * blocks[name]
-        return loss, scores
 
-    def accuracy(self, x: Array, t: Array, *, batch_size: int = 100) -> float:
-        """Return the share of samples whose highest score is their class, over all of x.
-
-        Reads one number from the device, at the end.
+    def inputs_and_targets(self, x: Any, t: Any) -> tuple[Arrays, Arrays]:
+        """Return x and t as tuples of arrays, an array an input and an output, seen to fit.
 
         Raises
         ------
-        ArgumentError
-            If the network tells no classes apart, or as `predict`.
+        ShapeError, DTypeError, ArgumentError, NonFiniteError, BackendMismatchError
+            If they do not.
         """
-        if not self.loss_layer.classifies:
-            raise ArgumentError(f"{self.name} does not tell classes apart: it is a regression.")
-        x, t = self._input(x), self._target(t, len(x))
-        hits = count_hits(self._scores(x, batch_size), t)
-        return self.backend.item(hits) / len(x)
+        xs = self.inputs(x)
+        return xs, self._targets(t, len(xs[0]))
 
-    def activations(self, x: Array) -> dict[str, Array]:
-        """Return what each layer makes of x (N, *input_shape), by the layer's name, in order.
+    # ---- the parts of the verbs -----------------------------------------------------------------
 
-        As at inference, all of x at once. Where a ReLU is computed with the product before it (see
-        `Sequential`), the product's entry is the ReLU's.
-        """
-        x = self._input(x).astype(self.precision.compute, copy=False)
-        self.parameters.refresh()
-        outputs = {}
-        for name, layer in self.body.layers.items():
-            outputs[name] = x = layer.forward(x)
-        return outputs
-
-    def _forward(self, x: Array, train: bool, refresh: bool = True) -> Array:
+    def _forward(self, xs: Arrays, train: bool, refresh: bool = True) -> Arrays:
         if refresh:
             self.parameters.refresh()
-        return self.body.forward(x.astype(self.precision.compute, copy=False), train)
+        ys = self.body.forward(*map(self._cast, self.body.inputs, xs), train=train)
+        return ys if isinstance(ys, tuple) else (ys,)
 
-    def _scores(self, x: Array, batch_size: int) -> Array:
-        batch_size = whole_number("batch_size", batch_size)
-        with self.explaining_memory(min(batch_size, len(x)), train=False):
+    def _backward(self, *douts: Array | None, accumulate: bool = False) -> Any:
+        before = self.grads.buffer.copy() if accumulate else None
+        dx = self.body.backward(*douts)
+        if before is not None:
+            self.grads.buffer += before
+        return dx
+
+    def _cast(self, name: str, x: Array) -> Array:
+        """Return x in the type that layers compute in; `Normalize` does it by itself."""
+        return x if name in self._normalize else x.astype(self.precision.compute, copy=False)
+
+    def _scores(self, xs: Arrays, batch_size: int) -> Arrays:
+        batch_size, n = whole_number("batch_size", batch_size), len(xs[0])
+        with self.explaining_memory(min(batch_size, n), train=False):
             parts = [
-                self._forward(x[i : i + batch_size], train=False)
-                for i in range(0, len(x), batch_size)
+                self._forward(tuple(x[i : i + batch_size] for x in xs), train=False)
+                for i in range(0, n, batch_size)
             ]
-        return parts[0] if len(parts) == 1 else self.backend.xp.concatenate(parts)
+        if len(parts) == 1:
+            return parts[0]
+        return tuple(self.backend.xp.concatenate(ys) for ys in zip(*parts, strict=True))
 
-    def _total_loss(self, scores: Array, t: Array) -> Array:
-        loss = self.loss_layer.forward(scores, t)
+    def mean_loss(self, ys: Arrays, ts: Arrays, weights: Array | None) -> Array:
+        """Return sum over the outputs of their weight times their mean loss, ()."""
+        total: Any = None
+        for y, t, name in zip(ys, ts, self.losses, strict=True):
+            one, c = self.losses[name].forward(y, t, weights), self.loss_weights[name]
+            one = one if c == 1.0 else c * one
+            total = one if total is None else total + one
+        return total
+
+    def decayed(self, loss: Array) -> Array:
+        """Return the loss with the term of the weights' decay."""
         weights = self.params.weights
         if self.weight_decay and weights.size:
             loss = loss + 0.5 * self.weight_decay * (weights * weights).sum()
         return loss
 
-    # ---- freezing -------------------------------------------------------------------------------
-
-    @property
-    def frozen(self) -> tuple[str, ...]:
-        """The layers with parameters or statistics that are frozen, by name, in order."""
-        return tuple(
-            name
-            for name, leaf in self._leaves.items()
-            if leaf.frozen and (leaf.specs or leaf.state_specs)
-        )
-
-    def freeze(self, *names: str) -> None:
-        """Leave layers as they are in training, as for a network that learns a second task.
-
-        Their parameters are changed by no optimizer, which keeps what it remembers of them for the
-        day when they learn again; their gradients are 0, count in no norm, and are not computed
-        where nothing before them learns either. Batch normalisation keeps its running statistics
-        and computes with them. Dropout, which learns nothing, goes on.
-
-        What is frozen belongs to the training: a network that is loaded has nothing frozen, one
-        that goes on from a checkpoint has what was, and so has a copy.
-        Freeze between steps, or between epochs in a callback of the `Trainer`.
-
-        Parameters
-        ----------
-        *names : str
-            Each is a layer's name, ``"conv1"``; that of a block, for all in it; or else what the
-            names of several begin with, ``"conv"``.
-
-        Raises
-        ------
-        UnknownNameError
-            If there is no such layer. Nothing is changed then.
-        """
-        if not names:
-            raise ArgumentError('names is empty; name the layers to freeze: freeze("conv1").')
-        for name in self._select(names):
-            self._leaves[name].frozen = True
-        self._arrange()
-        for name in self.params.frozen:
-            self.grads[name] = 0.0
-
-    def unfreeze(self, *names: str) -> None:
-        """Let layers that were frozen learn again: those of `names`, or all if there are none.
-
-        Raises
-        ------
-        UnknownNameError
-            If there is no such layer. Nothing is changed then.
-        """
-        for name in self._select(names) if names else self._leaves:
-            self._leaves[name].frozen = False
-        self._arrange()
-
-    def _select(self, names: Sequence[str]) -> list[str]:
-        """Return the layers meant by `names`; see `freeze`."""
-        chosen = []
-        for name in names:
-            if not isinstance(name, str):
-                raise UnknownNameError("layer", name, self._leaves)
-            found = [leaf for leaf in self._leaves if f"{leaf}.".startswith(f"{name}.")]
-            if not found and name:
-                found = [leaf for leaf in self._leaves if leaf.startswith(name)]
-            if not found:
-                raise UnknownNameError("layer", name, self._leaves)
-            chosen += found
-        return chosen
-
-    # ---- memory ---------------------------------------------------------------------------------
-
-    def forget(self) -> None:
-        """Let go of what the last training step kept for its backward pass."""
-        for owner in (*self._leaves.values(), self.loss_layer):
-            forget(owner)
-
-    def bytes_per_sample(self, train: bool) -> int:
-        """Return about how many bytes of the device one sample of a batch takes.
-
-        In training every layer's output is kept until its gradient has passed; beside it there are
-        the gradients on both sides of a layer, and the windows of a convolution laid out.
-        """
-        sizes, windows = [math.prod(self.input_shape)], 0
-        for _, layer, shape in _walk(self.body):
-            sizes.append(math.prod(shape))
-            if isinstance(layer, Convolution):
-                area = math.prod(layer.params["W"].shape[1:])
-                windows = max(windows, area * math.prod(shape[1:]))
-        passing = 3 * max(sizes) + windows
-        itemsize = self.precision.compute.itemsize
-        return itemsize * (sum(sizes) + passing if train else passing)
-
-    @contextmanager
-    def explaining_memory(self, batch_size: int, train: bool) -> Iterator[None]:
-        """Within a block: if memory runs out, say what was asked for, what is free and what fits.
-
-        Raises
-        ------
-        DeviceMemoryError
-            In place of any MemoryError.
-        """
-        try:
-            yield
-        except MemoryError as error:
-            if isinstance(error, DeviceMemoryError):
-                raise
-            traceback.clear_frames(error.__traceback__)  # they hold arrays
-            self.forget()
-            free = self.backend.free_memory()
-            asked = re.search(r"allocat\w* ([\d.,]+ [KMGTi]*[Bb]\w*)", str(error))
-            raise DeviceMemoryError(
-                f"{self.name} ran out of memory on {self.backend.name} with a batch of "
-                f"{batch_size:,}: {asked.group(1) if asked else 'more'} were asked for"
-                f"{_what_fits(free, self.bytes_per_sample(train), batch_size)}"
-            ) from error
-
     # ---- checks ---------------------------------------------------------------------------------
 
-    def _input(self, x: Array) -> Array:
-        x = self._here("x", x)
-        if x.shape[1:] != self.input_shape:
-            wanted = ", ".join(map(str, self.input_shape))
-            fix = ""
-            if x.ndim and math.prod(x.shape[1:]) == math.prod(self.input_shape):
-                fix = f" Use x.reshape(-1, {wanted})."
-            raise ShapeError(f"x must be (N, {wanted}), got {x.shape}.{fix}")
+    def inputs(self, x: Any) -> Arrays:
+        """Return x as a tuple, an array an input, seen to fit.
+
+        Raises
+        ------
+        ShapeError, DTypeError, ArgumentError, NonFiniteError, BackendMismatchError
+            If it does not.
+        """
+        given = self._several("x", x, self.input_shapes)
+        xs = tuple(self._input(name, a) for name, a in given.items())
+        if any(len(a) != len(xs[0]) for a in xs):
+            raise ShapeError(f"x must hold as many samples each, got {[len(a) for a in xs]}.")
+        return xs
+
+    def _input(self, name: str, x: Any) -> Array:
+        x, shape = self.asarray(name, x), self.input_shapes[name]
+        if x.shape[1:] != shape:
+            wanted = ", ".join(map(str, shape))
+            raise ShapeError(f"{name} must be (N, {wanted}), got {x.shape}.{advice(x, shape)}")
         if not len(x):
-            raise ArgumentError(f"x is empty: its shape is {x.shape}.")
-        check_finite("x", x)
+            raise ArgumentError(f"{name} is empty: its shape is {x.shape}.")
+        check_finite(name, x)
         return x
 
-    def _target(self, t: Array, samples: int) -> Array:
-        t = self._here("t", t)
-        check_finite("t", t)
-        if self.loss_layer.classifies:
-            functions.check_targets(t, (samples, *self.output_shape))
-            if self.backend.xp is np and t.ndim == 1:
-                functions.check_labels(t, self.output_shape[0])
-        elif t.shape != (samples, *self.output_shape):
-            raise ShapeError(f"t must be {(samples, *self.output_shape)}, got {t.shape}.")
-        return t
+    def _targets(self, t: Any, samples: int) -> Arrays:
+        given = self._several("t", t, self.output_shapes)
+        targets = []
+        for name, array in given.items():
+            array = self.asarray("t" if len(given) == 1 else f"t of {name}", array)
+            check_finite("t", array)
+            targets.append(self.losses[name].target(array, samples, self.output_shapes[name]))
+        return tuple(targets)
 
-    def _here(self, argument: str, a: Any) -> Array:
-        """Return `a` as an array of the network's backend; an array of another is refused."""
+    def weights_of(self, weights: Any, samples: int) -> Array | None:
+        """Return what each sample counts, seen to fit; None if all count alike."""
+        if weights is None:
+            return None
+        weights = self.asarray("weights", weights)
+        if weights.shape != (samples,):
+            raise ShapeError(f"weights must be ({samples},), got {weights.shape}.")
+        check_finite("weights", weights)
+        return weights
+
+    def _several(self, argument: str, given: Any, names: Mapping[str, Shape]) -> Mapping[str, Any]:
+        """Return what was given for each of `names`."""
+        if len(names) == 1 and not isinstance(given, Mapping):
+            return dict.fromkeys(names, given) if argument == "t" else {next(iter(names)): given}
+        if not isinstance(given, Mapping) or given.keys() != names.keys():
+            raise ArgumentError(
+                f"{argument} must be a dictionary of {', '.join(names)}, got {shown(given)}."
+            )
+        return {name: given[name] for name in names}
+
+    def _by_name(self, ys: Arrays) -> Any:
+        return ys[0] if len(ys) == 1 else dict(zip(self.output_shapes, ys, strict=True))
+
+    def asarray(self, argument: str, a: Any) -> Array:
+        """Return `a` as an array of the network's backend; an array of another is refused.
+
+        Raises
+        ------
+        BackendMismatchError, DTypeError, ArgumentError
+            If it lives on another one, or holds no real numbers; the message names `argument`.
+        """
         a = array_or_list(argument, a, self.backend.asarray)
         try:
             backend_of(a, self.params.buffer)
@@ -487,237 +397,10 @@ class Network:
             raise DTypeError(f"{argument} must hold real numbers, got dtype {a.dtype}.")
         return a
 
-    # ---- moving, copying, saving ---------------------------------------------------------------
 
-    def to(self, backend: str | Backend) -> Network:
-        """Move the network to another backend, and return it.
-
-        Code follows arrays: those of "numpy", "numba" and "generic" are the same, and which of the
-        three computes is the one that is active (`use_backend`).
-        """
-        if not isinstance(backend, str | Backend):
-            raise ArgumentError(f"backend must be a name or a Backend, got {shown(backend)}.")
-        target = backend if isinstance(backend, Backend) else get_backend(backend)
-        arrays = self._host_arrays()
-        self._place(target, self.precision)
-        self.load_arrays(arrays)
-        return self
-
-    def astype(self, dtype: Any) -> Network:
-        """Return a copy of the network under another float policy, on the same backend."""
-        precision = get_precision(dtype)
-        other = network_from_config(self.config(), dtype=precision).to(self.backend)
-        other.load_arrays(self._host_arrays())
-        if self.frozen:
-            other.freeze(*self.frozen)
-        return other
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Copy and send by architecture and arrays: views must go on sharing their buffer."""
-        return _remake, (self.config(), self.backend.name, self._host_arrays(), self.frozen)
-
-    def arrays(self) -> dict[str, Array]:
-        """Return all that is saved, by name: parameters and state."""
-        return {**self.params, **self.state}
-
-    def _host_arrays(self) -> dict[str, Array]:
-        return {name: self.backend.to_numpy(a) for name, a in self.arrays().items()}
-
-    def load_arrays(self, arrays: Mapping[str, Array]) -> None:
-        """Copy host arrays, by the names of `arrays()`, into the network.
-
-        Raises
-        ------
-        ArgumentError, ShapeError, DTypeError
-            If names, shapes or types are not the network's. Nothing is changed then.
-        """
-        self.check_arrays(arrays)
-        for name, array in self.arrays().items():
-            array[...] = self.backend.asarray(arrays[name], dtype=array.dtype)
-
-    def check_arrays(self, arrays: Mapping[str, Array]) -> None:
-        """See that `load_arrays` would take `arrays`.
-
-        Raises
-        ------
-        ArgumentError, ShapeError, DTypeError
-            As `load_arrays`.
-        """
-        if not isinstance(arrays, Mapping):
-            raise ArgumentError(f"arrays must be a dictionary of arrays, got {shown(arrays)}.")
-        mine = self.arrays()
-        if mine.keys() != arrays.keys():
-            lone = ", ".join(sorted(map(str, mine.keys() ^ arrays.keys())))
-            raise ArgumentError(f"the arrays are not those of {self.name}: {lone} differ.")
-        for name, array in mine.items():
-            real_array(name, arrays[name], "f")
-            if not isinstance(arrays[name], np.ndarray) and not self.backend.owns(arrays[name]):
-                raise BackendMismatchError(
-                    f"{name} lives on another device; bring it to the host with xpdl.to_numpy(a)."
-                )
-            if array.shape != arrays[name].shape:
-                raise ShapeError(
-                    f"{name} of {self.name} has the shape {array.shape}, got {arrays[name].shape}."
-                )
-
-    def config(self) -> dict[str, Any]:
-        """Return the architecture, as JSON can hold it; see `network_from_config`.
-
-        Raises
-        ------
-        ArgumentError
-            If its float policy is none of `PRECISIONS`, which alone are known by name.
-        """
-        if PRECISIONS.get(self.precision.name) != self.precision:
-            raise ArgumentError(
-                f"{self.name} has a float policy of its own, {self.precision}, which no file or "
-                f"copy can name; use one of {', '.join(PRECISIONS)}."
-            )
-        return {
-            "name": self.name,
-            "input_shape": list(self.input_shape),
-            "body": self.body.config(),
-            "loss": self.loss_layer.config(),
-            "weight_decay": self.weight_decay,
-            "dtype": self.precision.name,
-        }
-
-    def save(self, path: str | os.PathLike[str], about: Mapping[str, Any] | None = None) -> None:
-        """Write the network to a safetensors file, whole or not at all; `xpdl.load` reads it.
-
-        Parameters
-        ----------
-        path : str or path
-        about : mapping, optional
-            More to keep with it, as JSON can hold it: the data set, the classes' names ...
-
-        Raises
-        ------
-        FileAccessError
-            If the place is missing, read-only or full.
-        """
-        if not isinstance(path, str | os.PathLike) or "\0" in str(path):
-            raise ArgumentError(f"path must be a str or a path, got {shown(path)}.")
-        about = {} if about is None else about
-        if not isinstance(about, Mapping):
-            raise ArgumentError(f"about must be a dictionary, got {shown(about)}.")
-        arrays = self._host_arrays()
-        description = {
-            "format": FILE_FORMAT,
-            "architecture": self.config(),
-            "about": dict(about),
-        }
-        try:
-            json.dumps(description["about"], allow_nan=False)
-        except (TypeError, ValueError, RecursionError) as error:
-            raise ArgumentError(
-                f"about must hold what JSON can, texts, numbers and lists; got {shown(about)}."
-            ) from error
-        files.write_tensors(path, arrays, description)
-
-    # ---- looking at it -------------------------------------------------------------------------
-
-    def summary(self, batch_size: int = 100) -> str:
-        """Return a table: layers, output shapes, parameter counts, memory for a batch.
-
-        Layers that are frozen are said to be.
-        """
-        batch_size = whole_number("batch_size", batch_size, most=LARGEST)
-        rows = [("input", "", _show(self.input_shape), "")]
-        total = 0
-        activations = math.prod(self.input_shape)
-        for name, layer, shape in _walk(self.body):
-            count = sum(math.prod(spec.shape) for spec in layer.specs.values())
-            about = f"{layer!r}, frozen" if name in self.frozen else repr(layer)
-            rows.append((name, about, _show(shape), f"{count:,}" if count else ""))
-            total += count
-            activations += math.prod(shape)
-        widths = max(len(row[0]) for row in rows), max(len(row[2]) for row in rows)
-        lines = [
-            f"{name:<{widths[0]}}  {shape:>{widths[1]}}  {count:>10}  {layer}"
-            for name, layer, shape, count in rows
-        ]
-        precision = self.precision
-        fixed = self.parameters.nbytes
-        kept = batch_size * activations * precision.compute.itemsize
-        still = sum(math.prod(self.params[name].shape) for name in self.params.frozen)
-        frozen = f" ({still:,} frozen)" if still else ""
-        header = (
-            f"{self.name}: {total:,} parameters{frozen}, {precision.name}, on {self.backend.name}"
-        )
-        footer = (
-            f"memory: {_megabytes(fixed)} for parameters and gradients, about {_megabytes(kept)} "
-            f"for the activations of a training batch of {batch_size}"
-        )
-        return "\n".join(line.rstrip() for line in (header, *lines, footer))
-
-    def __repr__(self) -> str:
-        total = sum(math.prod(shape) for shape in self.parameters.layout.shapes.values())
-        return f"<{self.name}: {total:,} parameters, {self.precision.name}, {self.backend.name}>"
-
-
-def count_hits(scores: Array, t: Array) -> Array:
-    """Return how many rows of scores (N, K) are highest at their target, (), on the device."""
-    classes = t if t.ndim == 1 else t.argmax(axis=1)
-    return (scores.argmax(axis=1) == classes).sum()
+Moving.plain = Network
 
 
 def network_from_config(config: Mapping[str, Any], *, dtype: Any = None) -> Network:
     """Make a network, with parameters of zero, from what `Network.config` returned."""
-    lacking = {"name", "input_shape", "body", "loss", "weight_decay", "dtype"}
-    lacking -= config.keys() if isinstance(config, Mapping) else set()
-    if lacking:
-        raise ArgumentError(
-            f"config must be what Network.config returned, got {shown(config)}; "
-            f"it lacks {', '.join(sorted(lacking))}."
-        )
-    body = layer_from_config(config["body"])
-    loss = loss_from_config(config["loss"])
-    return Network(
-        body if isinstance(body, Sequential) else Sequential([body]),
-        config["input_shape"],
-        loss=loss,
-        dtype=config["dtype"] if dtype is None else dtype,
-        weight_decay=config["weight_decay"],
-        name=config["name"],
-        initialize=False,
-    )
-
-
-def _remake(
-    config: Mapping[str, Any],
-    backend: str,
-    arrays: Mapping[str, Array],
-    frozen: Sequence[str] = (),
-) -> Network:
-    network = network_from_config(config).to(backend)
-    network.load_arrays(arrays)
-    if frozen:
-        network.freeze(*frozen)
-    return network
-
-
-def _walk(body: Sequential, prefix: str = "") -> Iterator[tuple[str, Layer, Shape]]:
-    for name, layer in body.layers.items():
-        if isinstance(layer, Sequential):
-            yield from _walk(layer, f"{prefix}{name}.")
-        else:
-            yield prefix + name, layer, body.shapes[name]
-
-
-def _what_fits(free: int | None, per_sample: int, batch_size: int) -> str:
-    if free is None:
-        return ". Use a smaller batch."
-    fits = min(int(0.9 * free) // per_sample, batch_size - 1)
-    text = f", {_megabytes(free)} are free without it. "
-    if fits < 1:
-        return text + "Not even a batch of 1 will fit; use a smaller network or float16."
-    return text + f"A batch of {fits:,} should fit (batch_size={fits}, --batch-size {fits})."
-
-
-def _show(shape: Shape) -> str:
-    return " x ".join(map(str, shape))
-
-
-def _megabytes(count: int) -> str:
-    return f"{count / 2**20:.1f} MB"
+    return Network.from_config(config, dtype=dtype)

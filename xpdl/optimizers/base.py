@@ -110,6 +110,7 @@ class Optimizer:
         self.decay_all = flag("decay_all", decay_all)
         self.clip_norm = None if clip_norm is None else number("clip_norm", clip_norm, above=0)
         self.iteration: Number = 0
+        self._clock: tuple[Array, Array] | None = None  # rate and count, on a device
         self.count: Number = 0
         self.state: dict[str, Arrays] = {}
         # Of a frozen parameter, how many updates it has had; of one that was, how many it has not.
@@ -124,31 +125,47 @@ class Optimizer:
 
     @learning_rate.setter
     def learning_rate(self, value: float) -> None:
-        value = number("learning_rate", value)
+        value = self._host_rate = number("learning_rate", value)
         if isinstance(self.__dict__.get("_rate"), int | float | None):
             self._rate: Number = value
         else:  # in its place, where a captured step looks for it
             self._rate[...] = value  # type: ignore[index]
 
-    @contextmanager
-    def time_kept_on(self, backend: Backend, dtype: Any) -> Iterator[None]:
-        """Keep the learning rate and the count of updates on the device as long as a block runs.
+    def keep_time_on(self, backend: Backend, dtype: Any) -> None:
+        """Keep the learning rate and the count of updates on the device from now on.
 
         So a step can be left out (`go` of `update`), or captured and replayed, without the host's
         having to know.
         """
-        self._rate = backend.asarray(self.host_learning_rate(), dtype)
-        self.iteration = backend.asarray(float(_whole(self.iteration)), dtype)
+        if not isinstance(self._rate, int | float):
+            return
+        if self._clock is None or not backend.owns(self._clock[0]) or self._clock[0].dtype != dtype:
+            self._clock = backend.asarray(0.0, dtype), backend.asarray(0.0, dtype)
+        rate, iteration = self._clock  # always the same two, where a captured step looks for them
+        rate[...], iteration[...] = self._host_rate, float(_whole(self.iteration))
+        self._rate, self.iteration = rate, iteration
+
+    def keep_time_on_host(self) -> None:
+        """Bring them back to the host; this waits for the device."""
+        self._rate, self.iteration = self._host_rate, _whole(self.iteration)
+        self._had, self._missed = _whole_numbers(self._had), _whole_numbers(self._missed)
+
+    @contextmanager
+    def time_kept_on(self, backend: Backend, dtype: Any) -> Iterator[None]:
+        """Keep the learning rate and the count of updates on the device as long as a block runs."""
+        self.keep_time_on(backend, dtype)
         try:
             yield
         finally:
-            self._rate, self.iteration = self.host_learning_rate(), _whole(self.iteration)
-            self._had, self._missed = _whole_numbers(self._had), _whole_numbers(self._missed)
+            self.keep_time_on_host()
+
+    def set_rate(self, rate: Array) -> None:
+        """Set the learning rate that is kept on the device to `rate`, (), without a look at it."""
+        self._rate[...] = rate  # type: ignore[index]
 
     def host_learning_rate(self) -> float:
-        """Return the learning rate as a number; where it is on the device, this waits for it."""
-        rate = self._rate
-        return rate if isinstance(rate, int | float) else backend_of(rate).item(rate)
+        """Return the learning rate as it was last set, wherever it is kept."""
+        return self._host_rate
 
     def update(self, params: Arrays, grads: Arrays, *, go: Array | None = None) -> None:
         """Change `params` in place by one step along `grads`; both by the same names.
@@ -306,7 +323,17 @@ class Optimizer:
 
     def settings(self) -> dict[str, Any]:
         """Return the rule's name and the numbers it was made with, but for the learning rate."""
-        changing = {"_rate", "iteration", "count", "state", "_had", "_missed", "_restored"}
+        changing = {
+            "_rate",
+            "_host_rate",
+            "_clock",
+            "iteration",
+            "count",
+            "state",
+            "_had",
+            "_missed",
+            "_restored",
+        }
         fixed = {name: value for name, value in vars(self).items() if name not in changing}
         return {"rule": type(self).__name__} | fixed
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from xpdl import functions
 from xpdl.errors import ArgumentError
-from xpdl.network import Network, count_hits
+from xpdl.network import Network
+from xpdl.network.answers import count_hits
 from xpdl.runs.folder import HISTORY, MODEL, read_record, resuming
 from xpdl.runs.preparation import load_data
 from xpdl.runs.run import Result

@@ -8,13 +8,15 @@ from xpdl.backends import Array
 from xpdl.datasets import load_fashion_mnist, load_mnist
 from xpdl.datasets.augmentation import Augmentation, OfRows, make_augmentation
 from xpdl.errors import ArgumentError, UnknownNameError
+from xpdl.layers import Normalize
 from xpdl.losses import SoftmaxWithLoss
 from xpdl.models import make_model
 from xpdl.network import Network
 from xpdl.optimizers import Optimizer, get_optimizer
 from xpdl.runs.options import RunOptions
 from xpdl.schedules import get_schedule, with_warm_up
-from xpdl.training.trainer import Data, Trainer
+from xpdl.training import Trainer
+from xpdl.training.trainer import Data
 
 LOADERS = {"mnist": load_mnist, "fashion-mnist": load_fashion_mnist}
 
@@ -26,6 +28,7 @@ def make_network(options: RunOptions) -> Network:
         seed=options.seed,
         dtype=options.dtype,
         loss=SoftmaxWithLoss(label_smoothing=options.label_smoothing),
+        normalize=Normalize(255),  # pixels stay bytes until they are in a batch
         **options.model_options,
     )
 
@@ -75,7 +78,6 @@ def make_trainer(
         batch_size=options.batch_size,
         schedule=schedule,
         seed=options.seed,
-        divisor=255,  # pixels stay bytes until they are in a batch
         augment=make_augmentation_for(network, options),
         average=options.average or None,
         checkpoint_every=options.checkpoint_every,

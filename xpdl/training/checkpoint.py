@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -19,15 +19,12 @@ from xpdl.training.history import History
 from xpdl.training.settings import differences, training_settings
 from xpdl.training.tally import Tally
 
-if TYPE_CHECKING:
-    from xpdl.training.trainer import Trainer
-
-FILE_FORMAT = "xpdl-checkpoint-2"
+FILE_FORMAT = "xpdl-checkpoint-3"
 MOST_UPDATES = 2**62
-ROOMS = ("network", "average", "optimizer", "epoch", "history")
+ROOMS = ("network", "average", "best", "optimizer", "epoch", "history")
 
 
-def save_checkpoint(path: str | os.PathLike[str], trainer: Trainer, tally: Tally | None) -> None:
+def save_checkpoint(path: str | os.PathLike[str], trainer: Any, tally: Tally | None) -> None:
     """Write all that is needed to go on to one safetensors file, whole or not at all.
 
     Parameters
@@ -65,16 +62,19 @@ def save_checkpoint(path: str | os.PathLike[str], trainer: Trainer, tally: Tally
     if average is not None:
         tensors |= {f"average/{name}": to_numpy(a) for name, a in average.arrays().items()}
         about["averaged_updates"] = average.updates()
+    if trainer.patience.best is not None:
+        tensors |= {f"best/{name}": a for name, a in trainer.patience.arrays().items()}
+        about["best"] = trainer.patience.best
     if tally is not None:
         tensors |= {f"epoch/{name}": a for name, a in tally.arrays().items()}
         about["epoch"] = tally.counts() | {
             "masks": network.random_state(),
-            "augmentation": trainer.augmentation_state(),
+            "augmentation": trainer.feeding.state(),
         }
     files.write_tensors(path, tensors, about)
 
 
-def load_checkpoint(path: str | os.PathLike[str], trainer: Trainer) -> Tally | None:
+def load_checkpoint(path: str | os.PathLike[str], trainer: Any) -> Tally | None:
     """Bring a new trainer to where `path` left another; return its epoch that is not at its end.
 
     Raises
@@ -92,7 +92,7 @@ def load_checkpoint(path: str | os.PathLike[str], trainer: Trainer) -> Tally | N
     return _read(path, trainer).apply(trainer)
 
 
-def check_checkpoint(path: str | os.PathLike[str], trainer: Trainer) -> None:
+def check_checkpoint(path: str | os.PathLike[str], trainer: Any) -> None:
     """See that `load_checkpoint` will bring a new trainer to where `path` left another.
 
     Raises
@@ -103,7 +103,7 @@ def check_checkpoint(path: str | os.PathLike[str], trainer: Trainer) -> None:
     _read(path, trainer)
 
 
-def _read(path: str | os.PathLike[str], trainer: Trainer) -> _Resting:
+def _read(path: str | os.PathLike[str], trainer: Any) -> _Resting:
     """Return what a checkpoint holds; see `load_checkpoint`."""
     tensors, about = files.read_tensors(path)
     found = about.get("format")
@@ -137,7 +137,7 @@ def _read(path: str | os.PathLike[str], trainer: Trainer) -> _Resting:
     return resting
 
 
-def _differences(trainer: Trainer, about: Mapping[str, Any]) -> list[str]:
+def _differences(trainer: Any, about: Mapping[str, Any]) -> list[str]:
     """Return what decides how a training goes and is not now what it was."""
     then, now = dict(about["settings"]), training_settings(trainer)
     # On another device it goes on, if not bit for bit.
@@ -153,7 +153,7 @@ class _Resting:
     """What a checkpoint holds, seen to fit a trainer."""
 
     def __init__(
-        self, trainer: Trainer, tensors: Mapping[str, Array], about: Mapping[str, Any]
+        self, trainer: Any, tensors: Mapping[str, Array], about: Mapping[str, Any]
     ) -> None:
         network, average, scale = trainer.network, trainer.average, trainer.loss_scale
         rooms = _rooms(tensors)
@@ -181,10 +181,16 @@ class _Resting:
             self.loss_scale = {name: number(name, told[name]) for name in scale.state()}
             if self.loss_scale["bad_steps"] >= scale.most_bad_steps:
                 self.loss_scale["bad_steps"] = 0.0  # it has stopped for that, and is to go on
+        self.best, self.best_arrays = about.get("best"), rooms["best"]
+        if self.best is not None:
+            whole_number("best", self.best, least=0, most=max(0, len(self.history.epochs) - 1))
+            network.check_arrays(self.best_arrays)
+            self.best_arrays = as_finite(self.best_arrays, network.arrays())
         self.tally: Tally | None = None
         if "epoch" in about:
             epoch, index = about["epoch"], len(self.history.epochs)
-            self.tally = Tally(network, trainer.batches.in_epoch(index))
+            self.tally = Tally(network, len(trainer.feeding.tally.losses))
+            self.tally.begin(trainer.batches.in_epoch(index))
             self.tally.restore(rooms["epoch"], epoch)
             network.check_random_state(epoch["masks"])
             self.masks = epoch["masks"]
@@ -192,7 +198,7 @@ class _Resting:
             if trainer.augment is not None or self.augmentation is not None:
                 check_generator_state(self.augmentation)
 
-    def apply(self, trainer: Trainer) -> Tally | None:
+    def apply(self, trainer: Any) -> Tally | None:
         """Bring the trainer there; return its epoch that is not at its end."""
         network, average = trainer.network, trainer.average
         trainer.optimizer.load_state_dict(self.optimizer)
@@ -205,11 +211,13 @@ class _Resting:
                 network.freeze(*self.frozen)
         if trainer.loss_scale is not None:
             trainer.loss_scale.restore(self.loss_scale)
-        trainer.history, trainer.rate_factor = self.history, self.rate_factor
+        trainer.history, trainer.watch.rate_factor = self.history, self.rate_factor
+        trainer.patience.restore(self.best, self.best_arrays)
         if self.tally is not None:
             network.reseed([trainer.seed, len(self.history.epochs)])
             network.set_random_state(self.masks)
-            trainer.set_augmentation_state(self.augmentation)
+            trainer.feeding.set_state(len(self.history.epochs), self.augmentation)
+            trainer.feeding.tally = self.tally
         return self.tally
 
 
@@ -226,7 +234,7 @@ def _rooms(tensors: Mapping[str, Array]) -> dict[str, dict[str, Array]]:
     return rooms
 
 
-def _expect_whole_epochs(trainer: Trainer, history: History) -> None:
+def _expect_whole_epochs(trainer: Any, history: History) -> None:
     """See that a history tells of each epoch from the first on, with all of its steps."""
     numbers = [epoch.number for epoch in history.epochs]
     steps = sum(trainer.batches.in_epoch(number) for number in range(len(numbers)))
@@ -251,7 +259,7 @@ def _slots(network: Network, arrays: Mapping[str, Array]) -> dict[str, dict[str,
 
 
 def _layers(network: Network, names: Any) -> list[str]:
-    known = {name for name, _ in network.body.leaves()}
+    known = set(network.leaves())
     if not isinstance(names, list) or not known.issuperset(names):
         raise ArgumentError(f"the frozen layers {names!r} are not {network.name}'s.")
     return names

@@ -12,9 +12,11 @@ from typing import Any
 class Epoch:
     """One pass over the training data.
 
-    `loss` and `train_accuracy` are means over the epoch's batches, as they were trained on (with
-    dropout); `test_accuracy` is over the whole test set, after the epoch, with the averaged
-    parameters if there are; None without a test set.
+    `loss` is the mean over the epoch's batches, as they were trained on (with dropout); `train` is
+    what the loss's measure finds in them, by name: {"accuracy": 0.98}. `test` and `validation` hold
+    the same, and the "loss", of the whole of these sets, after the epoch, with the averaged
+    parameters if there are; None without such a set. `train_accuracy` and `test_accuracy` are the
+    accuracies among them, None where classes are not told apart.
     `skipped_steps` of its steps were not made, since their loss or gradients were not finite; in
     half precision, `loss_scale` is the factor at its end. `batch_size` is how many examples a step
     had; None in a history from before it was kept.
@@ -29,6 +31,24 @@ class Epoch:
     skipped_steps: int = 0
     loss_scale: float | None = None
     batch_size: int | None = None
+    train: dict[str, float] | None = None
+    test: dict[str, float] | None = None
+    validation: dict[str, float] | None = None
+
+    @staticmethod
+    def found(
+        train: dict[str, float],
+        test: dict[str, float] | None,
+        validation: dict[str, float] | None,
+    ) -> dict[str, Any]:
+        """Return the fields of what was found on each set."""
+        return {
+            "train": train,
+            "test": test,
+            "validation": validation,
+            "train_accuracy": train.get("accuracy"),
+            "test_accuracy": None if test is None else test.get("accuracy"),
+        }
 
 
 @dataclass
@@ -51,6 +71,9 @@ class History:
         told["losses"] = [_told(loss) for loss in self.losses]
         for epoch in told["epochs"]:
             epoch["loss"] = _told(epoch["loss"])
+            for name in ("train", "test", "validation"):
+                if epoch[name] is not None:
+                    epoch[name] = {key: _told(value) for key, value in epoch[name].items()}
         return told
 
     @classmethod
@@ -58,7 +81,7 @@ class History:
         """Return the history that `as_dict` made `value` of."""
         return cls(
             [_heard(loss) for loss in value["losses"]],
-            [Epoch(**epoch | {"loss": _heard(epoch["loss"])}) for epoch in value["epochs"]],
+            [_heard_epoch(epoch) for epoch in value["epochs"]],
             [(int(step), float(scale)) for step, scale in value.get("loss_scales", [])],
         )
 
@@ -67,6 +90,20 @@ class History:
         for step, scale in enumerate(scales, len(self.losses)):
             if not self.loss_scales or self.loss_scales[-1][1] != scale:
                 self.loss_scales.append((step, float(scale)))
+
+
+def _heard_epoch(epoch: dict[str, Any]) -> Epoch:
+    """Return an epoch from a file; one from before what was found had names has accuracies."""
+    found = {
+        name: None if told is None else {key: _heard(value) for key, value in told.items()}
+        for name in ("train", "test", "validation")
+        for told in [epoch.get(name)]
+    }
+    for name in ("train", "test"):
+        accuracy = epoch.get(f"{name}_accuracy")
+        if found[name] is None and accuracy is not None:
+            found[name] = {"accuracy": accuracy}
+    return Epoch(**epoch | {"loss": _heard(epoch["loss"])} | found)
 
 
 def _told(loss: float) -> float | None:

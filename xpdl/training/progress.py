@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from xpdl.training.history import Epoch
@@ -49,8 +50,8 @@ class Progress:
         """Tell whether it is time to look at the training, and to `show` it if there is a bar."""
         return time.perf_counter() >= self._next
 
-    def show(self, step: int, loss: float, accuracy: float | None) -> None:
-        """Show the loss and accuracy after `step` steps."""
+    def show(self, step: int, loss: float, measures: Mapping[str, float]) -> None:
+        """Show the loss, and the first of the measures, after `step` steps."""
         now = time.perf_counter()
         self._next = now + self.every
         if self._bar is None:
@@ -59,8 +60,7 @@ class Progress:
         spent = now - self._start
         left = spent / made * (self._epochs - self._epoch - share)
         parts = [f"loss {loss:.4f}"]
-        if accuracy is not None:
-            parts.append(f"accuracy {accuracy:.2%}")
+        parts += [told(name, value) for name, value in list(measures.items())[:1]]
         parts += [f"{self._images * made / spent:,.0f} images/s", f"{_clock(left)} left"]
         self._bar.set_postfix_str(", ".join(parts), refresh=False)
         self._bar.update(step - self._bar.n)
@@ -80,10 +80,11 @@ class Progress:
         if epoch is None:
             return
         parts = [f"epoch {epoch.number + 1:>2}/{self._epochs}", f"loss {epoch.loss:.4f}"]
-        if epoch.train_accuracy is not None:
-            parts.append(f"train accuracy {epoch.train_accuracy:.2%}")
-        if epoch.test_accuracy is not None:
-            parts.append(f"test accuracy {epoch.test_accuracy:.2%}")
+        for found in ("train", "validation", "test"):
+            values: Mapping[str, float] = getattr(epoch, found) or {}
+            first = next((name for name in values if name != "loss"), "loss")
+            if values:
+                parts.append(f"{found} {told(first, values[first])}")
         parts += [f"{self._images / epoch.seconds:,.0f} images/s", f"{epoch.seconds:.1f} s"]
         if epoch.skipped_steps:
             plural = "s" if epoch.skipped_steps > 1 else ""
@@ -103,6 +104,11 @@ class Silence(Progress):
 
     def end(self, epoch: Epoch | None) -> None:
         return
+
+
+def told(name: str, value: float) -> str:
+    """Return a value of a measure as people read it: shares in percent, others as they are."""
+    return f"{name} {value:.4g}" if name in ("loss", "RMSE", "R²") else f"{name} {value:.2%}"
 
 
 def _clock(seconds: float) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from xpdl.backends import Array, backend_of
 from xpdl.datasets.stored import StoredPictures
@@ -11,11 +11,8 @@ from xpdl.errors import shown
 
 MOST_DIFFERENCES, LONGEST_NAME = 8, 100  # in one message; a file may hold any
 
-if TYPE_CHECKING:
-    from xpdl.training.trainer import Trainer
 
-
-def training_settings(trainer: Trainer) -> dict[str, Any]:
+def training_settings(trainer: Any) -> dict[str, Any]:
     """Return all that decides how a training goes, but for the data itself, as JSON gives it back.
 
     A schedule or an augmentation is known by its name or its repr, its code is not.
@@ -26,13 +23,16 @@ def training_settings(trainer: Trainer) -> dict[str, Any]:
         "architecture": network.config(),
         "epochs": trainer.epochs,
         "batch_size": batches.batch_size,
-        "examples": len(batches.x),
-        "divisor": batches.divisor,
+        "examples": batches.examples,
         "optimizer": optimizer.settings() | {"learning_rate": trainer.learning_rate},
         "schedule": known_as(trainer.schedule),
         "augment": known_as(trainer.augment),
         "seed": trainer.seed,
     }
+    if trainer.step.accumulate > 1:
+        settings["accumulate"] = trainer.step.accumulate
+    if trainer.patience.patience is not None:
+        settings["patience"] = trainer.patience.patience
     if trainer.average is not None:
         settings["average"] = trainer.average.settings()
     result: dict[str, Any] = json.loads(json.dumps(settings))  # a tuple is a list there

@@ -13,7 +13,8 @@ from xpdl import files, functions
 from xpdl.arguments import array_or_list, whole_number
 from xpdl.backends import Array, backend_of
 from xpdl.errors import ArgumentError, BackendMismatchError, ModelFileError, ShapeError, shown
-from xpdl.network import Network, count_hits
+from xpdl.network import Network
+from xpdl.network.answers import count_hits
 from xpdl.storage import expect_notes, load, load_with_notes
 from xpdl.training.settings import differences, digest, training_settings
 from xpdl.training.trainer import Trainer

@@ -16,7 +16,9 @@ from xpdl.errors import ArgumentError, DivergenceError
 from xpdl.network import Network
 from xpdl.optimizers import Optimizer, get_optimizer
 from xpdl.plots import rate_curve
-from xpdl.training.trainer import AUGMENTATION_STREAM, Augment, Data, Trainer
+from xpdl.training import Trainer
+from xpdl.training.feeding import AUGMENTATION_STREAM, Augment
+from xpdl.training.trainer import Data
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -106,7 +108,6 @@ def find_learning_rate(
     high: float = 10.0,
     steps: int = 200,
     seed: int = 0,
-    divisor: float | None = None,
     augment: Augment | None = None,
 ) -> RateSweep:
     """Train while the learning rate rises from `low` to `high`, and see where the loss falls.
@@ -122,7 +123,7 @@ def find_learning_rate(
 
     Parameters
     ----------
-    network, train, optimizer, batch_size, seed, divisor, augment
+    network, train, optimizer, batch_size, seed, augment
         As of `Trainer`; the optimizer's own learning rate does not count.
     low, high : float
         The first rate and the last.
@@ -158,7 +159,6 @@ def find_learning_rate(
         optimizer=rule,
         batch_size=whole_number("batch_size", batch_size),
         seed=seed,
-        divisor=divisor,
         augment=augment,
         progress=False,
     )
@@ -199,7 +199,6 @@ def _losses(trainer: Trainer, rates: Sequence[float]) -> Iterator[list[float]]:
 
     network.reseed([trainer.seed, 0])
     network.parameters.refresh()
-    step = backend.compile_step(trainer.learn, network.forget)
     losses = backend.xp.zeros(len(rates), dtype=network.precision.accumulate)
     read = 0
     with trainer.clock(), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
@@ -207,7 +206,7 @@ def _losses(trainer: Trainer, rates: Sequence[float]) -> Iterator[list[float]]:
             rule.learning_rate = rates[i]
             if augment is not None:
                 x = backend.xp.ascontiguousarray(augment(x, generator))
-            losses[i], _ = step(x, t)
+            losses[i], _ = trainer.step(x, t)
             if i + 1 - read == READ_EVERY or i + 1 == len(rates):
                 yield backend.to_numpy(losses[read : i + 1]).tolist()
                 read = i + 1

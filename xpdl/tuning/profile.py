@@ -147,7 +147,7 @@ def profile_step(
     rounds = whole_number("rounds", rounds)
     backend = network.backend
     seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
-    leaves = dict(network.body.leaves())
+    leaves = network.leaves()
     sizes: dict[str, tuple[Shape, Shape]] = {}
     steps = []
     with _timed(leaves, network.loss_layer, backend, seconds, sizes):
@@ -195,10 +195,10 @@ def _timed(
     """Time each layer's `forward` and `backward` as long as the block runs."""
 
     def watch(name: str, way: str, call: Callable[..., Any]) -> Callable[..., Any]:
-        def timed(a: Any, *more: Any) -> Any:
+        def timed(a: Any, *more: Any, **options: Any) -> Any:
             backend.synchronize()
             start = time.perf_counter()
-            result = call(a, *more)
+            result = call(a, *more, **options)
             backend.synchronize()
             seconds[name, way].append(time.perf_counter() - start)
             if way == "forward":
@@ -231,8 +231,10 @@ def _counts(layer: Layer, taken: Shape, given: Shape, itemsize: int) -> tuple[in
     # Backward reads the gradient and what forward kept, and writes the gradient of the input.
     gradient = itemsize * (math.prod(taken) if layer.input_gradient else 0)
     back = moved + gradient + itemsize * parameters
+    if layer.relu and not layer.pooled:  # whose gradient is taken here, from the outputs
+        back += itemsize * math.prod(given)
     if getattr(layer, "computed_before", False):  # a ReLU that hands on what it is given
-        moved = 0
+        moved = back = 0
     return forward, backward, moved, back
 
 

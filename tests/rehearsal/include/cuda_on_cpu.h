@@ -81,6 +81,14 @@ static inline int __ffs(int x) { return __builtin_ffs(x); }
 template <class T>
 static inline T __ldg(const T* p) { return *p; }
 
+// Blocks and threads run one after the other here.
+static inline void __threadfence() {}
+static inline unsigned int atomicInc(unsigned int* p, unsigned int most) {
+    unsigned int before = *p;
+    *p = before >= most ? 0 : before + 1;
+    return before;
+}
+
 template <class To, class From>
 static inline To rehearsal_bits(From x) {
     static_assert(sizeof(To) == sizeof(From), "the same bits");

@@ -55,15 +55,19 @@ class CupyBackend(Backend):
         state = np.random.SeedSequence(seed).generate_state(1, np.uint64)
         return self.xp.random.default_rng(int(state[0]))
 
+    def reseed(self, generator: RandomGenerator, seed: int | Sequence[int]) -> None:
+        state = np.random.SeedSequence(seed).generate_state(1, np.uint64)
+        generator.bit_generator = type(generator.bit_generator)(int(state[0]))  # type: ignore[attr-defined]
+
     def generator_state(self, generator: RandomGenerator) -> dict[str, int]:
         raise BackendError("a generator of CuPy's own does not say how much was drawn.")
 
     def set_generator_state(self, generator: RandomGenerator, state: Mapping[str, int]) -> None:
         raise BackendError("a generator of CuPy's own cannot be set to how much was drawn.")
 
-    def matmul(self, a: Array, b: Array, dtype: Any = None) -> Array:
-        if dtype is not None and a.dtype != dtype:
-            return super().matmul(a, b, dtype)
+    def matmul(self, a: Array, b: Array, dtype: Any = None, out: Array | None = None) -> Array:
+        if out is not None or (dtype is not None and a.dtype != dtype):
+            return super().matmul(a, b, dtype, out)
         # cuBLAS sums half-precision products in float32 by itself.
         return self.xp.matmul(a, b)
 
@@ -115,8 +119,8 @@ class CapturingCupyBackend(CupyBackend):
         self.synchronize()  # the other stream does not wait for what was given to this one
         self.release()  # what is kept for later is wanted now
         with cuda.using_allocator(pool.malloc), stream:
-            stream.begin_capture()
             try:
+                stream.begin_capture()
                 result = step(*arrays)
                 graph = stream.end_capture()
             except BaseException as error:

@@ -28,6 +28,7 @@ from xpdl.backends.base import (
     accumulation_dtype,
     check_generator_state,
     output_size,
+    written,
 )
 from xpdl.backends.cupy.backend import CapturingCupyBackend
 from xpdl.backends.cupy.cublas import Products, load_cublas
@@ -46,6 +47,12 @@ MOST_BLOCKS = 16 * 1024
 
 # A piece of 16 bytes is the most that a thread reads at once.
 PIECE = 16
+
+# So many blocks add up their rows apart; the last to finish adds what they have.
+MOST_PARTS = 256
+
+# Of a batch of so many scores one block counts the hits.
+MOST_SCORES = 2**20
 
 REALS = {"float16": "__half", "float32": "float", "float64": "double"}
 """The types for which the kernels are compiled, and their names in CUDA."""
@@ -66,15 +73,21 @@ def kernel_options(dtype: Any) -> tuple[str, ...]:
 class PhiloxGenerator:
     """NumPy's generator ``Generator(Philox(SeedSequence(seed)))``, number for number, on a GPU.
 
-    How many numbers were drawn is counted on the device, so that a captured step draws new ones
-    each time that it is replayed.
+    Its key, and how many numbers were drawn, are on the device, so that a captured step draws new
+    ones each time that it is replayed, and from another seed once there is one.
     """
 
     def __init__(self, backend: FusedCupyBackend, seed: int | Sequence[int]) -> None:
         self._backend = backend
+        self.key = backend.xp.empty(2, np.uint64)
+        self.position = backend.xp.empty(1, np.int64)
+        self.reseed(seed)
+
+    def reseed(self, seed: int | Sequence[int]) -> None:
+        """Begin anew."""
         state = np.random.SeedSequence(seed).generate_state(2, np.uint64)
-        self.key = (state[0], state[1])
-        self.position = backend.xp.zeros(1, np.int64)
+        self.key[...] = self._backend.asarray(state)
+        self.position[...] = 0
 
     def random(self, size: Shape, dtype: Any) -> Array:
         """Return numbers uniform in [0, 1), float32 or float64."""
@@ -82,7 +95,7 @@ class PhiloxGenerator:
         numbers: Array = self._backend.xp.empty(size, dtype)
         double = dtype == np.float64
         kernel = "uniform_doubles" if double else "uniform_floats"
-        self._backend.run(kernel, "float32", numbers.size, numbers, self.position, *self.key)
+        self._backend.run(kernel, "float32", numbers.size, numbers, self.position, self.key)
         self.advance(numbers.size * (2 if double else 1), double)
         return numbers
 
@@ -113,6 +126,9 @@ class FusedCupyBackend(CapturingCupyBackend):
                 f"the GPU is there, but cuBLAS does not start on it ({error}); its memory may be "
                 "in use by another program."
             ) from error
+        # Counts the blocks that are done, up to their last, which sets it back to 0. As with the
+        # workspace of products, kernels of two streams must not run at the same time.
+        self._finished = self.xp.zeros(1, np.uint32)
         self._kernels: dict[tuple[str, str], Any] = {}
         self._modules: dict[str, Any] = {}
 
@@ -144,8 +160,57 @@ class FusedCupyBackend(CapturingCupyBackend):
             blocks = min(-(-count // THREADS), MOST_BLOCKS)
             self.launch(name, real, (blocks,), (THREADS,), *arguments)
 
+    def _launch_elementwise(self, name: str, *arrays: Array) -> None:
+        """Launch a kernel over arrays that are alike, in pieces where all begin at one."""
+        first, pieces = arrays[0], _in_pieces(*arrays)
+        numbers = np.bool_(pieces), np.int64(first.size)
+        self._launch_over(name, first.dtype.name, _threads(first, pieces), *arrays, *numbers)
+
+    def _launch_by_columns(
+        self,
+        name: str,
+        arrays: tuple[Any, ...],
+        shape: Pair,
+        pieces: bool,
+        total: Array | None,
+        *numbers: Any,
+    ) -> None:
+        """Launch a kernel that makes rows, `shape` (rows, columns), of the type of the first array.
+
+        With `total` (columns,), it writes the sum of each column there.
+        """
+        (rows, columns), first = shape, arrays[0]
+        lanes = columns * first.itemsize // PIECE if pieces else columns
+        width = min(lanes, THREADS)
+        height, across = THREADS // width, -(-lanes // width)
+        most = (MOST_BLOCKS if total is None else MOST_PARTS) // across
+        blocks = max(1, min(most, -(-rows // (4 * height))))
+        sums, parts = total, None
+        if total is not None:
+            wide = accumulation_dtype(first.dtype)
+            parts = self.xp.empty((blocks, columns), wide)
+            if total.dtype != wide or not total.flags.c_contiguous:
+                sums = self.xp.empty(columns, wide)
+        self.launch(
+            *(name, first.dtype.name, (across, blocks), (width, height), *arrays),
+            *(_NOWHERE if a is None else a for a in (parts, sums)),
+            *(self._finished, np.bool_(pieces), *numbers),
+        )
+        if total is not None and sums is not None and sums is not total:
+            total[...] = sums
+
+    def _launch_together(self, name: str, count: int, *arrays: Array) -> None:
+        """Launch a kernel over float32 numbers whose last block says how all of them are."""
+        blocks = max(1, min(-(-count // (4 * THREADS)), MOST_PARTS))
+        parts = self.xp.empty(blocks, np.bool_)
+        numbers = parts, self._finished, np.int64(count)
+        self.launch(name, "float32", (blocks,), (THREADS,), *arrays, *numbers)
+
     def generator(self, seed: int | Sequence[int]) -> RandomGenerator:
         return PhiloxGenerator(self, seed)
+
+    def reseed(self, generator: RandomGenerator, seed: int | Sequence[int]) -> None:
+        generator.reseed(seed)  # type: ignore[attr-defined]
 
     def generator_state(self, generator: RandomGenerator) -> dict[str, int]:
         return {"halves": int(self.item(generator.position))}  # type: ignore[attr-defined]
@@ -155,37 +220,38 @@ class FusedCupyBackend(CapturingCupyBackend):
 
     # ---- products and sums --------------------------------------------------------------
 
-    def matmul(self, a: Array, b: Array, dtype: Any = None) -> Array:
+    def matmul(self, a: Array, b: Array, dtype: Any = None, out: Array | None = None) -> Array:
         if not (a.ndim == b.ndim == 2 and a.dtype == b.dtype and a.dtype.name in REALS):
-            return super().matmul(a, b, dtype)
+            return super().matmul(a, b, dtype, out)
         if a.shape[1] != b.shape[0]:
             raise ShapeError(f"matmul wants (m, k) and (k, n), got {a.shape} and {b.shape}.")
-        wide = accumulation_dtype(a.dtype)
-        given = wide if dtype == wide else a.dtype
-        product: Array = self.xp.empty((a.shape[0], b.shape[1]), given)
+        shape, wide = (a.shape[0], b.shape[1]), accumulation_dtype(a.dtype)
+        if out is not None and out.dtype == wide and out.flags.c_contiguous:
+            if out.shape != shape:
+                raise ShapeError(f"matmul gives {shape}, out is {out.shape}.")
+            self._products.multiply(a, b, out)
+            return out
+        wanted = dtype if out is None else out.dtype
+        product: Array = self.xp.empty(shape, wide if wanted == wide else a.dtype)
         self._products.multiply(a, b, product)
+        if out is not None:
+            return written(product, out)
         return product if dtype is None else product.astype(dtype, copy=False)
 
-    def sum(self, x: Array, axis: int | tuple[int, ...] | None = None, dtype: Any = None) -> Array:
-        if not (x.ndim == 2 and axis == 0 and x.dtype.name in REALS and 0 < x.size < MOST_AT_ONCE):
-            return super().sum(x, axis, dtype)
-        x = self.xp.ascontiguousarray(x)
-        (rows, columns), wide = x.shape, accumulation_dtype(x.dtype)
-        parts = min(256, -(-rows // 128))
-        total = self._sum_parts("sum_rows", x, parts, wide)
-        if parts > 1:
-            total = self._sum_parts("sum_parts", total, 1, wide, real=x.dtype.name)
-        return total.reshape(columns).astype(dtype or x.dtype, copy=False)
-
-    def _sum_parts(
-        self, kernel: str, x: Array, parts: int, wide: Any, real: str | None = None
+    def sum(
+        self,
+        x: Array,
+        axis: int | tuple[int, ...] | None = None,
+        dtype: Any = None,
+        out: Array | None = None,
     ) -> Array:
-        rows, columns = x.shape
-        sums: Array = self.xp.empty((parts, columns), wide)
-        grid = (-(-columns // 32), parts)
-        numbers = np.int32(rows), np.int32(columns)
-        self.launch(kernel, real or x.dtype.name, grid, (32, 8), x, sums, *numbers)
-        return sums
+        if not (x.ndim == 2 and axis == 0 and x.dtype.name in REALS and 0 < x.size < MOST_AT_ONCE):
+            return super().sum(x, axis, dtype, out)
+        x, shape = self.xp.ascontiguousarray(x), (x.shape[0], x.shape[1])
+        total: Array = self.xp.empty(shape[1], accumulation_dtype(x.dtype)) if out is None else out
+        pieces = _in_pieces(x, rows=True)
+        self._launch_by_columns("sum_rows", (x,), shape, pieces, total, *map(np.int32, shape))
+        return total if out is not None else total.astype(dtype or x.dtype, copy=False)
 
     # ---- convolution --------------------------------------------------------------------
 
@@ -204,33 +270,54 @@ class FusedCupyBackend(CapturingCupyBackend):
         return y.transpose(0, 3, 1, 2)
 
     def convolution_backward(
-        self, dout: Array, x: Array, W: Array, stride: Pair, pad: Pair, need_dx: bool = True
-    ) -> tuple[Array | None, Array, Array]:
+        self,
+        dout: Array,
+        x: Array,
+        W: Array,
+        stride: Pair,
+        pad: Pair,
+        need_dx: bool = True,
+        need_db: bool = True,
+        y: Array | None = None,
+        dW: Array | None = None,
+        db: Array | None = None,
+    ) -> tuple[Array | None, Array, Array | None]:
         (n, c, h, w), (fn, _, fh, fw), (oh, ow) = x.shape, W.shape, dout.shape[2:]
         wide, width = accumulation_dtype(x.dtype), fh * fw * c
+        if need_db and db is None:
+            db = self.xp.empty(fn, wide)
+        if y is not None:
+            dout = self.relu_backward(dout, y, db if need_db else None)
         gradient = self.xp.ascontiguousarray(dout.transpose(0, 2, 3, 1))
-        rows = gradient.reshape(-1, fn)
-        db = self.sum(rows, axis=0, dtype=wide)
-        dW: Array = (self.xp.empty if n else self.xp.zeros)((fn, width), wide)
+        if need_db and y is None:
+            self.sum(gradient.reshape(-1, fn), axis=0, out=db)
+        last = None if dW is None else dW.transpose(0, 2, 3, 1)
+        if last is None or last.dtype != wide or not last.flags.c_contiguous:
+            last = self.xp.empty((fn, fh, fw, c), wide)
+        filter_rows = last.reshape(fn, width)
+        if not n:
+            filter_rows[...] = 0
         dx: Array = self.xp.empty((n, h, w, c) if need_dx else (0,), x.dtype)
         filters = self._rows_of_filters(W) if need_dx else W
         geometry = _geometry(c, h, w, oh, ow, (fh, fw), stride, pad)
         for images in _spans(n, max(oh * ow * width, h * w * c), x.itemsize):
             col = self._im2col(x[images], (oh, ow), (fh, fw), stride, pad)
             part = gradient[images].reshape(-1, fn)
-            self._products.multiply(part.T, col, dW, accumulate=images.start > 0)
+            self._products.multiply(part.T, col, filter_rows, accumulate=images.start > 0)
             if need_dx:
                 self._products.multiply(part, filters, col)  # its windows are done with
-                pixels = dx[images]
-                count = np.int32(len(pixels))
-                self._launch_over(
-                    "col2im", x.dtype.name, pixels.size, col, pixels, count, *geometry
-                )
-        return (
-            dx.transpose(0, 3, 1, 2) if need_dx else None,
-            dW.reshape(fn, fh, fw, c).transpose(0, 3, 1, 2),
-            db,
-        )
+                self._col2im(col, dx[images], geometry)
+        found = last.transpose(0, 3, 1, 2)
+        if dW is None or not _begin_together(dW, found):
+            dW = written(found, dW)
+        return dx.transpose(0, 3, 1, 2) if need_dx else None, dW, db if need_db else None
+
+    def _col2im(self, col: Array, pixels: Array, geometry: tuple[np.int32, ...]) -> None:
+        """Add windows, (N*OH*OW, FH*FW*C), to the pixels (N, H, W, C) that they saw."""
+        pieces = _in_pieces(col, pixels) and _in_pieces(pixels, rows=True)
+        numbers = np.bool_(pieces), np.int32(len(pixels)), *geometry
+        threads = _threads(pixels, pieces)
+        self._launch_over("col2im", pixels.dtype.name, threads, col, pixels, *numbers)
 
     def _rows_of_filters(self, W: Array) -> Array:
         """Return W (FN, C, FH, FW) as rows (FN, FH*FW*C), in the order of a window's numbers."""
@@ -240,8 +327,7 @@ class FusedCupyBackend(CapturingCupyBackend):
         """Return the windows of x, (N*OH*OW, FH*FW*C)."""
         (n, c, h, w), (oh, ow), (fh, fw) = x.shape, counts, size
         col: Array = self.xp.empty((n * oh * ow, fh * fw * c), x.dtype)
-        last = x.transpose(0, 2, 3, 1).flags.c_contiguous
-        if last and c * x.itemsize % PIECE == 0 and _aligned(x):
+        if _in_pieces(x.transpose(0, 2, 3, 1), rows=True):
             per_piece = PIECE // x.itemsize
             geometry = _geometry(c // per_piece, h, w, oh, ow, size, stride, pad)
             count = col.size // per_piece
@@ -264,30 +350,48 @@ class FusedCupyBackend(CapturingCupyBackend):
         y: Array = self.xp.empty((n, oh, ow, c), x.dtype)
         winners: Array | None = self.xp.empty((n, oh, ow, c), np.uint16) if train else None
         geometry = _geometry(c, h, w, oh, ow, size, stride, pad)
+        pieces = _in_pieces(x.transpose(0, 2, 3, 1), rows=True)
         for images in _spans(n, oh * ow * c):
             part, out = x[images], y[images]
             won = _NOWHERE if winners is None else winners[images]
-            self._launch_over(
-                *("max_pooling", x.dtype.name, out.size),
-                *(part, out, won, np.int32(len(part)), *geometry, *_strides(x)),
-            )
+            numbers = np.bool_(pieces), np.int32(len(part)), *geometry, *_strides(x)
+            threads = _threads(out, pieces)
+            self._launch_over("max_pooling", x.dtype.name, threads, part, out, won, *numbers)
         return y.transpose(0, 3, 1, 2), winners
 
     def max_pooling_backward(
-        self, dout: Array, winners: Any, shape: Shape, size: Pair, stride: Pair, pad: Pair
+        self,
+        dout: Array,
+        winners: Any,
+        shape: Shape,
+        size: Pair,
+        stride: Pair,
+        pad: Pair,
+        y: Array | None = None,
+        total: Array | None = None,
     ) -> Array:
-        if winners.dtype != np.uint16:
-            return super().max_pooling_backward(dout, winners, shape, size, stride, pad)
         (n, c, h, w), (oh, ow) = shape, dout.shape[2:]
+        last = [a.transpose(0, 2, 3, 1) for a in (dout, y) if a is not None]
+        fits = y is None or (y.dtype == dout.dtype and last[1].flags.c_contiguous)
+        if winners.dtype != np.uint16 or not fits:
+            return super().max_pooling_backward(dout, winners, shape, size, stride, pad, y, total)
         dx: Array = self.xp.empty((n, h, w, c), dout.dtype)
         geometry = _geometry(c, h, w, oh, ow, size, stride, pad)
-        for images in _spans(n, h * w * c):
-            part = dx[images]
-            self._launch_over(
-                *("max_pooling_backward", dout.dtype.name, part.size),
-                *(dout[images], winners[images], part, np.int32(len(part))),
-                *(*geometry, *_strides(dout)),
+        pieces = _in_pieces(*last, dx, rows=True)
+        spans = list(_spans(n, h * w * c))
+        at_once = len(spans) == 1 and y is not None
+        for images in spans:
+            part, pooled = dx[images], _NOWHERE if y is None else last[1][images]
+            self._launch_by_columns(
+                "max_pooling_backward",
+                (dout[images], winners[images], pooled, part),
+                (part.size // c, c),
+                pieces,
+                total if at_once else None,
+                *(np.int32(len(part)), *geometry, *_strides(dout)),
             )
+        if total is not None and y is not None and not at_once:
+            self.sum(dx.reshape(-1, c), axis=0, out=total)
         return dx.transpose(0, 3, 1, 2)
 
     # ---- element by element -------------------------------------------------------------
@@ -299,25 +403,39 @@ class FusedCupyBackend(CapturingCupyBackend):
             super().add_bias(y, b, relu)
             return
         columns = y.shape[1]
+        pieces = _in_pieces(y, rows=True) and (b is None or _in_pieces(b))
         for rows in _spans(len(y), columns):
-            part = y[rows]
-            self._launch_over(
-                *("add_bias", y.dtype.name, part.size, part, _NOWHERE if b is None else b),
-                *(np.bool_(relu), np.int32(part.size), np.int32(columns)),
-            )
+            part, biases = y[rows], _NOWHERE if b is None else b
+            numbers = np.bool_(relu), np.bool_(pieces), np.int32(part.size), np.int32(columns)
+            threads = _threads(part, pieces)
+            self._launch_over("add_bias", y.dtype.name, threads, part, biases, *numbers)
 
     def relu(self, x: Array) -> Array:
         y: Array = self.xp.empty_like(x)
         if not _alike(x, y):
             return super().relu(x)
-        self.run("relu", x.dtype.name, x.size, x, y)
+        self._launch_elementwise("relu", x, y)
         return y
 
-    def relu_backward(self, dout: Array, y: Array) -> Array:
+    def relu_backward(self, dout: Array, y: Array, total: Array | None = None) -> Array:
         dx: Array = self.xp.empty_like(dout)
         if not _alike(dout, y, dx):
-            return super().relu_backward(dout, y)
-        self.run("relu_backward", dout.dtype.name, dout.size, dout, y, dx)
+            return super().relu_backward(dout, y, total)
+        if total is None:
+            self._launch_elementwise("relu_backward", dout, y, dx)
+            return dx
+        rows = dx.transpose(0, 2, 3, 1) if dx.ndim == 4 else dx
+        if not (dx.ndim in (2, 4) and rows.flags.c_contiguous and 0 < dx.size < MOST_AT_ONCE):
+            return super().relu_backward(dout, y, total)
+        shape = rows.size // rows.shape[-1], rows.shape[-1]
+        self._launch_by_columns(
+            "relu_backward_and_sum",
+            (dout, y, dx),
+            shape,
+            _in_pieces(dout, y) and _in_pieces(rows, rows=True),
+            total,
+            *map(np.int32, shape),
+        )
         return dx
 
     def dropout(
@@ -328,17 +446,16 @@ class FusedCupyBackend(CapturingCupyBackend):
             return super().dropout(generator, x, ratio, scale)
         y, mask = self.xp.empty_like(x), self.xp.empty_like(x)
         self.run(
-            *("dropout", x.dtype.name, x.size, x, y, mask, generator.position, *generator.key),
-            *(np.float32(ratio), np.float32(scale)),
+            *("dropout", x.dtype.name, x.size, x, y, mask, generator.position, self._finished),
+            *(generator.key, np.float32(ratio), np.float32(scale)),
         )
-        generator.advance(x.size)
         return y, mask
 
     def dropout_backward(self, dout: Array, mask: Array) -> Array:
         dx: Array = self.xp.empty_like(dout)
         if not _alike(dout, mask, dx):
             return super().dropout_backward(dout, mask)
-        self.run("dropout_backward", dout.dtype.name, dout.size, dout, mask, dx)
+        self._launch_elementwise("dropout_backward", dout, mask, dx)
         return dx
 
     def gather(
@@ -378,14 +495,15 @@ class FusedCupyBackend(CapturingCupyBackend):
         return loss, y
 
     def softmax_with_loss_backward(
-        self, y: Array, t: Array, dout: float | Array, dtype: Any
+        self, y: Array, t: Array, dout: Number, dtype: Any, sums: Array | None = None
     ) -> Array:
         if not 0 < y.size < MOST_AT_ONCE or not y.flags.c_contiguous:
-            return super().softmax_with_loss_backward(y, t, dout, dtype)
+            return super().softmax_with_loss_backward(y, t, dout, dtype, sums)
         (n, classes), real = y.shape, np.dtype(dtype).name
         dx: Array = self.xp.empty((n, classes), dtype)
         self._launch_over(
             *("softmax_with_loss_backward", real, y.size, y, *self._targets(t, y.dtype)),
+            _NOWHERE if sums is None else self.xp.ascontiguousarray(sums),
             *(*self._number(dout, y.dtype), dx, np.int32(n), np.int32(classes)),
         )
         return dx
@@ -404,20 +522,32 @@ class FusedCupyBackend(CapturingCupyBackend):
 
     # ---- what a step came to ------------------------------------------------------------
 
-    def all_finite(self, loss: Array, g: Array) -> Array:
+    def count_hits(self, scores: Array, t: Array, weights: Array | None = None) -> Array:
+        fits = scores.ndim == 2 and 0 < scores.size <= MOST_SCORES and scores.dtype.name in REALS
+        if not fits or weights is not None:
+            return super().count_hits(scores, t, weights)
+        sums: Array = self.xp.empty(2, np.float64)
+        targets = self._targets(t, accumulation_dtype(scores.dtype))
+        self.launch(
+            *("count_hits", scores.dtype.name, (1,), (THREADS,)),
+            *(self.xp.ascontiguousarray(scores), *targets, sums, *map(np.int32, scores.shape)),
+        )
+        return sums
+
+    def all_finite(self, loss: Array, g: Array) -> tuple[Array, Array]:
         if not (g.flags.c_contiguous and g.dtype == loss.dtype == np.float32):
             return super().all_finite(loss, g)
-        good: Array = self.xp.ones((), np.bool_)
-        self.run("all_finite", "float32", g.size, loss, g, good)
-        return good
+        go, marked = self.xp.empty((), np.bool_), self.xp.empty((), np.float32)
+        self._launch_together("all_finite", g.size, loss, g, go, marked)
+        return go, marked
 
     # ---- half precision -----------------------------------------------------------------
 
     def unscale(self, g: Array, scale: Array) -> Array:
         if not (g.flags.c_contiguous and g.dtype == scale.dtype == np.float32):
             return super().unscale(g, scale)
-        go: Array = self.xp.ones((), np.bool_)
-        self.run("unscale", "float32", g.size, g, scale, go)
+        go: Array = self.xp.empty((), np.bool_)
+        self._launch_together("unscale", g.size, g, scale, go)
         return go
 
     def adjust_loss_scale(
@@ -572,9 +702,26 @@ def _strides(x: Array) -> tuple[np.int64, ...]:
     return tuple(np.int64(stride // x.itemsize) for stride in x.strides)
 
 
-def _aligned(x: Any) -> bool:
-    """Tell whether x begins where a piece may."""
-    return x.data.ptr % PIECE == 0
+def _in_pieces(*arrays: Any, rows: bool = False) -> bool:
+    """Tell whether arrays begin where a piece may; and whether their `rows` are of whole pieces.
+
+    Rows are those of the last axis, of an array without gaps.
+    """
+    if any(a.data.ptr % PIECE for a in arrays):
+        return False
+    return not rows or all(
+        a.flags.c_contiguous and a.shape[-1] * a.itemsize % PIECE == 0 for a in arrays
+    )
+
+
+def _begin_together(a: Any, b: Any) -> bool:
+    """Tell whether two arrays begin at the same place in memory."""
+    return a.data.ptr == b.data.ptr
+
+
+def _threads(a: Array, pieces: bool) -> int:
+    """Return how many threads do an array, of which each does a piece or a number at a time."""
+    return -(-a.size * a.itemsize // PIECE) if pieces else a.size
 
 
 def _fits(b: Array, y: Array) -> bool:

@@ -2,8 +2,12 @@
 //
 // Compiled once for each float type, with -DREAL=float, __half or double. Each kernel computes what
 // the method of the same name of xpdl.backends.base.Backend computes in plain array code; sums of
-// half-precision numbers are carried in float. No kernel adds to memory that another thread adds to,
-// and every sum has a fixed order, so that the same input gives the same bits in every run.
+// half-precision numbers are carried in float. No thread adds to a number that another adds to: what
+// blocks make apart, the last of them to finish adds up, in a fixed order, so that the same input
+// gives the same bits in every run.
+//
+// `pieces` says that all arrays begin, and all rows of channels end, where 16 bytes may, which a
+// thread then reads and writes at once.
 //
 // Images are (N, C, H, W) to the caller. "channels last" means memory in the order N, H, W, C. An
 // array that may lie in memory in any way comes with its strides, counted in elements. NVRTC, by
@@ -37,6 +41,118 @@ __device__ __forceinline__ wide positive(wide x) { return x <= 0 ? wide(0) : x; 
 #define EACH(type, i, count)                                                               \
   for (type i = blockIdx.x * (type)blockDim.x + threadIdx.x; i < (count);                  \
        i += (type)gridDim.x * blockDim.x)
+
+// N numbers side by side, which a thread reads and writes at once.
+template <typename T, int N> struct alignas(N * sizeof(T)) Pack {
+  T at[N];
+};
+#define WIDTH (16 / (int)sizeof(REAL))  // the numbers in 16 bytes
+
+template <int N, typename T>
+__device__ __forceinline__ Pack<T, N> read_pack(const T *__restrict__ x, long long first) {
+  return *(const Pack<T, N> *)(x + first);
+}
+template <int N, typename T>
+__device__ __forceinline__ void write_pack(T *__restrict__ x, long long first, Pack<T, N> pack) {
+  *(Pack<T, N> *)(x + first) = pack;
+}
+
+// y[i] = f(a[i], b[i]) for all i < count.
+template <typename F>
+__device__ __forceinline__ void pass(const REAL *__restrict__ a, const REAL *__restrict__ b,
+                                     REAL *__restrict__ y, long long count, bool pieces, F f) {
+  const long long whole = pieces ? count / WIDTH : 0;
+  EACH(long long, i, whole) {
+    Pack<REAL, WIDTH> first = read_pack<WIDTH>(a, i * WIDTH);
+    Pack<REAL, WIDTH> second = read_pack<WIDTH>(b, i * WIDTH), result;
+    for (int j = 0; j < WIDTH; j++) write(&result.at[j], f(read(first.at[j]), read(second.at[j])));
+    write_pack<WIDTH>(y, i * WIDTH, result);
+  }
+  EACH(long long, i, count - whole * WIDTH) {
+    long long k = whole * WIDTH + i;
+    write(&y[k], f(read(a[k]), read(b[k])));
+  }
+}
+
+// ---- what blocks do together ----------------------------------------------------------------
+
+// Whether this block is the last of the grid to come here: it may read what the others wrote
+// before. `finished` is 0 before the kernel, and after it.
+__device__ __forceinline__ bool last_block(unsigned int *finished) {
+  __shared__ bool last;
+  __threadfence();
+  __syncthreads();
+  if (threadIdx.x == 0 && threadIdx.y == 0) {
+    const unsigned int others = gridDim.x * gridDim.y - 1;
+    last = atomicInc(finished, others) == others;
+  }
+  __syncthreads();
+  __threadfence();
+  return last;
+}
+
+// Whether something is so in all threads: 1 or 0 in the last block, which knows, -1 in the others.
+__device__ __forceinline__ int in_all(bool here, bool *parts, unsigned int *finished) {
+  __shared__ bool all;
+  if (threadIdx.x == 0) all = true;
+  __syncthreads();
+  if (!here) all = false;
+  __syncthreads();
+  if (threadIdx.x == 0) parts[blockIdx.x] = all;
+  if (!last_block(finished)) return -1;
+  const volatile bool *written = parts;
+  for (int i = threadIdx.x; i < gridDim.x; i += blockDim.x)
+    if (!written[i]) all = false;
+  __syncthreads();
+  return all;
+}
+
+// Rows of numbers, N at a time, that make(row, column) returns, and the sum of each column.
+// Blocks are (lanes, height) threads in a grid (blocks of lanes, parts); a lane is N columns.
+// `parts` (parts, columns) and `total` (columns) may be null: then nothing is added up. `shared`
+// holds N numbers a thread.
+template <int N, typename Make>
+__device__ __forceinline__ void sum_columns(int rows, int columns, wide *shared, wide *parts,
+                                            wide *total, unsigned int *finished, Make make) {
+  const int lanes = blockDim.x * N, threads = blockDim.x * blockDim.y;
+  const int thread = threadIdx.y * blockDim.x + threadIdx.x;
+  const int begin = blockIdx.x * lanes, column = begin + threadIdx.x * N;
+  wide sum[N];
+  for (int j = 0; j < N; j++) sum[j] = 0;
+  if (column < columns)
+    for (int row = blockIdx.y * blockDim.y + threadIdx.y; row < rows;
+         row += gridDim.y * blockDim.y) {
+      Pack<wide, N> made = make(row, column);
+      for (int j = 0; j < N; j++) sum[j] += made.at[j];
+    }
+  if (!total) return;
+  for (int j = 0; j < N; j++) shared[thread * N + j] = sum[j];
+  __syncthreads();
+  for (int i = thread; i < lanes; i += threads) {
+    wide all = 0;
+    for (int y = 0; y < blockDim.y; y++) all += shared[y * lanes + i];
+    if (begin + i < columns) parts[(long long)blockIdx.y * columns + begin + i] = all;
+  }
+  if (!last_block(finished)) return;
+  const volatile wide *written = parts;
+  const int width = min(columns, threads), groups = threads / width;
+  const int lane = thread % width, group = thread / width;
+  for (int first = 0; first < columns; first += width) {
+    const bool adds = first + lane < columns;
+    wide all = 0;
+    if (adds && group < groups)
+      for (int part = group; part < gridDim.y; part += groups)
+        all += written[(long long)part * columns + first + lane];
+    __syncthreads();
+    shared[thread] = all;
+    __syncthreads();
+    if (!adds || group > 0) continue;
+    for (int i = 1; i < groups; i++) all += shared[i * width + lane];
+    total[first + lane] = all;
+  }
+}
+// What sum_columns wants as `shared`, for any N.
+#define SHARED_SUMS __shared__ wide shared[256 * WIDTH];
 
 // ---- windows ------------------------------------------------------------------------------
 
@@ -82,13 +198,16 @@ extern "C" __global__ void im2col_pieces(const void *__restrict__ image,
 }
 
 // The adjoint of im2col: each pixel gathers from the windows that saw it. x is channels last.
-extern "C" __global__ void col2im(const REAL *__restrict__ col, REAL *__restrict__ x, int n, int c,
-                                  int h, int w, int oh, int ow, int fh, int fw, int sh, int sw,
-                                  int ph, int pw) {
-  EACH(int, i, n * h * w * c) {
-    int channel = i % c, pixel = i / c;
+template <int N>
+__device__ __forceinline__ void add_windows(const REAL *__restrict__ col, REAL *__restrict__ x,
+                                            int n, int c, int h, int w, int oh, int ow, int fh,
+                                            int fw, int sh, int sw, int ph, int pw) {
+  const int lanes = c / N;
+  EACH(int, i, n * h * w * lanes) {
+    int channel = i % lanes * N, pixel = i / lanes;
     int left = pixel % w + pw, y = pixel / w % h + ph, image = pixel / (w * h);
-    wide sum = 0;
+    wide sum[N];
+    for (int j = 0; j < N; j++) sum[j] = 0;
     // Tap (k, l) of window (p, q) saw this pixel where y = p sh + k and left = q sw + l.
     for (int k = y % sh; k < fh && k <= y; k += sh) {
       int p = (y - k) / sh;
@@ -97,96 +216,174 @@ extern "C" __global__ void col2im(const REAL *__restrict__ col, REAL *__restrict
         int q = (left - l) / sw;
         if (q >= ow) continue;
         long long row = ((long long)image * oh + p) * ow + q;
-        sum += read(col[(row * fh * fw + k * fw + l) * c + channel]);
+        Pack<REAL, N> seen = read_pack<N>(col, (row * fh * fw + k * fw + l) * c + channel);
+        for (int j = 0; j < N; j++) sum[j] += read(seen.at[j]);
       }
     }
-    write(&x[i], sum);
+    Pack<REAL, N> result;
+    for (int j = 0; j < N; j++) write(&result.at[j], sum[j]);
+    write_pack<N>(x, (long long)pixel * c + channel, result);
   }
 }
 
+extern "C" __global__ void col2im(const REAL *__restrict__ col, REAL *__restrict__ x, bool pieces,
+                                  int n, int c, int h, int w, int oh, int ow, int fh, int fw,
+                                  int sh, int sw, int ph, int pw) {
+  if (pieces)
+    add_windows<WIDTH>(col, x, n, c, h, w, oh, ow, fh, fw, sh, sw, ph, pw);
+  else
+    add_windows<1>(col, x, n, c, h, w, oh, ow, fh, fw, sh, sw, ph, pw);
+}
+
 // y and winners are channels last. Of equals the first wins, NaN wins over all; padding never does.
-extern "C" __global__ void max_pooling(const REAL *__restrict__ x, REAL *__restrict__ y,
-                                       unsigned short *__restrict__ winners, int n, int c, int h,
-                                       int w, int oh, int ow, int fh, int fw, int sh, int sw,
-                                       int ph, int pw, long long xn, long long xc, long long xh,
-                                       long long xw) {
+template <int N>
+__device__ __forceinline__ void pool_windows(const REAL *__restrict__ x, REAL *__restrict__ y,
+                                             unsigned short *__restrict__ winners, int n, int c,
+                                             int h, int w, int oh, int ow, int fh, int fw, int sh,
+                                             int sw, int ph, int pw, long long xn, long long xc,
+                                             long long xh, long long xw) {
   const wide zero = 0;
-  EACH(int, i, n * oh * ow * c) {
-    int channel = i % c, window = i / c;
+  const int lanes = c / N;
+  EACH(int, i, n * oh * ow * lanes) {
+    int channel = i % lanes * N, window = i / lanes;
     int q = window % ow, p = window / ow % oh, image = window / (ow * oh);
-    wide best = -1 / zero;  // of a window that sees padding alone
-    int winner = -1;
+    wide best[N];
+    int winner[N];
+    for (int j = 0; j < N; j++) {
+      best[j] = -1 / zero;  // of a window that sees padding alone
+      winner[j] = -1;
+    }
     for (int k = 0; k < fh; k++) {
       int row = p * sh + k - ph;
       if (row < 0 || row >= h) continue;
       for (int l = 0; l < fw; l++) {
         int column = q * sw + l - pw;
         if (column < 0 || column >= w) continue;
-        wide value = read(x[image * xn + channel * xc + row * xh + column * xw]);
-        if (winner < 0 || value > best || (value != value && best == best)) {
-          best = value;
-          winner = k * fw + l;
+        Pack<REAL, N> seen = read_pack<N>(x, image * xn + channel * xc + row * xh + column * xw);
+        for (int j = 0; j < N; j++) {
+          wide value = read(seen.at[j]);
+          if (winner[j] < 0 || value > best[j] || (value != value && best[j] == best[j])) {
+            best[j] = value;
+            winner[j] = k * fw + l;
+          }
         }
       }
     }
-    write(&y[i], best);
-    if (winners) winners[i] = winner;
+    Pack<REAL, N> largest;
+    Pack<unsigned short, N> won;
+    for (int j = 0; j < N; j++) {
+      write(&largest.at[j], best[j]);
+      won.at[j] = winner[j];
+    }
+    write_pack<N>(y, (long long)window * c + channel, largest);
+    if (winners) write_pack<N>(winners, (long long)window * c + channel, won);
   }
 }
 
-// dx is channels last; each pixel gathers from the windows that it won.
-extern "C" __global__ void max_pooling_backward(const REAL *__restrict__ dout,
-                                                const unsigned short *__restrict__ winners,
-                                                REAL *__restrict__ dx, int n, int c, int h, int w,
-                                                int oh, int ow, int fh, int fw, int sh, int sw,
-                                                int ph, int pw, long long dn, long long dc,
-                                                long long dh, long long dw) {
-  EACH(int, i, n * h * w * c) {
-    int channel = i % c, pixel = i / c;
-    int left = pixel % w + pw, y = pixel / w % h + ph, image = pixel / (w * h);
-    wide sum = 0;
-    for (int k = y % sh; k < fh && k <= y; k += sh) {
-      int p = (y - k) / sh;
+extern "C" __global__ void max_pooling(const REAL *__restrict__ x, REAL *__restrict__ y,
+                                       unsigned short *__restrict__ winners, bool pieces, int n,
+                                       int c, int h, int w, int oh, int ow, int fh, int fw, int sh,
+                                       int sw, int ph, int pw, long long xn, long long xc,
+                                       long long xh, long long xw) {
+  if (pieces)
+    pool_windows<WIDTH>(x, y, winners, n, c, h, w, oh, ow, fh, fw, sh, sw, ph, pw, xn, xc, xh, xw);
+  else
+    pool_windows<1>(x, y, winners, n, c, h, w, oh, ow, fh, fw, sh, sw, ph, pw, xn, xc, xh, xw);
+}
+
+// dx is channels last; each pixel gathers from the windows that it won. Where y, which is channels
+// last too, is not null, a window's gradient counts where y > 0. For parts and total see sum_columns.
+template <int N>
+__device__ __forceinline__ void pool_backward(
+    const REAL *__restrict__ dout, const unsigned short *__restrict__ winners,
+    const REAL *__restrict__ y, REAL *__restrict__ dx, wide *shared, wide *parts, wide *total,
+    unsigned int *finished, int n, int c, int h, int w, int oh, int ow, int fh, int fw, int sh,
+    int sw, int ph, int pw, long long dn, long long dc, long long dh, long long dw) {
+  sum_columns<N>(n * h * w, c, shared, parts, total, finished, [=](int pixel, int channel) {
+    int left = pixel % w + pw, top = pixel / w % h + ph, image = pixel / (w * h);
+    Pack<wide, N> sum;
+    for (int j = 0; j < N; j++) sum.at[j] = 0;
+    for (int k = top % sh; k < fh && k <= top; k += sh) {
+      int p = (top - k) / sh;
       if (p >= oh) continue;
       for (int l = left % sw; l < fw && l <= left; l += sw) {
         int q = (left - l) / sw;
         if (q >= ow) continue;
-        long long window = ((long long)image * oh + p) * ow + q;
-        if (winners[window * c + channel] == k * fw + l)
-          sum += read(dout[image * dn + channel * dc + p * dh + q * dw]);
+        long long window = (((long long)image * oh + p) * ow + q) * c + channel;
+        Pack<unsigned short, N> won = read_pack<N>(winners, window);
+        Pack<REAL, N> gradient = read_pack<N>(dout, image * dn + channel * dc + p * dh + q * dw);
+        Pack<REAL, N> pooled;
+        if (y) pooled = read_pack<N>(y, window);
+        for (int j = 0; j < N; j++)
+          if (won.at[j] == k * fw + l)
+            sum.at[j] += read(gradient.at[j]) * wide(!y || read(pooled.at[j]) > 0 ? 1 : 0);
       }
     }
-    write(&dx[i], sum);
-  }
+    Pack<REAL, N> result;
+    for (int j = 0; j < N; j++) write(&result.at[j], sum.at[j]);
+    write_pack<N>(dx, (long long)pixel * c + channel, result);
+    return sum;
+  });
+}
+
+extern "C" __global__ void max_pooling_backward(
+    const REAL *__restrict__ dout, const unsigned short *__restrict__ winners,
+    const REAL *__restrict__ y, REAL *__restrict__ dx, wide *parts, wide *total,
+    unsigned int *finished, bool pieces, int n, int c, int h, int w, int oh, int ow, int fh, int fw,
+    int sh, int sw, int ph, int pw, long long dn, long long dc, long long dh, long long dw) {
+  SHARED_SUMS
+  if (pieces)
+    pool_backward<WIDTH>(dout, winners, y, dx, shared, parts, total, finished, n, c, h, w, oh, ow,
+                         fh, fw, sh, sw, ph, pw, dn, dc, dh, dw);
+  else
+    pool_backward<1>(dout, winners, y, dx, shared, parts, total, finished, n, c, h, w, oh, ow, fh,
+                     fw, sh, sw, ph, pw, dn, dc, dh, dw);
 }
 
 // ---- element by element -------------------------------------------------------------------
 
 // y (rows, k) in place: y + b, and with `relu` no less than 0. b may be null.
 extern "C" __global__ void add_bias(REAL *__restrict__ y, const REAL *__restrict__ b, bool relu,
-                                    int count, int k) {
-  EACH(int, i, count) {
-    wide value = read(y[i]);
-    if (b) value += read(b[i % k]);
-    write(&y[i], relu ? positive(value) : value);
+                                    bool pieces, int count, int k) {
+  if (!pieces) {
+    EACH(int, i, count) {
+      wide value = read(y[i]);
+      if (b) value += read(b[i % k]);
+      write(&y[i], relu ? positive(value) : value);
+    }
+    return;
+  }
+  EACH(int, i, count / WIDTH) {
+    Pack<REAL, WIDTH> numbers = read_pack<WIDTH>(y, i * WIDTH), biases;
+    if (b) biases = read_pack<WIDTH>(b, i * WIDTH % k);
+    for (int j = 0; j < WIDTH; j++) {
+      wide value = read(numbers.at[j]);
+      if (b) value += read(biases.at[j]);
+      write(&numbers.at[j], relu ? positive(value) : value);
+    }
+    write_pack<WIDTH>(y, i * WIDTH, numbers);
   }
 }
 
-extern "C" __global__ void relu(const REAL *__restrict__ x, REAL *__restrict__ y,
+extern "C" __global__ void relu(const REAL *__restrict__ x, REAL *__restrict__ y, bool pieces,
                                 long long count) {
-  EACH(long long, i, count) { write(&y[i], positive(read(x[i]))); }
+  pass(x, x, y, count, pieces, [](wide value, wide) { return positive(value); });
 }
 
 // As in plain code, a gradient that is not finite stays so where y is 0: 0 times NaN is NaN.
+__device__ __forceinline__ wide where_positive(wide gradient, wide y) {
+  return gradient * wide(y > 0 ? 1 : 0);
+}
+
 extern "C" __global__ void relu_backward(const REAL *__restrict__ dout, const REAL *__restrict__ y,
-                                         REAL *__restrict__ dx, long long count) {
-  EACH(long long, i, count) { write(&dx[i], read(dout[i]) * wide(read(y[i]) > 0 ? 1 : 0)); }
+                                         REAL *__restrict__ dx, bool pieces, long long count) {
+  pass(dout, y, dx, count, pieces, [](wide a, wide b) { return where_positive(a, b); });
 }
 
 extern "C" __global__ void dropout_backward(const REAL *__restrict__ dout,
                                             const REAL *__restrict__ mask, REAL *__restrict__ dx,
-                                            long long count) {
-  EACH(long long, i, count) { write(&dx[i], read(dout[i]) * read(mask[i])); }
+                                            bool pieces, long long count) {
+  pass(dout, mask, dx, count, pieces, [](wide a, wide b) { return a * b; });
 }
 
 // Rows of x (length, width) by index, as REAL, divided by `divisor` in `wide`. An index below 0
@@ -221,35 +418,56 @@ extern "C" __global__ void gather_floats(const float *__restrict__ x,
 
 // ---- sums ---------------------------------------------------------------------------------
 
-// The sum of 32 columns over the rows of one block: a part of the sum over all rows, in `wide`.
-// Blocks are (column blocks, parts) of 32 x 8 threads; parts is (gridDim.y, columns).
-template <typename T>
-__device__ __forceinline__ void sum_part(const T *__restrict__ x, wide *__restrict__ parts,
-                                         int rows, int columns) {
-  __shared__ wide sums[8][33];
-  int column = blockIdx.x * 32 + threadIdx.x;
-  int share = (rows + gridDim.y - 1) / gridDim.y;
-  int begin = blockIdx.y * share, end = min(rows, begin + share);
-  wide sum = 0;
-  if (column < columns)
-    for (int row = begin + threadIdx.y; row < end; row += 8)
-      sum += read(x[(long long)row * columns + column]);
-  sums[threadIdx.y][threadIdx.x] = sum;
-  __syncthreads();
-  if (threadIdx.y == 0 && column < columns) {
-    for (int i = 1; i < 8; i++) sum += sums[i][threadIdx.x];
-    parts[blockIdx.y * columns + column] = sum;
-  }
+// The sum of each column of x (rows, columns); see sum_columns for the rest.
+template <int N>
+__device__ __forceinline__ void sum_read(const REAL *__restrict__ x, wide *shared, wide *parts,
+                                         wide *total, unsigned int *finished, int rows,
+                                         int columns) {
+  sum_columns<N>(rows, columns, shared, parts, total, finished, [=](int row, int column) {
+    Pack<REAL, N> numbers = read_pack<N>(x, (long long)row * columns + column);
+    Pack<wide, N> made;
+    for (int j = 0; j < N; j++) made.at[j] = read(numbers.at[j]);
+    return made;
+  });
 }
 
-extern "C" __global__ void sum_rows(const REAL *__restrict__ x, wide *__restrict__ parts, int rows,
-                                    int columns) {
-  sum_part(x, parts, rows, columns);
+extern "C" __global__ void sum_rows(const REAL *__restrict__ x, wide *parts, wide *total,
+                                    unsigned int *finished, bool pieces, int rows, int columns) {
+  SHARED_SUMS
+  if (pieces)
+    sum_read<WIDTH>(x, shared, parts, total, finished, rows, columns);
+  else
+    sum_read<1>(x, shared, parts, total, finished, rows, columns);
 }
 
-extern "C" __global__ void sum_parts(const wide *__restrict__ x, wide *__restrict__ parts, int rows,
-                                     int columns) {
-  sum_part(x, parts, rows, columns);
+// relu_backward and the sum of each column of what it gives, where all are (rows, columns).
+template <int N>
+__device__ __forceinline__ void sum_positive(const REAL *__restrict__ dout,
+                                             const REAL *__restrict__ y, REAL *__restrict__ dx,
+                                             wide *shared, wide *parts, wide *total,
+                                             unsigned int *finished, int rows, int columns) {
+  sum_columns<N>(rows, columns, shared, parts, total, finished, [=](int row, int column) {
+    const long long first = (long long)row * columns + column;
+    Pack<REAL, N> gradient = read_pack<N>(dout, first), outputs = read_pack<N>(y, first), result;
+    Pack<wide, N> made;
+    for (int j = 0; j < N; j++) {
+      made.at[j] = where_positive(read(gradient.at[j]), read(outputs.at[j]));
+      write(&result.at[j], made.at[j]);
+    }
+    write_pack<N>(dx, first, result);
+    return made;
+  });
+}
+
+extern "C" __global__ void relu_backward_and_sum(const REAL *__restrict__ dout,
+                                                 const REAL *__restrict__ y, REAL *__restrict__ dx,
+                                                 wide *parts, wide *total, unsigned int *finished,
+                                                 bool pieces, int rows, int columns) {
+  SHARED_SUMS
+  if (pieces)
+    sum_positive<WIDTH>(dout, y, dx, shared, parts, total, finished, rows, columns);
+  else
+    sum_positive<1>(dout, y, dx, shared, parts, total, finished, rows, columns);
 }
 
 // Combine what all threads of a block (a power of two) hold; each gets the result.
@@ -308,17 +526,20 @@ extern "C" __global__ void mean_of(const wide *__restrict__ x, wide *__restrict_
   if (threadIdx.x == 0) mean[0] = sum / n;
 }
 
-// dx = (y - t) dout / n. `dout` is a number, or, where `dout_there` is not null, lies there.
+// dx = (y s - t) dout / n, s the sum of a row of targets, 1 where `sums` is null. `dout` is a
+// number, or, where `dout_there` is not null, lies there.
 extern "C" __global__ void softmax_with_loss_backward(const wide *__restrict__ y,
                                                       const long long *__restrict__ labels,
                                                       const wide *__restrict__ targets,
+                                                      const wide *__restrict__ sums,
                                                       const wide *__restrict__ dout_there,
                                                       wide dout, REAL *__restrict__ dx, int n,
                                                       int k) {
   wide factor = (dout_there ? dout_there[0] : dout) / n;
   EACH(int, i, n * k) {
     wide target = labels ? wide(labels[i / k] == i % k ? 1 : 0) : targets[i];
-    write(&dx[i], (y[i] - target) * factor);
+    wide whole = sums ? y[i] * sums[i / k] : y[i];
+    write(&dx[i], (whole - target) * factor);
   }
 }
 
@@ -357,17 +578,17 @@ __device__ __forceinline__ float uniform_float(unsigned long long i, unsigned lo
 // The numbers from `position` on, which is counted on the device (see `advance`).
 extern "C" __global__ void uniform_floats(float *__restrict__ numbers,
                                           const long long *__restrict__ position,
-                                          unsigned long long key0, unsigned long long key1,
+                                          const unsigned long long *__restrict__ key,
                                           long long count) {
-  EACH(long long, i, count) { numbers[i] = uniform_float(position[0] + i, key0, key1); }
+  EACH(long long, i, count) { numbers[i] = uniform_float(position[0] + i, key[0], key[1]); }
 }
 
 extern "C" __global__ void uniform_doubles(double *__restrict__ numbers,
                                            const long long *__restrict__ position,
-                                           unsigned long long key0, unsigned long long key1,
+                                           const unsigned long long *__restrict__ key,
                                            long long count) {
   EACH(long long, i, count) {
-    numbers[i] = (philox((position[0] + 1) / 2 + i, key0, key1) >> 11) / 9007199254740992.0;
+    numbers[i] = (philox((position[0] + 1) / 2 + i, key[0], key[1]) >> 11) / 9007199254740992.0;
   }
 }
 
@@ -378,41 +599,84 @@ extern "C" __global__ void advance(long long *__restrict__ position, long long h
     position[0] = (whole_words ? (position[0] + 1) / 2 * 2 : position[0]) + halves;
 }
 
-// y = x mask, where mask is 0 with probability `ratio`, else `scale`.
+// y = x mask, where mask is 0 with probability `ratio`, else `scale`; what was drawn is counted.
 extern "C" __global__ void dropout(const REAL *__restrict__ x, REAL *__restrict__ y,
-                                   REAL *__restrict__ mask,
-                                   const long long *__restrict__ position, unsigned long long key0,
-                                   unsigned long long key1, float ratio, float scale,
-                                   long long count) {
+                                   REAL *__restrict__ mask, long long *position,
+                                   unsigned int *finished,
+                                   const unsigned long long *__restrict__ key, float ratio,
+                                   float scale, long long count) {
+  const long long start = position[0];
   EACH(long long, i, count) {
-    bool kept = uniform_float(position[0] + i, key0, key1) >= ratio;
+    bool kept = uniform_float(start + i, key[0], key[1]) >= ratio;
     write(&mask[i], kept ? scale : 0);
     write(&y[i], read(x[i]) * read(mask[i]));
   }
+  if (last_block(finished) && threadIdx.x == 0) position[0] = start + count;
 }
 
 // ---- what a step came to ------------------------------------------------------------------
 
-// good becomes false where loss[0] or a number of g is not finite; see unscale.
-extern "C" __global__ void all_finite(const wide *__restrict__ loss, const wide *__restrict__ g,
-                                      bool *__restrict__ good, long long count) {
-  EACH(long long, i, count) {
-    if (!isfinite(g[i]) || !isfinite(loss[0])) *good = false;
+// Where the largest of k numbers is: of equals the first; NaN is the largest of all.
+template <typename T> __device__ __forceinline__ int place_of_largest(const T *x, int k) {
+  wide best = read(x[0]);
+  int place = 0;
+  for (int j = 1; j < k; j++) {
+    wide value = read(x[j]);
+    if (value > best || (value != value && best == best)) {
+      best = value;
+      place = j;
+    }
   }
+  return place;
+}
+
+// One block: how many rows of scores (n, k) are largest at their target, a class number or, where
+// `labels` is null, the largest of a distribution; and of how many.
+extern "C" __global__ void count_hits(const REAL *__restrict__ scores,
+                                      const long long *__restrict__ labels,
+                                      const wide *__restrict__ targets,
+                                      double *__restrict__ sums, int n, int k) {
+  __shared__ int shared[256];
+  int found = 0;
+  for (int row = threadIdx.x; row < n; row += blockDim.x) {
+    const long long first = (long long)row * k;
+    long long target = labels ? labels[row] : place_of_largest(targets + first, k);
+    found += place_of_largest(scores + first, k) == target;
+  }
+  shared[threadIdx.x] = found;
+  __syncthreads();
+  if (threadIdx.x > 0) return;
+  for (int i = 1; i < blockDim.x; i++) found += shared[i];
+  sums[0] = found;
+  sums[1] = n;
+}
+
+// good: whether loss[0] and all of g are finite; marked: the loss, or NaN where they are not.
+extern "C" __global__ void all_finite(const wide *__restrict__ loss, const wide *__restrict__ g,
+                                      bool *good, wide *marked, bool *parts,
+                                      unsigned int *finished, long long count) {
+  bool finite = isfinite(loss[0]);
+  EACH(long long, i, count) finite = finite && isfinite(g[i]);
+  int all = in_all(finite, parts, finished);
+  if (all < 0 || threadIdx.x > 0) return;
+  good[0] = all;
+  marked[0] = all ? loss[0] : wide(nanf(""));
 }
 
 // ---- half precision -----------------------------------------------------------------------
 
-// g divided by scale[0], in place; good becomes false where a number is not finite. It must be
-// true before; all who write it write the same.
+// g divided by scale[0], in place; good: whether all of it is finite then.
 extern "C" __global__ void unscale(wide *__restrict__ g, const wide *__restrict__ scale,
-                                   bool *__restrict__ good, long long count) {
-  wide factor = 1 / scale[0];
+                                   bool *good, bool *parts, unsigned int *finished,
+                                   long long count) {
+  const wide factor = 1 / scale[0];
+  bool finite = true;
   EACH(long long, i, count) {
-    wide value = g[i] * factor;
-    g[i] = value;
-    if (!isfinite(value)) *good = false;
+    g[i] *= factor;
+    finite = finite && isfinite(g[i]);
   }
+  int all = in_all(finite, parts, finished);
+  if (all >= 0 && threadIdx.x == 0) good[0] = all;
 }
 
 // One thread; see Backend.adjust_loss_scale for the four numbers.

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from xpdl.backends.base import Array, Number, Pair, Shape, output_size, skippable
+from xpdl.backends.base import Array, Number, Pair, Shape, output_size, skippable, written
 from xpdl.backends.numpy.backend import NumpyBackend, by_feature, lies_in_pixels, pixel_lines
 from xpdl.backends.numpy.memory import pool
 from xpdl.backends.numpy.threads import hold_while_forking, thread_count, workers
@@ -21,16 +21,12 @@ from xpdl.errors import BackendUnavailableError
 try:
     from numba.core.compiler_lock import global_compiler_lock
 
+    from xpdl.backends.numba import depthwise, response
     from xpdl.backends.numba import kernels as kernels
     from xpdl.backends.numba.vectors import LANES, ROWS
 except ImportError as error:
     raise BackendUnavailableError(
         f"the backend 'numba' needs Numba ({error}): pip install 'xpdl[numba]'."
-    ) from error
-except RuntimeError as error:  # no folder for what it compiles
-    raise BackendUnavailableError(
-        f"the backend 'numba' cannot be used: {error}. "
-        "Set NUMBA_CACHE_DIR to a folder that can be written."
     ) from error
 
 TASKS = 32
@@ -75,7 +71,7 @@ class NumbaBackend(NumpyBackend):
             return ours
         plain = NumpyBackend.providers(dtype)
         if np.dtype(dtype) == np.float16:
-            widened = ("convolution", "max_pooling")
+            widened = ("convolution", "grouped_convolution", "max_pooling")
             return plain | {name: ours[name] for name in ours if name.startswith(widened)}
         return plain
 
@@ -106,10 +102,24 @@ class NumbaBackend(NumpyBackend):
         return y.transpose(0, 3, 1, 2)
 
     def convolution_backward(
-        self, dout: Array, x: Array, W: Array, stride: Pair, pad: Pair, need_dx: bool = True
-    ) -> tuple[Array | None, Array, Array]:
+        self,
+        dout: Array,
+        x: Array,
+        W: Array,
+        stride: Pair,
+        pad: Pair,
+        need_dx: bool = True,
+        need_db: bool = True,
+        y: Array | None = None,
+        dW: Array | None = None,
+        db: Array | None = None,
+    ) -> tuple[Array | None, Array, Array | None]:
         if not _all_single(dout, x, W):
-            return super().convolution_backward(dout, x, W, stride, pad, need_dx)
+            return super().convolution_backward(
+                dout, x, W, stride, pad, need_dx, need_db, y, dW, db
+            )
+        if y is not None:
+            dout = self.relu_backward(dout, y)
         (n, c, h, w), (fn, _, fh, fw), (oh, ow) = x.shape, W.shape, dout.shape[2:]
         image, gradient = _flat_images(x), _flat_images(dout)
         rows, columns = _places(h, w, c, (fh, fw), stride, pad)
@@ -123,8 +133,8 @@ class NumbaBackend(NumpyBackend):
         size = len(columns) * line
         most = max(2, min(16, SUMS_BYTES // (4 * size)))
         bounds = _bounds(n, len(rows) * width * fn, most)
-        dW = pool.empty((len(bounds) - 1, size), np.float32)
-        db = np.empty((len(bounds) - 1, fn), np.float32)
+        filter_sums = pool.empty((len(bounds) - 1, size), np.float32)
+        bias_sums = np.empty((len(bounds) - 1, fn), np.float32)
 
         def work(shares: Shares) -> None:
             for k, packed in enumerate(filters):
@@ -135,15 +145,47 @@ class NumbaBackend(NumpyBackend):
                 )
             kernels.sum_windows(
                 *(image, (h, w, c), pad, rows, columns, gradient, fn),
-                *(dW, db, targets, shares, 0),
+                *(filter_sums, bias_sums, targets, shares, 0),
             )
 
         _share(bounds, work, 1 + len(filters))
-        total = dW.sum(axis=0).reshape(len(columns), line)[:width, :fn].reshape(fh, fw, c, fn)
+        sums = filter_sums.sum(axis=0).reshape(len(columns), line)[:width, :fn]
         return (
             dx.transpose(0, 3, 1, 2) if need_dx else None,
-            total.transpose(3, 2, 0, 1),
-            db.sum(axis=0),
+            written(sums.reshape(fh, fw, c, fn).transpose(3, 2, 0, 1), dW),
+            written(bias_sums.sum(axis=0), db) if need_db else None,
+        )
+
+    def grouped_convolution(
+        self,
+        x: Array,
+        W: Array,
+        b: Array | None,
+        stride: Pair,
+        pad: Pair,
+        dilation: Pair,
+        groups: int,
+        relu: bool = False,
+    ) -> Array:
+        if W.shape[:2] == (groups, 1) and _all_single(x, W, b):
+            return depthwise.convolution(x, W, b, stride, pad, dilation, relu)
+        return super().grouped_convolution(x, W, b, stride, pad, dilation, groups, relu)
+
+    def grouped_convolution_backward(
+        self,
+        dout: Array,
+        x: Array,
+        W: Array,
+        stride: Pair,
+        pad: Pair,
+        dilation: Pair,
+        groups: int,
+        need_dx: bool = True,
+    ) -> tuple[Array | None, Array, Array]:
+        if W.shape[:2] == (groups, 1) and _all_single(dout, x, W):
+            return depthwise.backward(dout, x, W, stride, pad, dilation, need_dx)
+        return super().grouped_convolution_backward(
+            dout, x, W, stride, pad, dilation, groups, need_dx
         )
 
     def max_pooling(
@@ -167,10 +209,20 @@ class NumbaBackend(NumpyBackend):
         return y.transpose(0, 3, 1, 2), winners if train else None
 
     def max_pooling_backward(
-        self, dout: Array, winners: Any, shape: Shape, size: Pair, stride: Pair, pad: Pair
+        self,
+        dout: Array,
+        winners: Any,
+        shape: Shape,
+        size: Pair,
+        stride: Pair,
+        pad: Pair,
+        y: Array | None = None,
+        total: Array | None = None,
     ) -> Array:
         if dout.dtype == np.float16 or not isinstance(winners, np.ndarray):
-            return super().max_pooling_backward(dout, winners, shape, size, stride, pad)
+            return super().max_pooling_backward(dout, winners, shape, size, stride, pad, y, total)
+        if y is not None:
+            dout = self.relu_backward(dout, y, total)
         (n, c, h, w), counts = shape, dout.shape[2:]
         gradient = _flat_images(dout.astype(np.float32, copy=False))
         dx = pool.empty((n, h, w, c), np.float32)
@@ -243,15 +295,41 @@ class NumbaBackend(NumpyBackend):
         _share(bounds, finish)
         return dx, dgamma.astype(np.float32), dbeta.astype(np.float32)
 
+    def normalize_response(
+        self, x: Array, size: int, bias: float, alpha: float, beta: float
+    ) -> tuple[Array, Array]:
+        if not (_all_single(x) and lies_in_pixels(x)):
+            return super().normalize_response(x, size, bias, alpha, beta)
+        return response.normalize(x, size, bias, alpha, beta)
+
+    def normalize_response_backward(
+        self, dout: Array, x: Array, s: Array, size: int, alpha: float, beta: float
+    ) -> Array:
+        if not (_all_single(dout, x, s) and lies_in_pixels(dout, x, s)):
+            return super().normalize_response_backward(dout, x, s, size, alpha, beta)
+        return response.backward(dout, x, s, size, alpha, beta)
+
     def relu(self, x: Array) -> Array:
         y = pool.empty_like(x)
         return y if _each_element(kernels.relu, x, y) else super().relu(x)
 
-    def relu_backward(self, dout: Array, y: Array) -> Array:
+    def relu_backward(self, dout: Array, y: Array, total: Array | None = None) -> Array:
         dx = pool.empty_like(dout)
-        if _each_element(kernels.relu_backward, dout, y, dx):
+        if not _each_element(kernels.relu_backward, dout, y, dx):
+            return super().relu_backward(dout, y, total)
+        if total is not None:
+            self.sum(dx, axis=(0, *range(2, dx.ndim)), out=total)
+        return dx
+
+    def relu6(self, x: Array) -> Array:
+        y = pool.empty_like(x)
+        return y if _each_element(kernels.relu6, x, y) else super().relu6(x)
+
+    def relu6_backward(self, dout: Array, y: Array) -> Array:
+        dx = pool.empty_like(dout)
+        if _each_element(kernels.relu6_backward, dout, y, dx):
             return dx
-        return super().relu_backward(dout, y)
+        return super().relu6_backward(dout, y)
 
     @skippable
     def adam(

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from xpdl.backends.base import Array, Backend, Pair, Shape, accumulation_dtype, output_size
+from xpdl.backends.base import Array, Backend, Pair, Shape, accumulation_dtype, output_size, written
 from xpdl.backends.numpy import convolution as numpy_convolution
+from xpdl.backends.numpy import grouped
 from xpdl.backends.numpy.memory import pool
 from xpdl.backends.numpy.threads import single_threaded_blas, workers
 
@@ -46,21 +47,87 @@ class NumpyBackend(Backend):
         return numpy_convolution.convolution(x, W, b, stride, pad, relu)
 
     def convolution_backward(
-        self, dout: Array, x: Array, W: Array, stride: Pair, pad: Pair, need_dx: bool = True
-    ) -> tuple[Array | None, Array, Array]:
+        self,
+        dout: Array,
+        x: Array,
+        W: Array,
+        stride: Pair,
+        pad: Pair,
+        need_dx: bool = True,
+        need_db: bool = True,
+        y: Array | None = None,
+        dW: Array | None = None,
+        db: Array | None = None,
+    ) -> tuple[Array | None, Array, Array | None]:
+        if y is not None:
+            dout = self.relu_backward(dout, y)
         if x.dtype == np.float16:
+            dout, x, W = (_single(a) for a in (dout, x, W))
             dx, dW, db = self.convolution_backward(
-                _single(dout), _single(x), _single(W), stride, pad, need_dx
+                dout, x, W, stride, pad, need_dx, need_db, None, dW, db
             )
             return None if dx is None else _half(dx), dW, db
+        found: tuple[Array | None, Array, Array]
         fits = all(p < f for p, f in zip(pad, W.shape[2:], strict=True))
         if need_dx and stride == (1, 1) and fits:
-            return numpy_convolution.backward_by_gradient_windows(dout, x, W, pad)
-        return numpy_convolution.backward_by_image_windows(dout, x, W, stride, pad, need_dx)
+            found = numpy_convolution.backward_by_gradient_windows(dout, x, W, pad)
+        else:
+            found = numpy_convolution.backward_by_image_windows(dout, x, W, stride, pad, need_dx)
+        return found[0], written(found[1], dW), written(found[2], db) if need_db else None
 
-    def matmul(self, a: Array, b: Array, dtype: Any = None) -> Array:
-        if a.dtype == np.float16 or a.ndim != 2 or b.ndim != 2 or a.size * b.shape[1] < SMALL:
-            return super().matmul(a, b, dtype)
+    def grouped_convolution(
+        self,
+        x: Array,
+        W: Array,
+        b: Array | None,
+        stride: Pair,
+        pad: Pair,
+        dilation: Pair,
+        groups: int,
+        relu: bool = False,
+    ) -> Array:
+        how = stride, pad, dilation
+        if x.dtype == np.float16:
+            b = None if b is None else _single(b)
+            return _half(self.grouped_convolution(_single(x), _single(W), b, *how, groups, relu))
+        if W.shape[1] > 1:
+            return grouped.convolution(self, x, W, b, *how, groups, relu)
+        if len(W) > groups:  # several filters a channel: each with a copy of it
+            x = x.repeat(len(W) // groups, axis=1)
+            return self.grouped_convolution(x, W, b, *how, len(W), relu)
+        return grouped.depthwise(x, W, b, *how, relu)
+
+    def grouped_convolution_backward(
+        self,
+        dout: Array,
+        x: Array,
+        W: Array,
+        stride: Pair,
+        pad: Pair,
+        dilation: Pair,
+        groups: int,
+        need_dx: bool = True,
+    ) -> tuple[Array | None, Array, Array]:
+        how = stride, pad, dilation
+        if x.dtype == np.float16:
+            dx, dW, db = self.grouped_convolution_backward(
+                _single(dout), _single(x), _single(W), *how, groups, need_dx
+            )
+            return None if dx is None else _half(dx), dW, db
+        if W.shape[1] > 1:
+            return grouped.backward(self, dout, x, W, *how, groups, need_dx)
+        if len(W) > groups:
+            (n, c, h, w), copies = x.shape, len(W) // groups
+            dx, dW, db = self.grouped_convolution_backward(
+                dout, x.repeat(copies, axis=1), W, *how, len(W), need_dx
+            )
+            return None if dx is None else dx.reshape(n, c, copies, h, w).sum(axis=2), dW, db
+        return grouped.depthwise_backward(dout, x, W, *how, need_dx)
+
+    def matmul(self, a: Array, b: Array, dtype: Any = None, out: Array | None = None) -> Array:
+        few = a.ndim != 2 or b.ndim != 2 or a.size * b.shape[1] < SMALL
+        if out is not None or a.dtype == np.float16 or few:
+            return super().matmul(a, b, dtype, out)
         product = pool.empty((len(a), b.shape[1]), np.result_type(a, b))
         # A part is worth a thread's waking from some ten million multiplications on.
         step = max(-(-len(a) // 16), 10_000_000 // (a.shape[1] * b.shape[1]))
@@ -71,6 +138,14 @@ class NumpyBackend(Backend):
         with single_threaded_blas:
             workers.each(range(0, len(a), step), work)
         return product if dtype is None else product.astype(dtype, copy=False)
+
+    def confusion(self, scores: Array, t: Array, weights: Array | None = None) -> Array:
+        true = t.astype(np.int64) if t.ndim == 1 else t.argmax(axis=1)
+        classes = scores.shape[1]
+        known = (true >= 0) & (true < classes)
+        places = (true * classes + scores.argmax(axis=1))[known]
+        counts = np.bincount(places, None if weights is None else weights[known], classes**2)
+        return counts.reshape(classes, classes).astype(np.float64)
 
     def max_pooling(
         self, x: Array, size: Pair, stride: Pair, pad: Pair, train: bool = False
@@ -95,19 +170,29 @@ class NumpyBackend(Backend):
         return y, (x, y) if train else None
 
     def max_pooling_backward(
-        self, dout: Array, winners: Any, shape: Shape, size: Pair, stride: Pair, pad: Pair
+        self,
+        dout: Array,
+        winners: Any,
+        shape: Shape,
+        size: Pair,
+        stride: Pair,
+        pad: Pair,
+        y: Array | None = None,
+        total: Array | None = None,
     ) -> Array:
+        if y is not None:
+            dout = self.relu_backward(dout, y, total)
         if dout.dtype == np.float16:
             dout = _single(dout)
             return _half(self.max_pooling_backward(dout, winners, shape, size, stride, pad))
         (n, c, h, w), (ph, pw) = shape, pad
-        x, y, dout = (a.transpose(0, 2, 3, 1) for a in (*winners, dout))
+        x, pooled, dout = (a.transpose(0, 2, 3, 1) for a in (*winners, dout))
         dx = pool.empty((n, h, w, c), dout.dtype)
         side_by_side = size == stride and pad == (0, 0)
         covered = side_by_side and h % size[0] == w % size[1] == 0
 
         def work(part: slice) -> None:
-            largest, gradient = y[part], np.ascontiguousarray(dout[part])
+            largest, gradient = pooled[part], np.ascontiguousarray(dout[part])
             images = _padded(x[part], pad, -math.inf)
             target = dx[part] if side_by_side else np.empty(images.shape, dx.dtype)
             if not covered:
@@ -239,6 +324,29 @@ class NumpyBackend(Backend):
         workers.each(parts, finish)
         return dx, dgamma.astype(mean.dtype), dbeta.astype(mean.dtype)
 
+    def normalize_response(
+        self, x: Array, size: int, bias: float, alpha: float, beta: float
+    ) -> tuple[Array, Array]:
+        plain, wide = super().normalize_response, accumulation_dtype(x.dtype)
+        y, s = pool.empty_like(x), pool.empty_like(x, wide)
+
+        def work(part: slice) -> None:
+            y[part], s[part] = plain(x[part], size, bias, alpha, beta)
+
+        workers.each(_parts(len(x), x.nbytes), work)
+        return y, s
+
+    def normalize_response_backward(
+        self, dout: Array, x: Array, s: Array, size: int, alpha: float, beta: float
+    ) -> Array:
+        plain, dx = super().normalize_response_backward, pool.empty_like(dout)
+
+        def work(part: slice) -> None:
+            dx[part] = plain(dout[part], x[part], s[part], size, alpha, beta)
+
+        workers.each(_parts(len(x), x.nbytes), work)
+        return dx
+
     def relu(self, x: Array) -> Array:
         if x.nbytes < PART_BYTES:
             return super().relu(x)
@@ -250,9 +358,9 @@ class NumpyBackend(Backend):
         workers.each(_parts(len(x), x.nbytes), work)
         return y
 
-    def relu_backward(self, dout: Array, y: Array) -> Array:
+    def relu_backward(self, dout: Array, y: Array, total: Array | None = None) -> Array:
         if dout.nbytes < PART_BYTES:
-            return super().relu_backward(dout, y)
+            return super().relu_backward(dout, y, total)
         dx = pool.empty_like(dout)
 
         def work(part: slice) -> None:
@@ -261,6 +369,8 @@ class NumpyBackend(Backend):
             np.multiply(wide, y[part] > 0, out=dx[part], casting="same_kind")
 
         workers.each(_parts(len(dout), dout.nbytes), work)
+        if total is not None:
+            self.sum(dx, axis=(0, *range(2, dx.ndim)), out=total)
         return dx
 
 

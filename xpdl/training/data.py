@@ -1,0 +1,78 @@
+"""The data of a training, seen to fit its network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from xpdl.arguments import array_or_list, check_finite
+from xpdl.backends import backend_of
+from xpdl.backends.base import host_array
+from xpdl.datasets.batches import Batches
+from xpdl.errors import ArgumentError, ShapeError, shown
+from xpdl.network import Network
+
+
+def training_batches(
+    argument: str, network: Network, data: Any, batch_size: int | Mapping[int, int], seed: int
+) -> Batches:
+    """Return the batches of (x, t) or (x, t, weights), for a network that they are seen to fit.
+
+    Targets are looked at once, on the host, and are as the losses want them from then on. What the
+    first input's integers are divided by is what the network's `Normalize` says.
+
+    Raises
+    ------
+    ShapeError, DTypeError, ArgumentError, NonFiniteError
+        If they do not fit; labels and finiteness are looked at here, once.
+    """
+    if not isinstance(data, tuple | list) or len(data) not in (2, 3):
+        raise ArgumentError(
+            f"{argument} must be a pair (x, t), or (x, t, weights), got {shown(data)}."
+        )
+    x, t = data[0], _targets(network, data[0], data[1], argument == "train")
+    layer, accumulate = network.normalize, network.precision.accumulate
+    if layer is not None and _holds_floats(x):
+        layer = None  # they are scaled already
+    batches = Batches(
+        x,
+        t,
+        batch_size,
+        backend=network.backend,
+        seed=seed,
+        dtype=network.precision.compute if network.normalize is None else accumulate,
+        divisor=None if layer is None else layer.divisor,
+        weights=data[2] if len(data) == 3 else None,
+    )
+    network.inputs(batches.first())  # one is enough for the network to say what it wants instead
+    if batches.weights is not None and not (batches.weights.shape == (batches.examples,)):
+        raise ShapeError(f"weights must be ({batches.examples},), got {batches.weights.shape}.")
+    return batches
+
+
+def _holds_floats(x: Any) -> bool:
+    first = next(iter(x.values())) if isinstance(x, Mapping) else x
+    dtype = first.dtype if hasattr(first, "dtype") else host_array(first).dtype
+    return getattr(dtype, "kind", "") == "f"
+
+
+def _targets(network: Network, x: Any, t: Any, balance: bool) -> Any:
+    """Return the targets as the losses want them, looked at on the host."""
+    several = isinstance(t, Mapping)
+    if several and t.keys() != network.losses.keys():
+        raise ArgumentError(f"t must be of {', '.join(network.losses)}, got {', '.join(t)}.")
+    given = t if several else {next(iter(network.losses)): t}
+    samples = len(next(iter(x.values())) if isinstance(x, Mapping) else x)
+    seen = {}
+    for name, one in given.items():
+        array = array_or_list("t", one, host_array)
+        host = backend_of(array).to_numpy(array)
+        check_finite("t", host)
+        if len(host) != samples:
+            raise ShapeError(f"x and t must be of one length, got {samples} and {len(host)}.")
+        loss = network.losses[name]
+        wanted = loss.target(host, samples, network.output_shapes[name])
+        if balance:
+            loss.balance(host)
+        seen[name] = array.reshape(wanted.shape)
+    return seen if several else next(iter(seen.values()))

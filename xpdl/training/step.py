@@ -1,0 +1,216 @@
+"""A step of training: from a batch to better parameters, a line for each of its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from functools import partial
+from operator import is_not
+from typing import Any
+
+from xpdl.arguments import flag, whole_number
+from xpdl.backends import Array, Number
+from xpdl.errors import ArgumentError, shown
+from xpdl.network import Network
+from xpdl.optimizers import Optimizer, get_optimizer
+from xpdl.precision import LossScale
+from xpdl.training.averaging import MovingAverage
+
+Arrays = tuple[Array, ...]
+
+
+class Step:
+    """Forward, loss, backward, finite?, update, average: one step, as one object.
+
+    It stays on the device and reads nothing from it, so that a GPU may capture and replay it. A
+    step whose loss or gradients are not finite is not made, and its loss is NaN.
+
+    Parameters
+    ----------
+    network : Network
+        What to train; changed in place.
+    optimizer : str or Optimizer
+        A name such as "adam", made with its default settings, or an optimizer.
+    average : MovingAverage, optional
+        What follows the parameters; see there.
+    accumulate : int
+        Over how many batches gradients are added up before an update. That is one step on a batch
+        of all of them, but for batch normalisation, and for several outputs of which some are
+        weighted or ignored: there each batch counts by its samples.
+    capture : bool
+        Whether a GPU may capture the step. Then a layer's Python runs in the first steps only.
+
+    Examples
+    --------
+    >>> step = Step(network, "adam")
+    >>> loss, seen = step(x, t)  # of this batch; seen is what the loss's measure sums
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        optimizer: str | Optimizer = "adam",
+        *,
+        average: MovingAverage | None = None,
+        accumulate: int = 1,
+        capture: bool = True,
+    ) -> None:
+        if not isinstance(network, Network):
+            raise ArgumentError(f"network must be a Network, got {shown(network)}.")
+        self.network = network
+        self.optimizer = get_optimizer(optimizer)
+        self.average = average
+        self.accumulate = whole_number("accumulate", accumulate)
+        self.capture = flag("capture", capture)
+        self.loss_scale = LossScale(network.backend) if network.precision.mixed else None
+        xp, wide = network.backend.xp, network.precision.accumulate
+        self._before = [(a, xp.empty_like(a)) for a in network.state.values()]
+        # Of the batches whose gradients wait in the buffer: their losses' weights, and losses.
+        self._weight, self._loss = (xp.zeros((), dtype=wide) for _ in range(2))
+        self._batches = 0
+        self._samples = 1  # in the first of them
+        self._captured: dict[Hashable, Callable[..., Any]] = {}
+        # What that depends on: options, and the places of parameters and memory.
+        self._settings: Hashable = None
+        self._places: list[Any] = []
+
+    @property
+    def on_device(self) -> bool:
+        """Whether the host never learns whether a step was made; see `Optimizer.keep_time_on`."""
+        return self.loss_scale is not None or self.network.backend.compiles
+
+    def __call__(
+        self, x: Any, t: Any, weights: Array | None = None, *, last: bool = False
+    ) -> tuple[Array, Array]:
+        """Train on a batch; return its mean loss, (), and the sums (k,) of the loss's measure.
+
+        Parameters
+        ----------
+        x, t : array, or dict of str to array
+            The batch and its targets; of several inputs or outputs, by their names.
+        weights : array, (N,), optional
+            What each sample counts.
+        last : bool
+            Whether to update now, though fewer than `accumulate` batches have come.
+        """
+        network = self.network
+        xs, ts = network.inputs_and_targets(x, t)
+        rest = () if weights is None else (network.weights_of(weights, len(xs[0])),)
+        if self.on_device:
+            self.optimizer.keep_time_on(network.backend, network.precision.parameters)
+        network.parameters.refresh()
+        first, update = self.turn(len(xs[0]), last)
+        count = len(xs), len(ts)
+        made = self.compiled((first, update, count), partial(self._make_flat, count, first, update))
+        with network.explaining_memory(len(xs[0]), train=True):
+            loss, seen = made(*xs, *ts, *rest)
+        return loss.copy(), seen.copy()  # a captured step writes over its own
+
+    def turn(self, samples: int, last: bool = False) -> tuple[bool, bool]:
+        """Return whether the next batch is the first of its update, and whether it updates."""
+        first = self._batches == 0
+        if first:
+            self._samples = samples
+        update = last or self._batches + 1 == self.accumulate
+        self._batches = 0 if update else self._batches + 1
+        return first, update
+
+    @property
+    def complete(self) -> bool:
+        """Whether no gradients wait for further batches."""
+        return self._batches == 0
+
+    def make(
+        self,
+        xs: Arrays,
+        ts: Arrays,
+        weights: Array | None = None,
+        first: bool = True,
+        update: bool = True,
+    ) -> tuple[Array, Array]:
+        """Do what a call does, as it stands, for a batch that is seen to fit; see `turn`."""
+        network, scale = self.network, self.loss_scale
+        factor: Number = 1.0 if scale is None else scale.value
+        if first:
+            self._keep_statistics()
+        samples = self._samples if self.accumulate > 1 else None
+        loss, ys = network.propagate(xs, ts, weights, factor, samples=samples, accumulate=not first)
+        seen = network.loss_layer.measure.sums(ys[0], ts[0], weights)
+        loss = network.decayed(loss)
+        if self.accumulate > 1:
+            self._add_up(loss, network.loss_weight(len(xs[0])), first)
+            if not update:
+                return loss, seen
+            network.grads.buffer *= self._samples / self._weight
+        network.decay_gradients(factor)
+        go: Array | None
+        go, loss = self._look_at(loss)
+        if go is not None and not self.on_device:  # the host may as well know
+            if not network.backend.item(go):
+                self._restore_statistics()
+                return loss, seen
+            go = None
+        self.optimizer.update(network.params, network.grads, go=go)
+        if scale is not None and go is not None:
+            scale.update(go)
+        if self.average is not None:
+            self.average.update(go)
+        if go is not None:
+            self._restore_statistics(go)
+        return loss, seen
+
+    def _make_flat(self, count: tuple[int, int], first: bool, update: bool, *arrays: Array) -> Any:
+        inputs, both = count[0], sum(count)
+        weights = arrays[both] if len(arrays) > both else None
+        return self.make(arrays[:inputs], arrays[inputs:both], weights, first, update)
+
+    # ---- the parts of a step ------------------------------------------------------------------
+
+    def _keep_statistics(self) -> None:
+        for a, kept in self._before:
+            kept[...] = a
+
+    def _restore_statistics(self, go: Array | None = None) -> None:
+        """Set statistics back to what they were; on the device, where `go` is false."""
+        where = self.network.backend.xp.where
+        for a, kept in self._before:
+            a[...] = kept if go is None else where(go, a, kept)
+
+    def _add_up(self, loss: Array, weight: Number, first: bool) -> None:
+        if first:
+            self._weight[...], self._loss[...] = weight, loss
+        else:
+            self._weight += weight
+            self._loss += loss
+
+    def _look_at(self, loss: Array) -> tuple[Array, Array]:
+        """Return whether the losses and gradients are finite, and the loss, NaN if they are not.
+
+        In half precision a step that overflows is no divergence: its scale was too large.
+        """
+        network, scale = self.network, self.loss_scale
+        if self.accumulate > 1:
+            loss = loss + 0 * self._loss  # NaN if one of them is
+        if scale is None:
+            return network.backend.all_finite(loss, network.grads.buffer)
+        return scale.unscale(network.grads.buffer) & network.backend.xp.isfinite(loss), loss
+
+    # ---- captured -----------------------------------------------------------------------------
+
+    def compiled(self, key: Hashable, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return `function`, or what replays it on a device; `key` says what it depends on.
+
+        It is captured anew when something is frozen, an option of a layer, the loss or the
+        optimizer has changed, or arrays have others in their place.
+        """
+        backend = self.network.backend
+        if not (backend.compiles and self.capture):
+            return function
+        settings = self.network.settings(), *self.optimizer.settings().items()
+        places = [self.network.parameters, *self.optimizer.state.values()]
+        moved = len(places) != len(self._places) or any(map(is_not, places, self._places))
+        if settings != self._settings or moved:
+            self._captured.clear()
+            self._settings, self._places = settings, places
+        if key not in self._captured:
+            self._captured[key] = backend.compile_step(function, self.network.forget)
+        return self._captured[key]
