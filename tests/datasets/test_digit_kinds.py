@@ -92,4 +92,4 @@ def test_digits_are_recognised_on_every_kind_of_picture() -> None:
                     continue
                 right[name] += int(net.predict(xpdl.asarray(x)).argmax()) == label
     assert right["plain"] >= 59
-    assert min(right.values()) >= 55, right
+    assert {name: int(count) for name, count in right.items() if count < 55} == {}
