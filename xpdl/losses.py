@@ -11,7 +11,8 @@ from xpdl import functions, measures, targets
 from xpdl.arguments import check_finite, number, on_host, plainly, real_array
 from xpdl.backends import Array, Backend, Number, Shape, accumulation_dtype, backend_of
 from xpdl.errors import ArgumentError, NotReadyError, ShapeError, shown
-from xpdl.layers.base import Kept, expect_floats, named_type
+from xpdl.layers.checks import expect_floats, named_type
+from xpdl.layers.kept import Kept
 from xpdl.measures import Measure
 
 

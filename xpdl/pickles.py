@@ -25,8 +25,7 @@ from xpdl.files import HostArray, read_bytes
 
 LARGEST_FILE = 2**27  # bytes; the book's are of 4 MB at most
 MOST_INSTRUCTIONS = 100_000  # an array takes about 30
-LONGEST_TUPLE = 64  # as many axes as an array may have
-LONGEST_NAME = 100
+LONGEST_TUPLE, LONGEST_NAME = 64, 100  # an array may have as many axes
 ELEMENT_TYPES = {"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"}
 
 
@@ -43,8 +42,7 @@ class _Name(Enum):
 
 
 INSTRUCTIONS = {instruction.code: instruction for instruction in pickletools.opcodes}
-# Instructions that lines of text belong to. pickletools would undo escapes in them, and warn of odd
-# ones; in a name that an unpickler looks up there are none.
+# Instructions with lines of text. pickletools would undo escapes, which names have none of.
 LINES = {"GLOBAL": 2, "INST": 2, "STRING": 1, "PERSID": 1}
 
 # NumPy 1 writes numpy.core, NumPy 2 numpy._core. Protocols 0 to 2, which know no bytes, write them
@@ -81,13 +79,12 @@ class _Array:
 def read_arrays(path: str | os.PathLike[str]) -> dict[str, HostArray]:
     """Read a pickled dict of NumPy arrays, as ``pickle.dump(params, file)`` of Python 3 writes it.
 
-    Of any pickle protocol from 0 to 5 and any NumPy since 1.11. Nothing that the file asks for is
-    run: a file that holds anything else is refused.
+    Of any pickle protocol and any NumPy since 1.11. Nothing is run, and all else is refused.
 
     Returns
     -------
     dict of str to array
-        Arrays of floats, ints or bools, in the machine's byte order; a NumPy scalar is ().
+        Of floats, ints or bools, in the machine's byte order; a NumPy scalar is ().
 
     Raises
     ------

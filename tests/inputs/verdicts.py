@@ -22,7 +22,7 @@ from xpdl.errors import (
     ShapeError,
     XpdlError,
 )
-from xpdl.layers.base import Kept
+from xpdl.layers.kept import Kept
 from xpdl.network import Network
 
 SECONDS = 1.0

@@ -2,12 +2,13 @@
 
 from xpdl.layers.activations import ReLU, ReLU6, Sigmoid, Softmax, Tanh
 from xpdl.layers.affine import Affine
-from xpdl.layers.base import Layer, forget, layer_from_config
+from xpdl.layers.base import Layer, layer_from_config
 from xpdl.layers.channels import PadChannels
 from xpdl.layers.containers import Flatten, Residual, Sequential
 from xpdl.layers.convolution import Convolution
 from xpdl.layers.dropout import Dropout
 from xpdl.layers.graph import Graph
+from xpdl.layers.kept import forget
 from xpdl.layers.merging import Add, Concatenate, Multiply
 from xpdl.layers.node import Input, Node
 from xpdl.layers.normalization import BatchNormalization

@@ -7,7 +7,9 @@ from typing import Any
 from xpdl import functions
 from xpdl.backends import Array, accumulation_dtype, backend_of
 from xpdl.errors import ShapeError
-from xpdl.layers.base import Kept, Layer, expect_floats
+from xpdl.layers.base import Layer
+from xpdl.layers.checks import expect_floats
+from xpdl.layers.kept import Kept
 
 
 class ReLU(Layer):

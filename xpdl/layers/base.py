@@ -5,112 +5,23 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from numbers import Integral
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from xpdl.arguments import expect_array, one_of, plainly, random_numbers, real_array, sizes
+from xpdl.arguments import plainly, random_numbers, real_array, sizes
 from xpdl.backends import Array, Backend, Shape, accumulation_dtype, backend_of, get_backend
 from xpdl.errors import (
     ArgumentError,
     BackendMismatchError,
-    DTypeError,
-    NotReadyError,
     ShapeError,
-    UnknownNameError,
-    UnknownParameterError,
     shown,
 )
 from xpdl.initializers import Initializer
+from xpdl.layers.arrays import Arrays, ParameterSpec
+from xpdl.layers.checks import expect_floats, named_type
 from xpdl.layers.node import Node
-from xpdl.parameters import write_into
 from xpdl.precision import get_precision
-
-
-@dataclass(frozen=True)
-class ParameterSpec:
-    """A parameter that a layer wants: its shape and how it starts."""
-
-    shape: Shape
-    initializer: Initializer
-    fan_in: int
-    fan_out: int
-    decay: bool
-
-    def draw(self, rng: np.random.Generator) -> Array:
-        """Return its first values, float64, on the host."""
-        return self.initializer.draw(self.shape, self.fan_in, self.fan_out, rng)
-
-
-class Kept:
-    """What forward keeps for backward; asking for it too early raises `NotReadyError`."""
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._name = "_" + name
-
-    def __get__(self, layer: Any, owner: type) -> Any:
-        if layer is None:
-            return self
-        value = layer.__dict__.get(self._name)
-        if value is None:
-            raise NotReadyError(
-                f"{type(layer).__name__}.backward needs a forward pass before it: "
-                "call forward(x, train=True) first."
-            )
-        return value
-
-    def __set__(self, layer: Any, value: Any) -> None:
-        layer.__dict__[self._name] = value
-
-
-def forget(owner: Any) -> None:
-    """Let go of all that the last forward pass of a layer or a loss kept for its backward pass."""
-    for kind in type(owner).__mro__:
-        for name, value in vars(kind).items():
-            if isinstance(value, Kept):
-                setattr(owner, name, None)
-
-
-class Arrays(dict[str, Array]):
-    """A layer's arrays by name; asking for one before it exists says how to make it.
-
-    Those that a network holds stay where they are: ``d[name] = values`` copies into them.
-    """
-
-    def __init__(self, layer: str) -> None:
-        super().__init__()
-        self._layer = layer
-        self._placed = False
-        self._others: dict[str, Array] = {}
-
-    def place(self, name: str, array: Array, held: bool = True, other: Array | None = None) -> None:
-        """Let `name` be this array from now on, of a network if `held`.
-
-        With `other`, what is written into it is written there too: a network that computes in
-        another type than its parameters' has both.
-        """
-        super().__setitem__(name, array)
-        self._placed = held
-        if other is not None:
-            self._others[name] = other
-
-    def __setitem__(self, name: str, values: Array | float) -> None:
-        if not self._placed:
-            super().__setitem__(name, values)  # type: ignore[assignment]
-        elif name in self:
-            write_into(name, self[name], values)
-            if name in self._others:
-                write_into(name, self._others[name], values)
-        else:
-            raise UnknownParameterError("array", name, self)
-
-    def __missing__(self, name: str) -> Array:
-        raise NotReadyError(
-            f"{self._layer} has no {name} yet: put the layer into a Network, call "
-            "build(input_shape, rng), or give it its arrays when it is made."
-        )
 
 
 class Layer:
@@ -445,63 +356,3 @@ def layer_from_config(config: Mapping[str, Any]) -> Layer:
         raise ArgumentError(
             f"{kind} cannot be made from {shown(config)}: {plainly(error)}."
         ) from error
-
-
-def named_type(config: Mapping[str, Any], kind: str, classes: Mapping[str, type]) -> str:
-    """Return the name, of one of `classes`, that ``config["type"]`` is.
-
-    Raises
-    ------
-    ArgumentError
-        If `config` is no mapping with a type, or no class is called so.
-    """
-    if not isinstance(config, Mapping) or "type" not in config:
-        raise ArgumentError(
-            f'config must be a mapping such as {{"type": "..."}} that names a {kind}, '
-            f"got {shown(config)}."
-        )
-    name = config["type"]
-    if not isinstance(name, str) or name not in classes:
-        hint = f" A {kind} of your own must be imported before its file is read."
-        raise UnknownNameError(kind, name, classes, hint)
-    return name
-
-
-def pair(argument: str, value: int | Sequence[int], least: int) -> tuple[int, int]:
-    """Return `value`, one int or two, as (vertical, horizontal)."""
-    both = tuple(value) if isinstance(value, tuple | list) else (value, value)
-    if len(both) != 2 or not all(
-        isinstance(v, Integral) and not isinstance(v, bool) and least <= int(v) <= 10**6
-        for v in both
-    ):
-        raise ArgumentError(
-            f"{argument} must be an int from {least} to 1,000,000 or two of them, "
-            f"got {shown(value)}."
-        )
-    return int(both[0]), int(both[1])
-
-
-def expect_floats(layer: str, x: Array, argument: str = "x") -> None:
-    """See that x holds floats: integers would be computed in another type on each device."""
-    if not hasattr(x, "dtype") or not hasattr(x, "shape"):
-        raise DTypeError(
-            f"{layer} wants {argument} to be an array of floats, got {shown(x)}; "
-            "make one with xpdl.asarray(...)."
-        )
-    expect_array(argument, x)
-    dtype = x.dtype
-    if dtype.kind != "f":
-        advice = f"; {argument}.astype('float32') will do" if dtype.kind in "biu" else ""
-        raise DTypeError(f"{layer} wants {argument} to be an array of floats, got {dtype}{advice}.")
-
-
-def check_remainder(remainder: str) -> str:
-    """Return `remainder` if it is one of the two ways to treat windows that do not fit evenly."""
-    return one_of("remainder", remainder, ("error", "drop"))
-
-
-def image_shape(layer: str, shape: Shape) -> tuple[int, int, int]:
-    """Return `shape` as (C, H, W), or say that `layer` wants images."""
-    if len(shape) != 3:
-        raise ShapeError(f"{layer} wants images (C, H, W), its input has the shape {shape}.")
-    return shape[0], shape[1], shape[2]

@@ -8,9 +8,12 @@ from typing import Any
 
 from xpdl.backends import Array, Shape, backend_of
 from xpdl.errors import ArgumentError, ShapeError, shown
-from xpdl.layers.base import Kept, Layer, expect_floats, layer_from_config
-from xpdl.layers.graph import Graph, numbered
+from xpdl.layers.base import Layer, layer_from_config
+from xpdl.layers.checks import expect_floats
+from xpdl.layers.graph import Graph
+from xpdl.layers.kept import Kept
 from xpdl.layers.merging import Add
+from xpdl.layers.node import numbered
 
 
 class Flatten(Layer):

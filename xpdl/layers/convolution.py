@@ -10,7 +10,9 @@ from xpdl.backends import Array, Backend, Pads, Pair, Shape, backend_of, spread
 from xpdl.errors import ArgumentError, ShapeError
 from xpdl.functions import window_counts
 from xpdl.initializers import Constant, WeightInit, get_initializer
-from xpdl.layers.base import Kept, Layer, check_remainder, expect_floats, image_shape, pair
+from xpdl.layers.base import Layer
+from xpdl.layers.checks import check_remainder, expect_floats, image_shape, pair
+from xpdl.layers.kept import Kept
 from xpdl.layers.padding import equal_part, padding, put_around, sides, take_off
 
 

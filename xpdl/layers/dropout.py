@@ -7,7 +7,9 @@ from typing import Any
 
 from xpdl.arguments import number, one_of
 from xpdl.backends import Array, Backend, backend_of
-from xpdl.layers.base import Kept, Layer, expect_floats
+from xpdl.layers.base import Layer
+from xpdl.layers.checks import expect_floats
+from xpdl.layers.kept import Kept
 
 
 class Dropout(Layer):

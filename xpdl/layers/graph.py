@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,7 +11,7 @@ from xpdl.backends import Array, Shape, array_module, backend_of
 from xpdl.errors import ArgumentError, ShapeError, UnknownNameError, shown
 from xpdl.layers.activations import ReLU
 from xpdl.layers.base import Layer, layer_from_config
-from xpdl.layers.node import Input, Node
+from xpdl.layers.node import behind, named_nodes, names_of
 from xpdl.layers.pooling import MaxPooling
 
 
@@ -60,8 +60,8 @@ class Graph(Layer):
 
     def __init__(self, inputs: Any, outputs: Any) -> None:
         super().__init__()
-        ends, starts = _named_nodes("outputs", outputs, "y"), _named_nodes("inputs", inputs, "x")
-        nodes = _behind(ends.values())
+        ends, starts = named_nodes("outputs", outputs, "y"), named_nodes("inputs", inputs, "x")
+        nodes = behind(ends.values())
         self.starts = starts
         names = {node: name for name, node in starts.items()}
         for node in nodes:
@@ -74,7 +74,7 @@ class Graph(Layer):
         if idle:
             raise ArgumentError(f"no output depends on the input {', '.join(map(repr, idle))}.")
         inner = [node for node in nodes if node.layer is not None]
-        for node, name in zip(inner, _names(inner), strict=True):
+        for node, name in zip(inner, names_of(inner), strict=True):
             names[node] = name
         self._lay(
             tuple(starts),
@@ -321,49 +321,6 @@ class Graph(Layer):
 
 
 Graph.plain.add(Graph)
-
-
-def _behind(ends: Iterable[Node]) -> list[Node]:
-    """Return all nodes that `ends` are computed from, and these, in the order of their birth."""
-    found: set[Node] = set()
-    waiting = list(ends)
-    while waiting:
-        node = waiting.pop()
-        if node not in found:
-            found.add(node)
-            waiting += node.reads
-    return sorted(found, key=lambda node: node.born)
-
-
-def _named_nodes(argument: str, given: Any, name: str) -> dict[str, Node]:
-    """Return the nodes `given`, by their names."""
-    if isinstance(given, Node):
-        return {given.name or name if isinstance(given, Input) else name: given}
-    if isinstance(given, list | tuple):
-        given = {getattr(n, "name", None) or f"{name}{i}": n for i, n in enumerate(given, 1)}
-    if not isinstance(given, Mapping) or not given:
-        raise ArgumentError(f"{argument} must be a node, or several by name, got {shown(given)}.")
-    for key, node in given.items():
-        wanted = Input if argument == "inputs" else Node
-        if not isinstance(key, str) or not key or not isinstance(node, wanted):
-            kind = "an Input(shape)" if argument == "inputs" else "a node"
-            raise ArgumentError(f"{argument}: {shown(key)} must name {kind}, got {shown(node)}.")
-    return dict(given)
-
-
-def _names(nodes: Sequence[Node]) -> list[str]:
-    """Return each node's name: the one it was given, or its layer's kind and number."""
-    return list(numbered([(node.name, node.layer) for node in nodes]))
-
-
-def numbered(layers: Iterable[tuple[str | None, Any]]) -> Iterator[str]:
-    """Yield a name for each (name or None, layer): conv1, relu1, conv2 ..."""
-    count: Counter[str] = Counter()
-    for name, layer in layers:
-        kind = getattr(layer, "kind", "layer")
-        if name is None:
-            count[kind] += 1
-        yield name or f"{kind}{count[kind]}"
 
 
 def _check_layers(layers: Mapping[Any, Any]) -> None:

@@ -9,7 +9,9 @@ from typing import Any
 from xpdl.arguments import whole_number
 from xpdl.backends import Array, Shape, array_module
 from xpdl.errors import ShapeError
-from xpdl.layers.base import Kept, Layer, expect_floats
+from xpdl.layers.base import Layer
+from xpdl.layers.checks import expect_floats
+from xpdl.layers.kept import Kept
 
 
 class Add(Layer):

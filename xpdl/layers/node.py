@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import count
 from typing import Any
 
@@ -61,3 +62,46 @@ class Input(Node):
 
     def __init__(self, shape: int | Sequence[int], name: str | None = None) -> None:
         super().__init__(sizes("shape", shape), name=name)
+
+
+def behind(ends: Iterable[Node]) -> list[Node]:
+    """Return all nodes that `ends` are computed from, and these, in the order of their birth."""
+    found: set[Node] = set()
+    waiting = list(ends)
+    while waiting:
+        node = waiting.pop()
+        if node not in found:
+            found.add(node)
+            waiting += node.reads
+    return sorted(found, key=lambda node: node.born)
+
+
+def named_nodes(argument: str, given: Any, name: str) -> dict[str, Node]:
+    """Return the nodes `given`, by their names."""
+    if isinstance(given, Node):
+        return {given.name or name if isinstance(given, Input) else name: given}
+    if isinstance(given, list | tuple):
+        given = {getattr(n, "name", None) or f"{name}{i}": n for i, n in enumerate(given, 1)}
+    if not isinstance(given, Mapping) or not given:
+        raise ArgumentError(f"{argument} must be a node, or several by name, got {shown(given)}.")
+    for key, node in given.items():
+        wanted = Input if argument == "inputs" else Node
+        if not isinstance(key, str) or not key or not isinstance(node, wanted):
+            kind = "an Input(shape)" if argument == "inputs" else "a node"
+            raise ArgumentError(f"{argument}: {shown(key)} must name {kind}, got {shown(node)}.")
+    return dict(given)
+
+
+def names_of(nodes: Sequence[Node]) -> list[str]:
+    """Return each node's name: the one it was given, or its layer's kind and number."""
+    return list(numbered([(node.name, node.layer) for node in nodes]))
+
+
+def numbered(layers: Iterable[tuple[str | None, Any]]) -> Iterator[str]:
+    """Yield a name for each (name or None, layer): conv1, relu1, conv2 ..."""
+    count: Counter[str] = Counter()
+    for name, layer in layers:
+        kind = getattr(layer, "kind", "layer")
+        if name is None:
+            count[kind] += 1
+        yield name or f"{kind}{count[kind]}"

@@ -9,7 +9,9 @@ from xpdl.arguments import flag, number
 from xpdl.backends import Array, Shape, backend_of
 from xpdl.errors import ArgumentError, ShapeError
 from xpdl.initializers import Constant
-from xpdl.layers.base import Kept, Layer, expect_floats
+from xpdl.layers.base import Layer
+from xpdl.layers.checks import expect_floats
+from xpdl.layers.kept import Kept
 
 
 class BatchNormalization(Layer):

@@ -9,7 +9,8 @@ from typing import Any
 from xpdl.arguments import largest_on_host, number, real_array
 from xpdl.backends import Array, Number, Shape, accumulation_dtype, backend_of
 from xpdl.errors import ArgumentError, ShapeError, shown
-from xpdl.layers.base import Kept, Layer
+from xpdl.layers.base import Layer
+from xpdl.layers.kept import Kept
 
 FAR = 30.0
 """So many deviations from the mean, an input is not what the network was trained on."""

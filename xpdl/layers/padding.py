@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from xpdl.backends import Array, Backend, Pads, Pair, Shape, spread
 from xpdl.errors import ArgumentError, shown
-from xpdl.layers.base import pair
+from xpdl.layers.checks import pair
 
 Padding: TypeAlias = Pair | Pads | str
 """(down, across); or ((above, below), (left, right)); or "same"."""

@@ -10,7 +10,9 @@ from xpdl.arguments import flag, one_of
 from xpdl.backends import Array, Pads, Pair, Shape, accumulation_dtype, array_module, backend_of
 from xpdl.errors import ArgumentError, ShapeError
 from xpdl.functions import window_counts
-from xpdl.layers.base import Kept, Layer, expect_floats, image_shape, pair
+from xpdl.layers.base import Layer
+from xpdl.layers.checks import expect_floats, image_shape, pair
+from xpdl.layers.kept import Kept
 from xpdl.layers.padding import equal_part, kept, put_around, shape_around, take_off
 
 

@@ -7,7 +7,9 @@ from typing import Any
 from xpdl.arguments import flag, number, whole_number
 from xpdl.backends import Array, Shape, backend_of
 from xpdl.errors import ShapeError
-from xpdl.layers.base import Kept, Layer, expect_floats, image_shape
+from xpdl.layers.base import Layer
+from xpdl.layers.checks import expect_floats, image_shape
+from xpdl.layers.kept import Kept
 
 MOST_CHANNELS = 10**6
 

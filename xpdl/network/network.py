@@ -5,21 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
-from xpdl.arguments import array_or_list, check_finite, in_our_words, one_number, whole_number
-from xpdl.backends import Array, Number, Shape, backend_of
-from xpdl.errors import ArgumentError, BackendMismatchError, DTypeError, ShapeError, shown
+from xpdl.arguments import in_our_words, one_number, whole_number
+from xpdl.backends import Array, Number, backend_of
+from xpdl.errors import ArgumentError, ShapeError, shown
 from xpdl.layers import Layer, Node, Normalize
 from xpdl.losses import Loss
+from xpdl.network.checking import Arrays, Checking
 from xpdl.network.looking import Looking
 from xpdl.network.moving import Moving
 from xpdl.network.parts import described, losses_of
-from xpdl.network.shapes import advice
 from xpdl.parameters import ArrayDict
 
-Arrays = tuple[Array, ...]
 
-
-class Network(Moving, Looking):
+class Network(Checking, Moving, Looking):
     """Layers from an input shape to scores, and a loss at their end.
 
     It is a chain, ``Network(layers, input_shape)``, or a graph, ``Network(inputs, outputs)``, of
@@ -336,80 +334,8 @@ class Network(Moving, Looking):
             loss = loss + 0.5 * self.weight_decay * (weights * weights).sum()
         return loss
 
-    # ---- checks ---------------------------------------------------------------------------------
-
-    def inputs(self, x: Any) -> Arrays:
-        """Return x as a tuple, an array an input, seen to fit.
-
-        Raises
-        ------
-        ShapeError, DTypeError, ArgumentError, NonFiniteError, BackendMismatchError
-            If it does not.
-        """
-        given = self._several("x", x, self.input_shapes)
-        xs = tuple(self._input(name, a) for name, a in given.items())
-        if any(len(a) != len(xs[0]) for a in xs):
-            raise ShapeError(f"x must hold as many samples each, got {[len(a) for a in xs]}.")
-        return xs
-
-    def _input(self, name: str, x: Any) -> Array:
-        x, shape = self.asarray(name, x), self.input_shapes[name]
-        if x.shape[1:] != shape:
-            wanted = ", ".join(map(str, shape))
-            raise ShapeError(f"{name} must be (N, {wanted}), got {x.shape}.{advice(x, shape)}")
-        if not len(x):
-            raise ArgumentError(f"{name} is empty: its shape is {x.shape}.")
-        check_finite(name, x)
-        return x
-
-    def _targets(self, t: Any, samples: int) -> Arrays:
-        given = self._several("t", t, self.output_shapes)
-        targets = []
-        for name, array in given.items():
-            array = self.asarray("t" if len(given) == 1 else f"t of {name}", array)
-            check_finite("t", array)
-            targets.append(self.losses[name].target(array, samples, self.output_shapes[name]))
-        return tuple(targets)
-
-    def weights_of(self, weights: Any, samples: int) -> Array | None:
-        """Return what each sample counts, seen to fit; None if all count alike."""
-        if weights is None:
-            return None
-        weights = self.asarray("weights", weights)
-        if weights.shape != (samples,):
-            raise ShapeError(f"weights must be ({samples},), got {weights.shape}.")
-        check_finite("weights", weights)
-        return weights
-
-    def _several(self, argument: str, given: Any, names: Mapping[str, Shape]) -> Mapping[str, Any]:
-        """Return what was given for each of `names`."""
-        if len(names) == 1 and not isinstance(given, Mapping):
-            return dict.fromkeys(names, given) if argument == "t" else {next(iter(names)): given}
-        if not isinstance(given, Mapping) or given.keys() != names.keys():
-            raise ArgumentError(
-                f"{argument} must be a dictionary of {', '.join(names)}, got {shown(given)}."
-            )
-        return {name: given[name] for name in names}
-
     def _by_name(self, ys: Arrays) -> Any:
         return ys[0] if len(ys) == 1 else dict(zip(self.output_shapes, ys, strict=True))
-
-    def asarray(self, argument: str, a: Any) -> Array:
-        """Return `a` as an array of the network's backend; an array of another is refused.
-
-        Raises
-        ------
-        BackendMismatchError, DTypeError, ArgumentError
-            If it lives on another one, or holds no real numbers; the message names `argument`.
-        """
-        a = array_or_list(argument, a, self.backend.asarray)
-        try:
-            backend_of(a, self.params.buffer)
-        except (BackendMismatchError, DTypeError) as error:
-            raise type(error)(f"{argument} and the network {self.name}: {error}") from error
-        if a.dtype.kind not in "biuf":
-            raise DTypeError(f"{argument} must hold real numbers, got dtype {a.dtype}.")
-        return a
 
 
 Moving.plain = Network

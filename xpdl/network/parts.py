@@ -13,7 +13,7 @@ from xpdl.arguments import flag, number, sizes, whole_number
 from xpdl.backends import Array, Backend, Shape, backend_of, get_backend
 from xpdl.errors import ArgumentError, DeviceMemoryError, ShapeError, UnknownNameError, shown
 from xpdl.layers import Graph, Layer, Node, Normalize, Sequential, Softmax, forget
-from xpdl.layers.base import Arrays
+from xpdl.layers.arrays import Arrays
 from xpdl.losses import Loss, SoftmaxWithLoss
 from xpdl.parameters import ArrayDict, Layout, Parameters
 from xpdl.precision import Precision, get_precision

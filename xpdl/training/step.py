@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from operator import is_not
 from typing import Any
@@ -77,6 +78,12 @@ class Step:
     def on_device(self) -> bool:
         """Whether the host never learns whether a step was made; see `Optimizer.keep_time_on`."""
         return self.loss_scale is not None or self.network.backend.compiles
+
+    def clock(self) -> AbstractContextManager[object]:
+        """Let the optimizer keep its rate and count where the step needs them, within a block."""
+        if not self.on_device:
+            return nullcontext()
+        return self.optimizer.time_kept_on(self.network.backend, self.network.precision.parameters)
 
     def __call__(
         self, x: Any, t: Any, weights: Array | None = None, *, last: bool = False

@@ -21,14 +21,14 @@ from xpdl.optimizers import Optimizer
 from xpdl.precision import LossScale
 from xpdl.schedules import Schedule, get_schedule
 from xpdl.training.averaging import MovingAverage
-from xpdl.training.checkpoint import load_checkpoint, save_checkpoint
+from xpdl.training.checkpoint import load_checkpoint
 from xpdl.training.data import training_batches
 from xpdl.training.divergence import Watch
 from xpdl.training.feeding import Augment, Feeding, check_augmentation
 from xpdl.training.history import Epoch, History
 from xpdl.training.patience import Patience
 from xpdl.training.progress import Progress, Silence
-from xpdl.training.settings import digest
+from xpdl.training.resuming import Resuming
 from xpdl.training.step import Step
 from xpdl.training.tally import Tally, mean_of_finite
 from xpdl.training.testing import judge
@@ -48,11 +48,11 @@ def _expect_pairs(*arguments: Any) -> None:
         )
 
 
-class Trainer:
+class Trainer(Resuming):
     """Trains a network on batches of data, epoch by epoch.
 
-    The data is put on the network's device once. Losses and measures stay there too and are read
-    when the progress bar refreshes and at the end of an epoch.
+    Data, losses and measures are on its device; they are read when the bar refreshes and at the end
+    of an epoch.
 
     Parameters
     ----------
@@ -77,8 +77,8 @@ class Trainer:
     accumulate : int
         Over how many batches gradients are added up before an update; see `Step`.
     schedule : str or Schedule, optional
-        A factor on the optimizer's learning rate, by position in the training: "constant" (the
-        default), "step", "exponential", "cosine", "one-cycle", or one of `xpdl.schedules`.
+        A factor on the learning rate by position in the training: "constant" (the default),
+        "step", "exponential", "cosine", "one-cycle", or one of `xpdl.schedules`.
     callbacks : iterable of callable
         Each is called as ``callback(trainer, epoch)`` after an epoch, with the network as it was
         tested; it may set `stop`, freeze layers, or set the optimizer's learning rate.
@@ -125,9 +125,8 @@ class Trainer:
     rate_factor : float
         What "reduce-lr" has made of the learning rate.
     answers : array, or None
-        What the network said of each test example, such as its class, (N,), when they were last
-        tested, on the device; None before that, and where a training was resumed and there is no
-        epoch left.
+        What the network said of each test example, such as its class, (N,), when last tested, on
+        the device; None before that, and where nothing was left to train.
 
     Raises
     ------
@@ -183,8 +182,7 @@ class Trainer:
         self.callbacks, self.step_callbacks = list(callbacks), list(step_callbacks)
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
         self.seed = whole_number("seed", seed, least=0)
-        self.history = History()
-        self.stop = False
+        self.history, self.stop = History(), False
         self.answers: Array | None = None
         check_reached(batch_size, self.epochs)
         self.batches = training_batches("train", network, train, batch_size, self.seed)
@@ -208,14 +206,8 @@ class Trainer:
         self.watch = Watch(self, on_divergence)
         self.patience = Patience(self, patience)
         self._base_rate = self.optimizer.host_learning_rate()
-        self._tally: Tally | None = None  # of an epoch that is not at its end
-        self._interrupted = False
-        self._saved_at = 0.0
-        self._digest: str | None = None
-        if isinstance(progress, Progress):
-            self.progress = progress
-        else:
-            self.progress = Progress() if progress else Silence()
+        usual = Progress() if progress else Silence()
+        self.progress = progress if isinstance(progress, Progress) else usual
 
     # ---- the loop -------------------------------------------------------------------------------
 
@@ -308,8 +300,9 @@ class Trainer:
 
     def set_rates(self, index: int) -> None:
         """Say at which learning rates the steps of epoch `index` are made."""
-        steps = self.batches.in_epoch(index)
-        self.feeding.set_rates([self._rate_at(index + step / steps) for step in range(steps)])
+        steps, base = self.batches.in_epoch(index), self._base_rate * self.rate_factor
+        factors = (self.schedule(index + i / steps, self.epochs) for i in range(steps))
+        self.feeding.set_rates([base * number("the schedule's factor", f) for f in factors])
 
     def _call_back(self, index: int) -> None:
         """Call what wants to know of each step; a rate that is set there holds from now on."""
@@ -393,17 +386,9 @@ class Trainer:
         """What "reduce-lr" has made of the learning rate."""
         return self.watch.rate_factor
 
-    def _rate_at(self, position: float) -> float:
-        """Return the learning rate at a position in the training, in epochs."""
-        factor = number("the schedule's factor", self.schedule(position, self.epochs))
-        return self._base_rate * self.rate_factor * factor
-
     def clock(self) -> AbstractContextManager[object]:
         """Let the optimizer keep its rate and its count on the device, where a step needs it so."""
-        if not self.step.on_device:
-            return nullcontext()
-        network = self.network
-        return self.optimizer.time_kept_on(network.backend, network.precision.parameters)
+        return self.step.clock()
 
     def as_tested(self) -> AbstractContextManager[None]:
         """Let the network be, within a block, the one that is tested: the averaged, if there is."""
@@ -413,44 +398,3 @@ class Trainer:
         """Read from the device what the bar shows."""
         recent = tally.read_losses(max(0, tally.done - 100), tally.done)
         self.progress.show(tally.done, mean_of_finite(recent), tally.measures())
-
-    # ---- interruptions and checkpoints ----------------------------------------------------------
-
-    def interrupt(self) -> None:
-        """Let `fit` end after the step that it is in, with a checkpoint, by KeyboardInterrupt.
-
-        For another thread, or the handler of a signal; a `fit` that has not begun ends so too.
-        """
-        self._interrupted = True
-
-    @property
-    def interrupted(self) -> bool:
-        """Whether there was an `interrupt` that no `fit` has ended for."""
-        return self._interrupted
-
-    def _heed_interruption(self) -> None:
-        if self._interrupted:
-            self._interrupted = False
-            raise KeyboardInterrupt
-
-    @property
-    def steps_of_epoch(self) -> tuple[int, int] | None:
-        """How many steps were made in an epoch that is not at its end, and how many it has."""
-        return None if self._tally is None else (self._tally.done, self._tally.steps)
-
-    def _save(self, tally: Tally | None = None) -> None:
-        """Write the checkpoint, if there is one, at the end of an epoch or in it."""
-        if self.checkpoint is not None:
-            save_checkpoint(self.checkpoint, self, tally)
-        self._saved_at = time.perf_counter()
-
-    def save_diverged(self, tally: Tally) -> None:
-        """Write the checkpoint of a training that ends here."""
-        if self.step.complete:
-            self._save(tally)
-
-    def data_digest(self) -> str:
-        """Return the SHA-256 of the training data, as it lies on the device."""
-        if self._digest is None:
-            self._digest = digest(*self.batches.arrays())
-        return self._digest

@@ -1,0 +1,71 @@
+"""What layers and losses look at before they take it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from numbers import Integral
+from typing import Any
+
+from xpdl.arguments import expect_array, one_of
+from xpdl.backends import Array, Shape
+from xpdl.errors import ArgumentError, DTypeError, ShapeError, UnknownNameError, shown
+
+
+def named_type(config: Mapping[str, Any], kind: str, classes: Mapping[str, type]) -> str:
+    """Return the name, of one of `classes`, that ``config["type"]`` is.
+
+    Raises
+    ------
+    ArgumentError
+        If `config` is no mapping with a type, or no class is called so.
+    """
+    if not isinstance(config, Mapping) or "type" not in config:
+        raise ArgumentError(
+            f'config must be a mapping such as {{"type": "..."}} that names a {kind}, '
+            f"got {shown(config)}."
+        )
+    name = config["type"]
+    if not isinstance(name, str) or name not in classes:
+        hint = f" A {kind} of your own must be imported before its file is read."
+        raise UnknownNameError(kind, name, classes, hint)
+    return name
+
+
+def pair(argument: str, value: int | Sequence[int], least: int) -> tuple[int, int]:
+    """Return `value`, one int or two, as (vertical, horizontal)."""
+    both = tuple(value) if isinstance(value, tuple | list) else (value, value)
+    if len(both) != 2 or not all(
+        isinstance(v, Integral) and not isinstance(v, bool) and least <= int(v) <= 10**6
+        for v in both
+    ):
+        raise ArgumentError(
+            f"{argument} must be an int from {least} to 1,000,000 or two of them, "
+            f"got {shown(value)}."
+        )
+    return int(both[0]), int(both[1])
+
+
+def expect_floats(layer: str, x: Array, argument: str = "x") -> None:
+    """See that x holds floats: integers would be computed in another type on each device."""
+    if not hasattr(x, "dtype") or not hasattr(x, "shape"):
+        raise DTypeError(
+            f"{layer} wants {argument} to be an array of floats, got {shown(x)}; "
+            "make one with xpdl.asarray(...)."
+        )
+    expect_array(argument, x)
+    dtype = x.dtype
+    if dtype.kind != "f":
+        advice = f"; {argument}.astype('float32') will do" if dtype.kind in "biu" else ""
+        raise DTypeError(f"{layer} wants {argument} to be an array of floats, got {dtype}{advice}.")
+
+
+def check_remainder(remainder: str) -> str:
+    """Return `remainder` if it is one of the two ways to treat windows that do not fit evenly."""
+    return one_of("remainder", remainder, ("error", "drop"))
+
+
+def image_shape(layer: str, shape: Shape) -> tuple[int, int, int]:
+    """Return `shape` as (C, H, W), or say that `layer` wants images."""
+    if len(shape) != 3:
+        raise ShapeError(f"{layer} wants images (C, H, W), its input has the shape {shape}.")
+    return shape[0], shape[1], shape[2]

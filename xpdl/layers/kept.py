@@ -1,0 +1,36 @@
+"""What a forward pass keeps for the way back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from xpdl.errors import NotReadyError
+
+
+class Kept:
+    """What forward keeps for backward; asking for it too early raises `NotReadyError`."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = "_" + name
+
+    def __get__(self, layer: Any, owner: type) -> Any:
+        if layer is None:
+            return self
+        value = layer.__dict__.get(self._name)
+        if value is None:
+            raise NotReadyError(
+                f"{type(layer).__name__}.backward needs a forward pass before it: "
+                "call forward(x, train=True) first."
+            )
+        return value
+
+    def __set__(self, layer: Any, value: Any) -> None:
+        layer.__dict__[self._name] = value
+
+
+def forget(owner: Any) -> None:
+    """Let go of all that the last forward pass of a layer or a loss kept for its backward pass."""
+    for kind in type(owner).__mro__:
+        for name, value in vars(kind).items():
+            if isinstance(value, Kept):
+                setattr(owner, name, None)

@@ -1,0 +1,88 @@
+"""What a network looks at before it takes it: inputs, targets, weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from xpdl.arguments import array_or_list, check_finite
+from xpdl.backends import Array, Shape, backend_of
+from xpdl.errors import ArgumentError, BackendMismatchError, DTypeError, ShapeError, shown
+from xpdl.network.parts import Parts
+from xpdl.network.shapes import advice
+
+Arrays = tuple[Array, ...]
+
+
+class Checking(Parts):
+    """A network that says what does not fit it."""
+
+    def inputs(self, x: Any) -> Arrays:
+        """Return x as a tuple, an array an input, seen to fit.
+
+        Raises
+        ------
+        ShapeError, DTypeError, ArgumentError, NonFiniteError, BackendMismatchError
+            If it does not.
+        """
+        given = self._several("x", x, self.input_shapes)
+        xs = tuple(self._input(name, a) for name, a in given.items())
+        if any(len(a) != len(xs[0]) for a in xs):
+            raise ShapeError(f"x must hold as many samples each, got {[len(a) for a in xs]}.")
+        return xs
+
+    def _input(self, name: str, x: Any) -> Array:
+        x, shape = self.asarray(name, x), self.input_shapes[name]
+        if x.shape[1:] != shape:
+            wanted = ", ".join(map(str, shape))
+            raise ShapeError(f"{name} must be (N, {wanted}), got {x.shape}.{advice(x, shape)}")
+        if not len(x):
+            raise ArgumentError(f"{name} is empty: its shape is {x.shape}.")
+        check_finite(name, x)
+        return x
+
+    def _targets(self, t: Any, samples: int) -> Arrays:
+        given = self._several("t", t, self.output_shapes)
+        targets = []
+        for name, array in given.items():
+            array = self.asarray("t" if len(given) == 1 else f"t of {name}", array)
+            check_finite("t", array)
+            targets.append(self.losses[name].target(array, samples, self.output_shapes[name]))
+        return tuple(targets)
+
+    def weights_of(self, weights: Any, samples: int) -> Array | None:
+        """Return what each sample counts, seen to fit; None if all count alike."""
+        if weights is None:
+            return None
+        weights = self.asarray("weights", weights)
+        if weights.shape != (samples,):
+            raise ShapeError(f"weights must be ({samples},), got {weights.shape}.")
+        check_finite("weights", weights)
+        return weights
+
+    def _several(self, argument: str, given: Any, names: Mapping[str, Shape]) -> Mapping[str, Any]:
+        """Return what was given for each of `names`."""
+        if len(names) == 1 and not isinstance(given, Mapping):
+            return dict.fromkeys(names, given) if argument == "t" else {next(iter(names)): given}
+        if not isinstance(given, Mapping) or given.keys() != names.keys():
+            raise ArgumentError(
+                f"{argument} must be a dictionary of {', '.join(names)}, got {shown(given)}."
+            )
+        return {name: given[name] for name in names}
+
+    def asarray(self, argument: str, a: Any) -> Array:
+        """Return `a` as an array of the network's backend; an array of another is refused.
+
+        Raises
+        ------
+        BackendMismatchError, DTypeError, ArgumentError
+            If it lives on another one, or holds no real numbers; the message names `argument`.
+        """
+        a = array_or_list(argument, a, self.backend.asarray)
+        try:
+            backend_of(a, self.params.buffer)
+        except (BackendMismatchError, DTypeError) as error:
+            raise type(error)(f"{argument} and the network {self.name}: {error}") from error
+        if a.dtype.kind not in "biuf":
+            raise DTypeError(f"{argument} must hold real numbers, got dtype {a.dtype}.")
+        return a
