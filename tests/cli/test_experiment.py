@@ -17,7 +17,7 @@ from xpdl.errors import ArgumentError, FileAccessError
 from xpdl.layers import Affine
 from xpdl.network import Network
 from xpdl.optimizers import SGD
-from xpdl.tuning.search import RandomSearch, Uniform
+from xpdl.tuning import RandomSearch, Uniform
 
 PROGRAM = '''\
 """What it shows.

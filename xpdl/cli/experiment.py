@@ -49,7 +49,7 @@ from xpdl.training.trainer import Trainer
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from xpdl.tuning.search import RandomSearch, SearchResult
+    from xpdl.tuning import RandomSearch, SearchResult
 
 Choice = TypeVar("Choice")
 
