@@ -13,7 +13,7 @@ from PIL import Image
 
 import xpdl
 from xpdl import Network
-from xpdl.cli import main as cli
+from xpdl.cli import find_lr, train
 from xpdl.cli.main import main
 from xpdl.layers import Affine
 from xpdl.losses import SoftmaxWithLoss
@@ -88,8 +88,8 @@ def test_it_looks_at_what_the_recipe_trains(monkeypatch, capsys):
         asked.update(network=network, train=train, **options)
         return find_learning_rate(network, train, **options)
 
-    find_learning_rate = cli.find_learning_rate
-    monkeypatch.setattr(cli, "find_learning_rate", find)
+    find_learning_rate = find_lr.find_learning_rate
+    monkeypatch.setattr(find_lr, "find_learning_rate", find)
     recipe = replace(
         RECIPES["fast"], model="SimpleConvNet", model_options={"filters": 2},
         optimizer="adamw", weight_decay=0.3, label_smoothing=0.2, augment={"shift": 2},
@@ -114,13 +114,14 @@ def test_it_looks_at_what_the_recipe_trains(monkeypatch, capsys):
 
 
 def test_what_is_given_takes_the_place_of_the_recipes_and_is_told_again(monkeypatch, capsys):
-    made, make = [], cli.make_options
+    made, make = [], find_lr.make_options
 
     def noted(*arguments, **given):
         made.append(make(*arguments, **given))
         return made[-1]
 
-    monkeypatch.setattr(cli, "make_options", noted)
+    for command in (find_lr, train):
+        monkeypatch.setattr(command, "make_options", noted)
     chosen = [
         "--model", "TwoLayerNet", "--model-options", 'weight_init_std="he"', "hidden_size=20",
         "--weight-decay", "0.01", "--clip-norm", "4.5", "--label-smoothing", "0.2",

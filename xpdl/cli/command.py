@@ -7,7 +7,7 @@ import io
 import os
 import sys
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from xpdl.backends import BACKEND_NAMES, use_backend
 from xpdl.backends.numpy.threads import thread_count
@@ -43,6 +43,22 @@ def add_device_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_command(
+    commands: Any, name: str, run: Callable[[argparse.Namespace], int], text: str, example: str
+) -> argparse.ArgumentParser:
+    """Add a command, with the options of the device, and return its parser."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=text,
+        description=text[0].upper() + text[1:] + ".",
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    add_device_options(parser)
+    return parser
+
+
 def count(text: str) -> int:
     """Return the whole number of at least 1 that an argument says."""
     if not text.isdecimal() or int(text) < 1:
@@ -57,6 +73,11 @@ def seed(text: str) -> int:
     return int(text)
 
 
+def shifts(text: str) -> int:
+    """Return how far pictures are moved, of an argument; 0 is not at all."""
+    return 0 if text == "0" else count(text)
+
+
 def rate(text: str) -> float:
     """Return the number above 0 that an argument says."""
     try:
@@ -66,6 +87,12 @@ def rate(text: str) -> float:
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"must be a number above 0, got {text!r}")
     return value
+
+
+def complain(options: argparse.Namespace, message: str) -> int:
+    """Say in one line what is wrong, and return the exit code of bad input."""
+    print(f"xpdl {options.command}: {message}", file=sys.stderr)
+    return 2
 
 
 def run_command(
