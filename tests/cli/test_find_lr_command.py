@@ -144,11 +144,20 @@ def test_without_any_augmentation_the_recipes_is_left_out(monkeypatch, capsys):
     assert " --augment --" in capsys.readouterr().out.splitlines()[-1]
 
 
-def test_a_chart_that_cannot_be_written_costs_no_suggestion(capsys):
-    assert main([*SMALL, "--optimizer", "sgd", "--chart", "nowhere/rates.png"]) == 2
+def test_a_chart_that_cannot_be_written_costs_no_suggestion(monkeypatch, capsys):
+    """If it could be at first."""
+
+    def find(*arguments, **options):
+        Path("charts").rmdir()
+        return find_learning_rate(*arguments, **options)
+
+    find_learning_rate = find_lr.find_learning_rate
+    monkeypatch.setattr(find_lr, "find_learning_rate", find)
+    Path("charts").mkdir()
+    assert main([*SMALL, "--optimizer", "sgd", "--chart", "charts/rates.png"]) == 2
     out, err = capsys.readouterr()
     assert "suggestion: " in out
-    assert "nowhere" in err
+    assert "charts/rates.png" in err
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
@@ -181,7 +190,14 @@ BAD = {
     "a device": (["--backend", "nonsense"], ["nonsense", "numpy"]),
     "a dtype": (["--dtype", "int8"], ["int8", "float16"]),
     "an option of train": (["--epochs", "3"], ["--epochs"]),
-    "a place": (["--chart", "nowhere/rates.png"], ["nowhere"]),
+    "a place": (["--chart", "nowhere/rates.png"], ["--chart", "cannot write 'nowhere/rates.png'"]),
+    "a place of the system": (
+        ["--chart", "/proc/x.png"],
+        ["--chart", "cannot write '/proc/x.png'"],
+    ),
+    "another format": (["--chart", "x.foo"], ["--chart", "PNG", "'x.foo'"]),
+    "no place": (["--chart", ""], ["--chart", "name of a file", "''"]),
+    "an option's initials": (["--lr", "3"], ["--lr"]),
 }
 
 
@@ -192,8 +208,10 @@ def test_bad_input_is_answered_in_one_line(capsys, case):
         code = main([*SMALL, *arguments])
     except SystemExit as stop:
         code = int(stop.code or 0)
-    err = capsys.readouterr().err
+    out, err = capsys.readouterr()
     assert code == 2
+    assert "suggestion" not in out
+    assert ("--chart" not in arguments) or out == ""
     assert len(err.splitlines()) == 1
     assert err.startswith("xpdl find-lr: ")
     for word in words:

@@ -6,12 +6,14 @@ import argparse
 import io
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from xpdl.backends import BACKEND_NAMES, use_backend
 from xpdl.backends.numpy.threads import thread_count
-from xpdl.errors import XpdlError
+from xpdl.errors import FileAccessError, XpdlError, nearest
+from xpdl.files import expect_writable
 from xpdl.precision import PRECISIONS, get_precision
 
 
@@ -27,6 +29,14 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}. See {self.prog} --help.\n")
+
+    def refuse(self, surplus: Sequence[str]) -> NoReturn:
+        """End for arguments that it does not know, and name the options that may be meant."""
+        names = [name[2:] for name in self._option_string_actions if name.startswith("--")]
+        unknown = [word.lstrip("-").partition("=")[0] for word in surplus if word.startswith("-")]
+        meant = [f"--{name}" for word in unknown if (name := nearest(word, names)) is not None]
+        hint = f" (did you mean {', '.join(dict.fromkeys(meant))}?)" if meant else ""
+        self.error(f"unknown: {' '.join(surplus)}{hint}")
 
 
 def add_device_options(parser: argparse.ArgumentParser) -> None:
@@ -57,6 +67,24 @@ def add_command(
     parser.set_defaults(run=run)
     add_device_options(parser)
     return parser
+
+
+def place(text: str) -> str:
+    """Return the name of a file or folder that an argument says."""
+    if not text:
+        raise argparse.ArgumentTypeError("must be the name of a file or folder, got ''")
+    return text
+
+
+def chart(text: str) -> str:
+    """Return the name of a PNG file that an argument says, if it can be written."""
+    if Path(place(text)).suffix.lower() != ".png":
+        raise argparse.ArgumentTypeError(f"must be the name of a PNG file, x.png, got {text!r}")
+    try:
+        expect_writable(text)
+    except FileAccessError as error:
+        raise argparse.ArgumentTypeError(str(error).removesuffix(".")) from error
+    return text
 
 
 def count(text: str) -> int:

@@ -225,7 +225,10 @@ def run(main: Main, arguments: Sequence[str] | None = None) -> None:
         experiment.finish()
         return 0
 
-    sys.exit(run_command(path.name, parser.parse_args(arguments), work))
+    options, surplus = parser.parse_known_args(arguments)
+    if surplus:
+        parser.refuse(surplus)
+    sys.exit(run_command(path.name, options, work))
 
 
 def _plain(value: Any) -> Any:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from xpdl.cli.choices import CHOICES, add_choices, flag, given_options, settings_as_arguments
-from xpdl.cli.command import add_command, complain, count, rate, seed
+from xpdl.cli.command import add_command, chart, complain, count, rate, seed
 from xpdl.datasets.batches import batch_sizes
 from xpdl.runs.folder import save_figures
 from xpdl.runs.options import RunOptions, make_options
@@ -33,7 +33,7 @@ def add_find_lr(commands: Any) -> None:
     add("--high", type=rate, metavar="RATE", default=10.0, help="the last rate (default: 10)")
     add("--steps", type=count, metavar="N", default=200, help="how many (default: 200)")
     add("--seed", type=seed, metavar="N", help="for weights, order and dropout (default: 0)")
-    add("--chart", metavar="FILE", help="draw the loss by the rate, a PNG")
+    add("--chart", type=chart, metavar="FILE", help="draw the loss by the rate, a PNG")
 
 
 def _find_lr(options: argparse.Namespace) -> int:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
+from typing import Any
 
 import xpdl
 from xpdl.cli.command import Parser, escape_output, run_command
@@ -16,17 +16,17 @@ from xpdl.cli.train import add_train
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0, 2 for bad input, 130 for Ctrl-C, 143."""
+    """Run the command line and return its exit code: 0, 2 for bad input, 130 for Ctrl-C, 143 ..."""
     escape_output()
-    options, surplus = _parser().parse_known_args(arguments)
-    command = f"xpdl {options.command}"
+    parser, commands = _parsers()
+    options, surplus = parser.parse_known_args(arguments)
     if surplus:
-        print(f"{command}: unknown: {' '.join(surplus)}. See {command} --help.", file=sys.stderr)
-        return 2
-    return run_command(command, options, options.run)
+        commands.choices[options.command].refuse(surplus)
+    return run_command(f"xpdl {options.command}", options, options.run)
 
 
-def _parser() -> Parser:
+def _parsers() -> tuple[Parser, Any]:
+    """Return the parser of all, and what holds that of each command."""
     parser = Parser(
         prog="xpdl",
         description="Train the networks of the book Deep Learning from Scratch.",
@@ -40,4 +40,4 @@ def _parser() -> Parser:
     add_find_lr(commands)
     add_profile(commands)
     add_info(commands)
-    return parser
+    return parser, commands

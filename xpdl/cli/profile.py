@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from xpdl.cli.command import add_command, count
+from xpdl.cli.command import add_command, chart, count
 from xpdl.models import MODELS, make_model
 from xpdl.optimizers import Adam
 from xpdl.runs.folder import save_figures
@@ -28,7 +28,9 @@ def add_profile(commands: Any) -> None:
     add("--model", metavar="NAME", default="DeepConvNet", help=", ".join(MODELS))
     add("--batch-size", type=count, metavar="N", default=100, help="images a step (default: 100)")
     add("--rounds", type=count, metavar="N", default=30, help="steps to measure (default: 30)")
-    add("--chart", metavar="FILE", help="draw the times as a chart, a PNG (Figure 8-14)")
+    add(
+        "--chart", type=chart, metavar="FILE", help="draw the times as a chart, a PNG (Figure 8-14)"
+    )
 
 
 def _profile(options: argparse.Namespace) -> int:

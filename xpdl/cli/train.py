@@ -11,7 +11,7 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from xpdl.cli.choices import CHOICES, add_choices, given_options, settings_as_arguments
-from xpdl.cli.command import add_command, count, rate, seed, shifts
+from xpdl.cli.command import add_command, count, place, rate, seed, shifts
 from xpdl.cli.trained import score
 from xpdl.datasets.batches import batch_sizes
 from xpdl.errors import ArgumentError
@@ -61,7 +61,8 @@ def add_train(commands: Any) -> None:
     add("--members", type=count, metavar="N", help="train N networks, which answer together")
     add("--seed", type=seed, metavar="N", help="for weights, order and dropout (default: 0)")
     add("--out", metavar="DIR", help="the run's folder (default: runs/<model>-<time>)")
-    add("--resume", metavar="RUN", help="go on with an interrupted run")
+    add("--overwrite", action="store_true", help="train anew in place of the run in --out")
+    add("--resume", type=place, metavar="RUN", help="go on with a run that is not at its end")
     add(
         "--checkpoint-every",
         type=rate,
@@ -119,6 +120,7 @@ def _run(options: argparse.Namespace) -> Run:
     overrides = given_options(options, *names)
     if options.resume is not None:
         lone = [f"--{name}" for name in ("recipe", "out") if getattr(options, name) is not None]
+        lone += ["--overwrite"] if options.overwrite else []
         if lone:
             raise ArgumentError(f"--resume goes on where the run is; omit {lone[0]}.")
         changes = overrides | given_options(options, "data", "seed", "dtype")
@@ -130,7 +132,9 @@ def _run(options: argparse.Namespace) -> Run:
         dtype=options.dtype,
         **overrides,
     )
-    return start_run(chosen, options.out)
+    if options.overwrite and options.out is None:
+        raise ArgumentError("--overwrite is for the run in a folder; name it with --out.")
+    return start_run(chosen, options.out, overwrite=options.overwrite)
 
 
 def _tell_options(run: Run) -> None:

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-from xpdl.cli.command import shifts
+from xpdl.cli.command import place, shifts
 from xpdl.network import Network
 from xpdl.runs.run import Result
 from xpdl.tuning.ensemble import Ensemble
@@ -14,7 +14,9 @@ from xpdl.tuning.ensemble import Ensemble
 
 def add_trained(parser: argparse.ArgumentParser) -> None:
     """Add what names a trained network, and how it answers."""
-    parser.add_argument("network", metavar="RUN", help="a run's folder, or a .safetensors file")
+    parser.add_argument(
+        "network", type=place, metavar="RUN", help="a run's folder, or a .safetensors file"
+    )
     parser.add_argument(
         "--shifts",
         type=shifts,
