@@ -285,21 +285,41 @@ def read_tensors(
     ModelFileError
         If it is not a safetensors file, a damaged one, or not one of xpdl.
     """
+    with open_tensors(path) as (shapes, text, read):
+        about = _parse_about(path, text)
+        if check is not None:
+            check(shapes, about)
+        arrays = {name: read(name) for name in shapes}
+    return arrays, about
+
+
+@contextlib.contextmanager
+def open_tensors(
+    path: str | os.PathLike[str],
+) -> Iterator[tuple[dict[str, tuple[int, ...]], str | None, Callable[[str], HostArray]]]:
+    """Open a safetensors file: the shapes in it, what xpdl said of it, and what reads an array.
+
+    Raises
+    ------
+    FileAccessError
+        If the file cannot be read.
+    ModelFileError
+        If it is not a safetensors file, or a damaged one.
+    """
     from safetensors import safe_open
 
     with _telling_damage(path):
         _check_header(path)
         opened = safe_open(os.fspath(path), framework="numpy")
     with opened as file:
+
+        def read(name: str) -> HostArray:
+            with _telling_damage(path):
+                return file.get_tensor(name)
+
         with _telling_damage(path):
-            text = (file.metadata() or {}).get("xpdl")
-            shapes = _shapes(file)
-        about = _parse_about(path, text)
-        if check is not None:
-            check(shapes, about)
-        with _telling_damage(path):
-            arrays = {name: file.get_tensor(name) for name in shapes}
-    return arrays, about
+            text, shapes = (file.metadata() or {}).get("xpdl"), _shapes(file)
+        yield shapes, text, read
 
 
 @contextlib.contextmanager
@@ -358,7 +378,8 @@ def _parse_about(path: str | os.PathLike[str], text: str | None) -> dict[str, An
     if text is None:
         raise ModelFileError(
             f"{str(path)!r} is a safetensors file, but of another program: "
-            "it does not say what it holds under 'xpdl'."
+            "it does not say what it holds under 'xpdl'. Weights of PyTorch are read by "
+            "xpdl.storage.load_torch(network, path, names)."
         )
     try:
         about = _parse(text)

@@ -7,7 +7,7 @@ import re
 
 FIRST = 512  # bytes that tell a format
 
-_TORCH = "a file of PyTorch, which torch.load reads; Network.load_arrays takes arrays by name"
+_TORCH = "a file of PyTorch; xpdl.storage.load_torch(network, path) reads its weights"
 _PICKLE = (
     "a pickle; if the book's code wrote it, xpdl.storage.load_book_parameters(network, path) "
     "reads it"

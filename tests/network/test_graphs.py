@@ -164,7 +164,7 @@ def test_what_the_graph_refuses() -> None:
         Network({"a": x, "b": other}, Affine(3)(x))
     with pytest.raises(ArgumentError, match="stands there twice"):
         Network(x, Add()(layer(x), layer(x)))
-    with pytest.raises(ShapeError, match=r"middle, with input \(4,\).*images"):
+    with pytest.raises(ShapeError, match=r"'middle', with input \(4,\).*images"):
         Convolution(2, 3)(x, name="middle")
     with pytest.raises(ArgumentError, match=r"call it on nodes.*layer.forward"):
         Affine(3)(np.ones((2, 4)))  # type: ignore[arg-type]

@@ -403,7 +403,7 @@ class Layer:
         shown = []
         for name in self.options:
             value = getattr(self, name)
-            if isinstance(value, tuple) and len(set(value)) == 1:
+            if isinstance(value, tuple) and len(set(value)) == 1 and isinstance(value[0], int):
                 value = value[0]
             if usual[name].default is inspect.Parameter.empty:
                 shown.append(repr(value))

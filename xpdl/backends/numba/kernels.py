@@ -402,6 +402,41 @@ def _relu_backward(gradient, y, dx):
 
 
 @compiled
+def relu6(x, y, shares, which):
+    """Compute y = min(max(x, 0), 6); NaN stays."""
+    _begin(shares)
+    part, begin, end = _next(shares, which)
+    while part >= 0:
+        _relu6(x[begin:end], y[begin:end])
+        part, begin, end = _next(shares, which)
+
+
+@compiled
+def _relu6(x, y):
+    zero, most = np.float32(0), np.float32(6)
+    for i in range(len(x)):
+        number = zero if x[i] <= zero else x[i]
+        y[i] = most if number > most else number
+
+
+@compiled
+def relu6_backward(gradient, y, dx, shares, which):
+    """Compute dx = gradient (1 where 0 < y < 6, else 0)."""
+    _begin(shares)
+    part, begin, end = _next(shares, which)
+    while part >= 0:
+        _relu6_backward(gradient[begin:end], y[begin:end], dx[begin:end])
+        part, begin, end = _next(shares, which)
+
+
+@compiled
+def _relu6_backward(gradient, y, dx):
+    nothing, all_of_it, most = np.float32(0), np.float32(1), np.float32(6)
+    for i in range(len(y)):
+        dx[i] = gradient[i] * (all_of_it if (y[i] > nothing) & (y[i] < most) else nothing)
+
+
+@compiled
 def adam(p, g, m, v, numbers, shares, which):
     """Do Adam in one pass; see `Backend.adam` for what it computes."""
     _begin(shares)
