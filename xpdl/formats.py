@@ -12,6 +12,7 @@ _PICKLE = (
     "a pickle; if the book's code wrote it, xpdl.storage.load_book_parameters(network, path) "
     "reads it"
 )
+_TEXT = "a text; give the folder of a run, or the model.safetensors in it"
 _PICTURE = "a picture, which stands behind RUN in xpdl predict RUN IMAGE"
 
 # By how a file begins; the first that fits.
@@ -46,7 +47,7 @@ def foreign(first: bytes) -> str | None:
     for begun, told in _BEGINNINGS.items():
         if re.match(begun, first):
             return told
-    return "a text; give the folder of a run, or the model.safetensors in it" if _is_text(first) else None
+    return _TEXT if _is_text(first) else None
 
 
 def _is_text(first: bytes) -> bool:

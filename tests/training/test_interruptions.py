@@ -466,7 +466,9 @@ def test_a_rate_that_depends_on_the_length_keeps_it(
 
 def test_the_best_is_kept_beside_the_last(small_mnist: Path, monkeypatch: Any) -> None:
     accuracies = iter([0.5, 0.8, 0.7, 0.8])
-    monkeypatch.setattr(preparation.Trainer, "_test_accuracy", lambda self: next(accuracies))
+    monkeypatch.setattr(
+        preparation.Trainer, "_judge", lambda self: ({"accuracy": next(accuracies)}, None)
+    )
     seen: list[dict[str, Any]] = []
     keep = Run._keep_best
 

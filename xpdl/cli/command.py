@@ -32,7 +32,11 @@ class Parser(argparse.ArgumentParser):
 
     def refuse(self, surplus: Sequence[str]) -> NoReturn:
         """End for arguments that it does not know, and name the options that may be meant."""
-        names = [name[2:] for name in self._option_string_actions if name.startswith("--")]
+        # Those that take a value first: what has none is seldom meant by a few letters.
+        options = sorted(
+            self._option_string_actions.items(), key=lambda option: option[1].nargs == 0
+        )
+        names = [name[2:] for name, _ in options if name.startswith("--")]
         unknown = [word.lstrip("-").partition("=")[0] for word in surplus if word.startswith("-")]
         meant = [f"--{name}" for word in unknown if (name := nearest(word, names)) is not None]
         hint = f" (did you mean {', '.join(dict.fromkeys(meant))}?)" if meant else ""

@@ -61,6 +61,6 @@ def _its_options(model: type[Network], error: TypeError) -> str:
         if parameter.kind is not parameter.VAR_KEYWORD
     }
     told = ", ".join(f"{name}={default!r}" for name, default in known.items())
-    quoted = re.search("'(.*)'", str(error))
+    quoted = re.search("'([^']*)'", str(error))
     close = nearest(quoted[1], known) if quoted else None
     return f"; its options are {told}." + ("" if close is None else f" Did you mean {close!r}?")

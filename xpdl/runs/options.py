@@ -90,11 +90,11 @@ def _proper(model: Any) -> Any:
 
 
 def unfinished_options(
-    folder: Path, record: Mapping[str, Any], changes: Mapping[str, Any]
+    folder: Path, record: Mapping[str, Any], epochs: int | None = None
 ) -> RunOptions:
     """Return the options of a run that is to go on, of what its ``history.json`` holds.
 
-    A finished run goes on if `changes` give it more epochs, and its options let them change.
+    A finished run goes on if it is now to have more `epochs`, and its options let them change.
 
     Raises
     ------
@@ -107,7 +107,8 @@ def unfinished_options(
         options, finished = RunOptions.from_record(record["options"]), record["finished"]
     except (TypeError, KeyError, ValueError) as error:
         raise ModelFileError(f"{str(folder / HISTORY)!r} is damaged: {error!r}.") from error
-    if not finished or (can_go_on(folder, options) and changes.get("epochs", 0) > options.epochs):
+    more = epochs is not None and whole_number("epochs", epochs) > options.epochs
+    if not finished or (more and can_go_on(folder, options)):
         return options
     # A process that was killed at its very end may have left them.
     remove_leftovers(folder, options)

@@ -98,7 +98,9 @@ class UnfinishedRun:
         self.lock = FolderLock(self.folder)
         with self.lock:
             self.record = read_record(self.folder)
-            self.options = unfinished_options(self.folder, self.record, changes or {})
+            self.options = unfinished_options(
+                self.folder, self.record, (changes or {}).get("epochs")
+            )
 
 
 class Run:
