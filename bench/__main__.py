@@ -15,6 +15,8 @@ import numpy as np
 
 import xpdl
 from bench import accuracy, charts, memory, scaling
+from bench.book_scripts import NETWORKS as BOOK_NETWORKS
+from bench.book_scripts import PLAIN, script_step
 from bench.choose import CANDIDATES, choose
 from bench.gpu import command as gpu
 from bench.measure import Run, compare, in_turns, record, show
@@ -50,7 +52,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "--rounds": {"type": _count, "metavar": "N", "help": "turns of each program"},
     "--batch-size": {"type": _count, "metavar": "N", "help": "(default: 100)"},
     "--network": {"choices": NETWORKS, "help": "(default: deep: DeepConvNet)"},
-    "--book-path": {"type": Path, "help": "for --against book: the folder of the book's code"},
+    "--book-path": {"type": Path, "help": "the folder of the book's code, to be measured, too"},
 }
 
 
@@ -81,6 +83,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         ("scaling", _scaling, usual[:2], (), "time and memory by sizes, depth and threads"),
         ("layers", _layers, usual, ["torch"], "time by layer, against what the machine can do"),
         ("loop", _loop, usual[:3], (), "what the training loop adds to its steps"),
+        ("book", _book, [*usual[1:], "--book-path"], (), "a script of the book, and plain NumPy"),
     ):
         command = commands.add_parser(name, help=text, description=text)
         command.set_defaults(run=run, against=[], **_DEFAULTS)
@@ -103,6 +106,8 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.command == "choose":
         return options
+    if options.command == "book" and options.network not in BOOK_NETWORKS:
+        parser.error(f"book has the networks {' and '.join(BOOK_NETWORKS)} alone")
     if "book" in options.against and options.book_path is None:
         parser.error("--against book wants --book-path DIR")
     if "book" in options.against and options.network != "deep":
@@ -193,6 +198,22 @@ def _step(options: argparse.Namespace) -> None:
         lambda backend, dtype: xpdl_step(factory, batch_size, backend, dtype),
         lambda channels_last: torch_step(factory, batch_size, channels_last),
     )
+
+
+def _book(options: argparse.Namespace) -> None:
+    name, batch_size = BOOK_NETWORKS[options.network], options.batch_size
+    ours, plain = f"xpdl book on {options.backend}", "plain NumPy, float64"
+    modules: dict[str, str | Path] = {ours: options.backend, plain: PLAIN}
+    if options.book_path is not None:
+        modules["the book's own modules"] = options.book_path.resolve()
+    programs = {name: script_step(options.network, batch_size, m) for name, m in modules.items()}
+    title = f"a step of a script of the book, {name}, batch {batch_size}"
+    rows = compare(in_turns(programs, options.rounds or 12), ours)
+    show(title, rows)
+    for name in list(rows)[1:]:
+        print(f"  {rows[name]['median_ms'] / rows[ours]['median_ms']:.1f} times as fast as {name}")
+    path = _file(options, options.network)
+    record(path.with_suffix(".json"), {"title": title, "results": rows})
 
 
 def _inference(options: argparse.Namespace) -> None:

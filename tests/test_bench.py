@@ -58,6 +58,14 @@ def test_step(tmp_path):
     assert (tmp_path / "step-simple-numpy-batch4.png").stat().st_size < 100_000
 
 
+@pytest.mark.parametrize("network", ["simple", "deep"])
+def test_a_script_of_the_book(network, tmp_path):
+    done = bench("book", "--network", network, *SMALL, out=tmp_path)
+    record = result_of(done, tmp_path, f"book-{network}-numpy-batch4")
+    assert list(record["results"]) == ["xpdl book on numpy", "plain NumPy, float64"]
+    assert "times as fast as plain NumPy" in done.stdout
+
+
 def test_layers(tmp_path):
     done = bench("layers", *SMALL, out=tmp_path)
     record = result_of(done, tmp_path, "layers-deep-numpy-batch4")
@@ -130,6 +138,7 @@ def test_the_books_code_is_timed_where_there_is_a_copy(tmp_path):
         (["step", "--backend", "nonsense"], "unknown backend 'nonsense'"),
         (["step", "--dtype", "float31"], "float31"),
         (["step", "--network", "large"], "large"),
+        (["book", "--network", "layers"], "simple and deep alone"),
         (["stop"], "stop"),
         (["step", "--rounds", "0"], "--rounds"),
         (["step", "--batch-size", "x"], "--batch-size"),

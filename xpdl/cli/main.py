@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import xpdl
+from xpdl.cli.book import add_book
 from xpdl.cli.command import Parser, escape_output, run_command
 from xpdl.cli.evaluate import add_evaluate
 from xpdl.cli.find_lr import add_find_lr
@@ -39,5 +40,6 @@ def _parsers() -> tuple[Parser, Any]:
     add_predict(commands)
     add_find_lr(commands)
     add_profile(commands)
+    add_book(commands)
     add_info(commands)
     return parser, commands

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar, TypeAlias
 
-from xpdl.arguments import check_writable, flag, number, plainly, real_array
+from xpdl.arguments import check_writable, flag, in_our_words, number, plainly, real_array
 from xpdl.backends import Array, Backend, Number, accumulation_dtype, backend_of
 from xpdl.errors import (
     ArgumentError,
@@ -97,6 +97,7 @@ class Optimizer:
     slots: ClassVar[tuple[str, ...]] = ()
     counts_updates: ClassVar[bool] = False  # whether `rule` asks for `count`
 
+    @in_our_words(lr="learning_rate")
     def __init__(
         self,
         learning_rate: float,

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from xpdl.backends.base import Array, Number, Pair, Shape, output_size, skippable, written
+from xpdl.backends.numpy import few_channels
 from xpdl.backends.numpy.backend import NumpyBackend, by_feature, lies_in_pixels, pixel_lines
 from xpdl.backends.numpy.memory import pool
 from xpdl.backends.numpy.threads import hold_while_forking, thread_count, workers
@@ -114,7 +115,7 @@ class NumbaBackend(NumpyBackend):
         dW: Array | None = None,
         db: Array | None = None,
     ) -> tuple[Array | None, Array, Array | None]:
-        if not _all_single(dout, x, W):
+        if not _all_single(dout, x, W) or (need_dx and x.shape[1] <= few_channels.MOST):
             return super().convolution_backward(
                 dout, x, W, stride, pad, need_dx, need_db, y, dW, db
             )
@@ -191,7 +192,7 @@ class NumbaBackend(NumpyBackend):
     def max_pooling(
         self, x: Array, size: Pair, stride: Pair, pad: Pair, train: bool = False
     ) -> tuple[Array, Any]:
-        if not _all_single(x):
+        if not _all_single(x) or x.shape[1] % LANES:  # NumPy is quicker with what fills no lanes
             return super().max_pooling(x, size, stride, pad, train)
         n, c, h, w = x.shape
         oh, ow = (output_size(*axis) for axis in zip((h, w), size, stride, pad, strict=True))
