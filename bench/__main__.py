@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 import xpdl
-from bench import accuracy, charts, memory, scaling
+from bench import accuracy, charts, convolutions, memory, scaling
 from bench.book_scripts import NETWORKS as BOOK_NETWORKS
 from bench.book_scripts import PLAIN, script_step
 from bench.choose import CANDIDATES, choose
@@ -46,12 +46,17 @@ def _count(text: str) -> int:
 PEERS = ("torch", "generic", "numpy", "numba")
 _DEFAULTS: dict[str, Any] = {
     "dtype": "float32", "rounds": None, "batch_size": 100, "network": "deep", "book_path": None,
+    "one_thread": False,
 }  # fmt: skip
 _OPTIONS: dict[str, dict[str, Any]] = {
     "--dtype": {"metavar": "TYPE"},
     "--rounds": {"type": _count, "metavar": "N", "help": "turns of each program"},
     "--batch-size": {"type": _count, "metavar": "N", "help": "(default: 100)"},
     "--network": {"choices": NETWORKS, "help": "(default: deep: DeepConvNet)"},
+    "--one-thread": {
+        "action": "store_true",
+        "help": "and the time of its core: for a busy machine",
+    },
     "--book-path": {"type": Path, "help": "the folder of the book's code, to be measured, too"},
 }
 
@@ -82,6 +87,13 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         ("memory", _memory, ["--batch-size"], PEERS, "peak memory of a training run"),
         ("scaling", _scaling, usual[:2], (), "time and memory by sizes, depth and threads"),
         ("layers", _layers, usual, ["torch"], "time by layer, against what the machine can do"),
+        (
+            "convolutions",
+            _convolutions,
+            ["--rounds", "--one-thread"],
+            ["torch"],
+            "single convolutions, by shape",
+        ),
         ("loop", _loop, usual[:3], (), "what the training loop adds to its steps"),
         ("book", _book, [*usual[1:], "--book-path"], (), "a script of the book, and plain NumPy"),
     ):
@@ -300,6 +312,24 @@ def _layers(options: argparse.Namespace) -> None:
     path = _file(options, options.network)
     record(path.with_suffix(".json"), results)
     charts.save(profile.chart(), path.with_suffix(".png"))
+
+
+def _convolutions(options: argparse.Namespace) -> None:
+    rows = convolutions.measure(
+        options.backend, "torch" in options.against, options.rounds or 8, options.one_thread
+    )
+    title = f"convolutions forward and backward, xpdl {options.backend}"
+    title += ", one thread" if options.one_thread else ""
+    print(f"{title}: batch, channels, pixels, filters, size, stride, pad")
+    for row in rows:
+        print(convolutions.line(row))
+    results: dict[str, Any] = {"title": title, "results": rows}
+    if options.against:
+        results["mean_ratio"] = round(convolutions.mean_ratio(rows), 3)
+        print(f"  geometric mean of the ratios {results['mean_ratio']:.2f}, "
+              f"the worst {max(row['ratio'] for row in rows):.2f}")  # fmt: skip
+    path = _file(options, *(["one-thread"] if options.one_thread else []))
+    record(path.with_suffix(".json"), results)
 
 
 def _loop(options: argparse.Namespace) -> None:
