@@ -42,6 +42,22 @@ def shown(value: Any) -> str:
     return text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN - 20]} ... {text[-10:]}"
 
 
+def nearest(got: str, names: Iterable[str]) -> str | None:
+    """Return the one of `names` that `got` most likely stands for, in any capitals, or None.
+
+    It is spelled nearly so, or its words begin with these letters ("lr" for "learning-rate"), or
+    one of its words is it ("rate").
+    """
+    known = {name.lower(): name for name in names}
+    words = {name: re.split("[-_ ]", name) for name in known}
+    wanted = got[:LONGEST_SHOWN].lower()
+    close = get_close_matches(wanted, known, n=1)
+    if not close and len(wanted) > 1:
+        close = [name for name in known if "".join(w[:1] for w in words[name]) == wanted]
+        close = close or [name for name in known if wanted in words[name]]
+    return known[close[0]] if close else None
+
+
 class XpdlError(Exception):
     """Base of every exception of this package."""
 
@@ -60,10 +76,8 @@ class UnknownNameError(ArgumentError):
                 f"unknown {kind} ({shown(got)}); the choices are {', '.join(names)}.{advice}"
             )
             return
-        close = get_close_matches(
-            got[:LONGEST_SHOWN].lower(), [name.lower() for name in names], n=1
-        )
-        hint = next((f" Did you mean {name!r}?" for name in names if [name.lower()] == close), "")
+        close = nearest(got, names)
+        hint = "" if close is None else f" Did you mean {close!r}?"
         super().__init__(
             f"unknown {kind} {shown(got)}; the choices are {', '.join(names)}.{hint}{advice}"
         )

@@ -22,6 +22,7 @@ from typing import IO, Any
 import numpy as np
 
 from xpdl.errors import ArgumentError, FileAccessError, ModelFileError
+from xpdl.formats import FIRST, foreign
 
 HostArray = np.ndarray[Any, np.dtype[Any]]
 
@@ -83,6 +84,22 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     finally:
         with contextlib.suppress(OSError, ValueError):
             os.unlink(beside)
+
+
+def expect_writable(path: str | os.PathLike[str]) -> None:
+    """See that `path` can be written; it is left as it is.
+
+    Raises
+    ------
+    FileAccessError
+        As `replacing`.
+    """
+
+    class Enough(Exception):
+        pass
+
+    with contextlib.suppress(Enough), replacing(path):
+        raise Enough
 
 
 def remove_unfinished(folder: str | os.PathLike[str]) -> None:
@@ -312,7 +329,7 @@ def _telling_damage(path: str | os.PathLike[str]) -> Iterator[None]:
 
     try:
         yield
-    except FileAccessError:
+    except (FileAccessError, ModelFileError):
         raise
     except OSError as error:
         raise _unreadable(path, error) from error
@@ -327,12 +344,17 @@ def _telling_damage(path: str | os.PathLike[str]) -> Iterator[None]:
 def _check_header(path: str | os.PathLike[str]) -> None:
     """See, before safetensors reads it, that the header would not fill the memory."""
     with reading(path, LARGEST_TENSORS) as stream:
-        length = stream.read(8)
-        if len(length) < 8:
+        first = stream.read(FIRST)
+        length = int.from_bytes(first[:8], "little")
+        told = None if length <= LONGEST_TEXT and first[8:9] == b"{" else foreign(first)
+        if told is not None:
+            raise ModelFileError(f"{str(path)!r} is not a safetensors file, but {told}.")
+        if len(first) < 8:
             raise ValueError("it is too short")
-        if int.from_bytes(length, "little") > LONGEST_TEXT:
+        if length > LONGEST_TEXT:
             raise ValueError(f"it begins with a text of more than {LONGEST_TEXT >> 20} MB")
-        size = min(int.from_bytes(length, "little"), os.fstat(stream.fileno()).st_size - 8)
+        stream.seek(8)
+        size = min(length, os.fstat(stream.fileno()).st_size - 8)
         if stream.read(size).count(b"{") > MOST_CONTAINERS:
             raise ValueError("it describes too many arrays")
 
@@ -356,7 +378,8 @@ def _parse_about(path: str | os.PathLike[str], text: str | None) -> dict[str, An
     if text is None:
         raise ModelFileError(
             f"{str(path)!r} is a safetensors file, but of another program: "
-            "it does not say what it holds under 'xpdl'."
+            "it does not say what it holds under 'xpdl'. Weights of PyTorch are read by "
+            "xpdl.storage.load_torch(network, path, names)."
         )
     try:
         about = _parse(text)

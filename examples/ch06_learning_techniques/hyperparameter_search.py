@@ -12,7 +12,7 @@ from xpdl.cli.experiment import Experiment, run
 from xpdl.datasets import load_mnist
 from xpdl.models import MultiLayerNet
 from xpdl.optimizers import SGD
-from xpdl.tuning.search import LogUniform, RandomSearch
+from xpdl.tuning import LogUniform, RandomSearch
 
 RANGES = {"learning rate": LogUniform(1e-6, 1e-2), "weight decay": LogUniform(1e-8, 1e-4)}
 

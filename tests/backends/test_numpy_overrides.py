@@ -19,7 +19,7 @@ from xpdl.backends.numpy import backend as numpy_backend
 from xpdl.backends.numpy import convolution as numpy_convolution
 from xpdl.backends.numpy.backend import NumpyBackend
 from xpdl.backends.numpy.memory import pool
-from xpdl.backends.strict import StrictBackend
+from xpdl.backends.strict.backend import StrictBackend
 from xpdl.models import DeepConvNet, NormalizedConvNet
 from xpdl.optimizers import Adam
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from xpdl.backends import get_backend
-from xpdl.backends.strict import StrictBackend
+from xpdl.backends.strict.backend import StrictBackend
 from xpdl.errors import BackendMismatchError, DeviceRuleError
 
 HOST = {

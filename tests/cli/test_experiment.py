@@ -17,7 +17,7 @@ from xpdl.errors import ArgumentError, FileAccessError
 from xpdl.layers import Affine
 from xpdl.network import Network
 from xpdl.optimizers import SGD
-from xpdl.tuning.search import RandomSearch, Uniform
+from xpdl.tuning import RandomSearch, Uniform
 
 PROGRAM = '''\
 """What it shows.
@@ -91,7 +91,8 @@ def test_the_help_says_what_it_shows(command):
         (["--dtype", "int8"], "unknown dtype 'int8'"),
         (["--out", "wave.py"], "cannot create the folder 'wave.py'"),
         (["--out", ""], "--out is empty"),
-        (["--fast"], "unrecognized arguments: --fast"),
+        (["--fast"], "unknown: --fast. See wave.py --help."),
+        (["--qick"], "unknown: --qick (did you mean --quick?)"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_2(command, arguments, message):

@@ -13,7 +13,7 @@ from PIL import Image
 
 import xpdl
 from xpdl import Network
-from xpdl.cli import main as cli
+from xpdl.cli import find_lr, train
 from xpdl.cli.main import main
 from xpdl.layers import Affine
 from xpdl.losses import SoftmaxWithLoss
@@ -88,8 +88,8 @@ def test_it_looks_at_what_the_recipe_trains(monkeypatch, capsys):
         asked.update(network=network, train=train, **options)
         return find_learning_rate(network, train, **options)
 
-    find_learning_rate = cli.find_learning_rate
-    monkeypatch.setattr(cli, "find_learning_rate", find)
+    find_learning_rate = find_lr.find_learning_rate
+    monkeypatch.setattr(find_lr, "find_learning_rate", find)
     recipe = replace(
         RECIPES["fast"], model="SimpleConvNet", model_options={"filters": 2},
         optimizer="adamw", weight_decay=0.3, label_smoothing=0.2, augment={"shift": 2},
@@ -114,13 +114,14 @@ def test_it_looks_at_what_the_recipe_trains(monkeypatch, capsys):
 
 
 def test_what_is_given_takes_the_place_of_the_recipes_and_is_told_again(monkeypatch, capsys):
-    made, make = [], cli.make_options
+    made, make = [], find_lr.make_options
 
     def noted(*arguments, **given):
         made.append(make(*arguments, **given))
         return made[-1]
 
-    monkeypatch.setattr(cli, "make_options", noted)
+    for command in (find_lr, train):
+        monkeypatch.setattr(command, "make_options", noted)
     chosen = [
         "--model", "TwoLayerNet", "--model-options", 'weight_init_std="he"', "hidden_size=20",
         "--weight-decay", "0.01", "--clip-norm", "4.5", "--label-smoothing", "0.2",
@@ -143,11 +144,20 @@ def test_without_any_augmentation_the_recipes_is_left_out(monkeypatch, capsys):
     assert " --augment --" in capsys.readouterr().out.splitlines()[-1]
 
 
-def test_a_chart_that_cannot_be_written_costs_no_suggestion(capsys):
-    assert main([*SMALL, "--optimizer", "sgd", "--chart", "nowhere/rates.png"]) == 2
+def test_a_chart_that_cannot_be_written_costs_no_suggestion(monkeypatch, capsys):
+    """If it could be at first."""
+
+    def find(*arguments, **options):
+        Path("charts").rmdir()
+        return find_learning_rate(*arguments, **options)
+
+    find_learning_rate = find_lr.find_learning_rate
+    monkeypatch.setattr(find_lr, "find_learning_rate", find)
+    Path("charts").mkdir()
+    assert main([*SMALL, "--optimizer", "sgd", "--chart", "charts/rates.png"]) == 2
     out, err = capsys.readouterr()
     assert "suggestion: " in out
-    assert "nowhere" in err
+    assert "charts/rates.png" in err
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
@@ -180,7 +190,14 @@ BAD = {
     "a device": (["--backend", "nonsense"], ["nonsense", "numpy"]),
     "a dtype": (["--dtype", "int8"], ["int8", "float16"]),
     "an option of train": (["--epochs", "3"], ["--epochs"]),
-    "a place": (["--chart", "nowhere/rates.png"], ["nowhere"]),
+    "a place": (["--chart", "nowhere/rates.png"], ["--chart", "cannot write 'nowhere/rates.png'"]),
+    "a place of the system": (
+        ["--chart", "/proc/x.png"],
+        ["--chart", "cannot write '/proc/x.png'"],
+    ),
+    "another format": (["--chart", "x.foo"], ["--chart", "PNG", "'x.foo'"]),
+    "no place": (["--chart", ""], ["--chart", "name of a file", "''"]),
+    "an option's initials": (["--lr", "3"], ["--lr"]),
 }
 
 
@@ -191,8 +208,10 @@ def test_bad_input_is_answered_in_one_line(capsys, case):
         code = main([*SMALL, *arguments])
     except SystemExit as stop:
         code = int(stop.code or 0)
-    err = capsys.readouterr().err
+    out, err = capsys.readouterr()
     assert code == 2
+    assert "suggestion" not in out
+    assert ("--chart" not in arguments) or out == ""
     assert len(err.splitlines()) == 1
     assert err.startswith("xpdl find-lr: ")
     for word in words:

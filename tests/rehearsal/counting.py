@@ -70,7 +70,7 @@ def _in_one_piece(source: np.ndarray, target: np.ndarray) -> bool:
 
 
 def _watch_functions() -> None:
-    call = device.strict._Function.__call__
+    call = device.Function.__call__
 
     def watched(self: Any, *arguments: Any, **options: Any) -> Any:
         if not device.is_recording():
@@ -87,7 +87,7 @@ def _watch_functions() -> None:
             note(kind, name, sum(a.nbytes for a in given + made))
         return result
 
-    device.strict._Function.__call__ = watched
+    device.Function.__call__ = watched
 
 
 def _watch_indices() -> None:

@@ -248,14 +248,14 @@ def _count_arrays() -> None:
 
 
 def _watch_captures() -> None:
-    record = device.strict.record
+    record = device.recordings.record
 
     def watched(redo: Callable[[], object], written: Sequence[np.ndarray]) -> None:
         if device.is_recording():
             note_use([a.__array_interface__["data"][0] for a in written])
         record(redo, written)
 
-    device.strict.record = watched
+    device.recordings.record = watched
 
 
 _count_arrays()

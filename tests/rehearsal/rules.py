@@ -26,7 +26,7 @@ _IDLE = {
 
 
 def _watch_functions() -> None:
-    call = device.strict._Function.__call__
+    call = device.Function.__call__
 
     def watched(self: Any, *arguments: Any, **options: Any) -> Any:
         if self.__name__ in _PRODUCTS:
@@ -35,7 +35,7 @@ def _watch_functions() -> None:
             work_on_current_stream(self._where)
         return call(self, *arguments, **options)
 
-    device.strict._Function.__call__ = watched
+    device.Function.__call__ = watched
 
 
 def _watch_writing() -> None:
@@ -71,5 +71,5 @@ def _refuse(what: str) -> None:
 
 _watch_functions()
 _watch_writing()
-device.strict._refuse_while_recording = _refuse
+device.recordings.refuse_while_recording = _refuse
 device.DeviceArray.get = asnumpy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -144,10 +145,8 @@ def test_two_hundred_kills(tmp_path: Path, way: str) -> None:
 
 
 @posix
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"]
-)
-def test_a_signal_saves_and_says_how_to_go_on(tmp_path: Path, number: int, code: int) -> None:
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+def test_a_signal_saves_and_says_how_to_go_on(tmp_path: Path, name: str, code: int) -> None:
     often = DEEP.index("--checkpoint-every")
     rarely = [*DEEP[:often], "--epochs", "60", "--checkpoint-every", "1000"]
     with_signals = [sys.executable, "-c", LET_SIGNALS_IN, sys.executable, str(PROGRAM)]
@@ -160,7 +159,7 @@ def test_a_signal_saves_and_says_how_to_go_on(tmp_path: Path, number: int, code:
         if line.startswith("epoch  1"):
             break
     time.sleep(0.05)
-    process.send_signal(number)
+    process.send_signal(getattr(signal, name))
     out, err = finish(process, code)
     assert len(err.splitlines()) == 1
     assert err.endswith("Go on with: xpdl train --resume run\n")
@@ -170,6 +169,39 @@ def test_a_signal_saves_and_says_how_to_go_on(tmp_path: Path, number: int, code:
         assert f"and {about['epoch']['done']} of 30 steps" in err
         assert tensors["epoch/losses"].shape == (about["epoch"]["done"],)
     assert xpdl.load(tmp_path / "run").name == "NormalizedConvNet"
+
+
+@posix
+def test_a_closed_terminal_leaves_a_checkpoint(tmp_path: Path) -> None:
+    """Also where it is said twice, as a shell and then the system do."""
+    terminal, other_end = os.openpty()
+    often = DEEP.index("--checkpoint-every")
+    rarely = [*DEEP[:often], "--epochs", "60", "--checkpoint-every", "1000"]
+    in_terminal = [sys.executable, "-c", IN_A_TERMINAL, str(other_end), sys.executable]
+    process = subprocess.Popen(
+        [*in_terminal, str(PROGRAM), *rarely, "--out", "run"], cwd=tmp_path, pass_fds=[other_end]
+    )
+    os.close(other_end)
+    shown = b""
+    while b"epoch  1" not in shown:
+        shown += os.read(terminal, 1000)
+    os.close(terminal)
+    with contextlib.suppress(ProcessLookupError):
+        process.send_signal(signal.SIGHUP)
+    assert process.wait(timeout=60) == 129
+    record = json.loads((tmp_path / "run" / "history.json").read_text())
+    assert record["finished"] is False
+    _, about = xpdl.files.read_tensors(tmp_path / "run" / "checkpoint.safetensors")
+    assert len(record["epochs"]) in range(1, 60)
+    assert about["history"]["epochs"] == record["epochs"]
+
+
+# Gives a process a terminal that it is told of when it is closed.
+IN_A_TERMINAL = """
+import os, sys
+os.login_tty(int(sys.argv[1]))
+os.execv(sys.argv[2], sys.argv[2:])
+"""
 
 
 # A shell's background job, and what is started by one, ignores Ctrl-C.
@@ -434,7 +466,9 @@ def test_a_rate_that_depends_on_the_length_keeps_it(
 
 def test_the_best_is_kept_beside_the_last(small_mnist: Path, monkeypatch: Any) -> None:
     accuracies = iter([0.5, 0.8, 0.7, 0.8])
-    monkeypatch.setattr(preparation.Trainer, "_test_accuracy", lambda self: next(accuracies))
+    monkeypatch.setattr(
+        preparation.Trainer, "_judge", lambda self: ({"accuracy": next(accuracies)}, None)
+    )
     seen: list[dict[str, Any]] = []
     keep = Run._keep_best
 

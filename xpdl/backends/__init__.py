@@ -82,7 +82,7 @@ def _make(name: str) -> Backend:
             if name == "cupy":
                 _made[name] = _make_cupy()
             elif name == "strict":
-                from xpdl.backends.strict import StrictBackend
+                from xpdl.backends.strict.backend import StrictBackend
 
                 _made[name] = StrictBackend()
             elif name == "numba":

@@ -6,12 +6,14 @@ import argparse
 import io
 import os
 import sys
-from collections.abc import Callable
-from typing import NoReturn
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
 
 from xpdl.backends import BACKEND_NAMES, use_backend
 from xpdl.backends.numpy.threads import thread_count
-from xpdl.errors import XpdlError
+from xpdl.errors import FileAccessError, XpdlError, nearest
+from xpdl.files import expect_writable
 from xpdl.precision import PRECISIONS, get_precision
 
 
@@ -28,6 +30,18 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}. See {self.prog} --help.\n")
 
+    def refuse(self, surplus: Sequence[str]) -> NoReturn:
+        """End for arguments that it does not know, and name the options that may be meant."""
+        # Those that take a value first: what has none is seldom meant by a few letters.
+        options = sorted(
+            self._option_string_actions.items(), key=lambda option: option[1].nargs == 0
+        )
+        names = [name[2:] for name, _ in options if name.startswith("--")]
+        unknown = [word.lstrip("-").partition("=")[0] for word in surplus if word.startswith("-")]
+        meant = [f"--{name}" for word in unknown if (name := nearest(word, names)) is not None]
+        hint = f" (did you mean {', '.join(dict.fromkeys(meant))}?)" if meant else ""
+        self.error(f"unknown: {' '.join(surplus)}{hint}")
+
 
 def add_device_options(parser: argparse.ArgumentParser) -> None:
     """Add ``--backend`` and ``--dtype``."""
@@ -41,6 +55,40 @@ def add_device_options(parser: argparse.ArgumentParser) -> None:
         metavar="TYPE",
         help=f"{', '.join(PRECISIONS)} (default: $XPDL_DTYPE, else float32)",
     )
+
+
+def add_command(
+    commands: Any, name: str, run: Callable[[argparse.Namespace], int], text: str, example: str
+) -> argparse.ArgumentParser:
+    """Add a command, with the options of the device, and return its parser."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=text,
+        description=text[0].upper() + text[1:] + ".",
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    add_device_options(parser)
+    return parser
+
+
+def place(text: str) -> str:
+    """Return the name of a file or folder that an argument says."""
+    if not text:
+        raise argparse.ArgumentTypeError("must be the name of a file or folder, got ''")
+    return text
+
+
+def chart(text: str) -> str:
+    """Return the name of a PNG file that an argument says, if it can be written."""
+    if Path(place(text)).suffix.lower() != ".png":
+        raise argparse.ArgumentTypeError(f"must be the name of a PNG file, x.png, got {text!r}")
+    try:
+        expect_writable(text)
+    except FileAccessError as error:
+        raise argparse.ArgumentTypeError(str(error).removesuffix(".")) from error
+    return text
 
 
 def count(text: str) -> int:
@@ -57,6 +105,11 @@ def seed(text: str) -> int:
     return int(text)
 
 
+def shifts(text: str) -> int:
+    """Return how far pictures are moved, of an argument; 0 is not at all."""
+    return 0 if text == "0" else count(text)
+
+
 def rate(text: str) -> float:
     """Return the number above 0 that an argument says."""
     try:
@@ -66,6 +119,12 @@ def rate(text: str) -> float:
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"must be a number above 0, got {text!r}")
     return value
+
+
+def complain(options: argparse.Namespace, message: str) -> int:
+    """Say in one line what is wrong, and return the exit code of bad input."""
+    print(f"xpdl {options.command}: {message}", file=sys.stderr)
+    return 2
 
 
 def run_command(

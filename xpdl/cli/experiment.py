@@ -49,7 +49,7 @@ from xpdl.training.trainer import Trainer
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from xpdl.tuning.search import RandomSearch, SearchResult
+    from xpdl.tuning import RandomSearch, SearchResult
 
 Choice = TypeVar("Choice")
 
@@ -225,7 +225,10 @@ def run(main: Main, arguments: Sequence[str] | None = None) -> None:
         experiment.finish()
         return 0
 
-    sys.exit(run_command(path.name, parser.parse_args(arguments), work))
+    options, surplus = parser.parse_known_args(arguments)
+    if surplus:
+        parser.refuse(surplus)
+    sys.exit(run_command(path.name, options, work))
 
 
 def _plain(value: Any) -> Any:

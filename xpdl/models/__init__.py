@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from typing import Any
 
 from xpdl.arguments import plainly
-from xpdl.errors import ArgumentError, UnknownNameError
+from xpdl.errors import ArgumentError, UnknownNameError, nearest
 from xpdl.models.alexnet import AlexNet
 from xpdl.models.convnets import DeepConvNet, NormalizedConvNet, SimpleConvNet
 from xpdl.models.fully_connected import MultiLayerNet, TwoLayerNet
@@ -61,4 +63,25 @@ def make_model(name: str, **options: Any) -> Network:
     try:
         return model(**options)
     except TypeError as error:
-        raise ArgumentError(f"{model.__name__}: {plainly(error)}.") from error
+        raise ArgumentError(
+            f"{model.__name__}: {plainly(error)}{_its_options(model, error)}"
+        ) from error
+
+
+def _its_options(model: type[Network], error: TypeError) -> str:
+    """Return the end of a message: the options of a model, with their defaults, and which is meant.
+
+    `error` is what Python says of a call that does not fit, with the name in question in quotes.
+    """
+    known = {
+        name: parameter.default
+        for name, parameter in inspect.signature(model).parameters.items()
+        if parameter.kind is not parameter.VAR_KEYWORD
+    }
+    told = ", ".join(
+        name if default is inspect.Parameter.empty else f"{name}={default!r}"
+        for name, default in known.items()
+    )
+    quoted = re.search("'([^']*)'", str(error))
+    close = nearest(quoted[1], known) if quoted else None
+    return f"; its options are {told}." + ("" if close is None else f" Did you mean {close!r}?")

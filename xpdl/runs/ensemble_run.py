@@ -30,9 +30,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def start_run(options: RunOptions, folder: str | Path | None = None) -> Run:
+def start_run(
+    options: RunOptions, folder: str | Path | None = None, *, overwrite: bool = False
+) -> Run:
     """Return a new run, of one network or of as many as the options say; see `Run`."""
-    return (EnsembleRun if options.members > 1 else Run)(options, folder)
+    kind = EnsembleRun if options.members > 1 else Run
+    return kind(options, folder, overwrite=overwrite)
 
 
 def resume_run(
@@ -41,7 +44,7 @@ def resume_run(
     *,
     on_its_backend: bool = False,
 ) -> Run:
-    """Return the unfinished run in `folder`, whichever it is; see `Run.resume`.
+    """Return the run in `folder`, whichever it is; see `Run.resume`.
 
     Parameters
     ----------
@@ -50,7 +53,7 @@ def resume_run(
     on_its_backend : bool
         Whether to make the run's backend the active one, rather than to want it to be.
     """
-    left = UnfinishedRun(folder)
+    left = UnfinishedRun(folder, changes)
     with ExitStack() as refused:
         refused.enter_context(left.lock)
         if on_its_backend:

@@ -24,17 +24,24 @@ if TYPE_CHECKING:
 MODEL, BEST = "model.safetensors", "best.safetensors"
 HISTORY, CHECKPOINT = "history.json", "checkpoint.safetensors"
 CURVES, MISCLASSIFIED, CONFUSION = "curves.png", "misclassified.png", "confusion.png"
+# All that a run leaves but its record, of one network or of several.
+OF_A_RUN = (
+    *(MODEL, BEST, CHECKPOINT, CURVES, MISCLASSIFIED, CONFUSION),
+    *("member-*.safetensors", "checkpoint-*.safetensors", "ensemble.json"),
+)
 
 HostArray = np.ndarray[Any, np.dtype[Any]]
 
 
-def new_folder(model: str, folder: str | Path | None) -> Path:
+def new_folder(model: str, folder: str | Path | None, overwrite: bool = False) -> Path:
     """Return a new folder, or one that is there and empty; ``runs/<model>-<time>`` by default.
+
+    With `overwrite` it may hold a run, which is left as it is.
 
     Raises
     ------
     ArgumentError
-        If there is something in it, or its name is empty.
+        If there is something else in it, or its name is empty.
     FileAccessError
         If it cannot be made, or not be looked into.
     """
@@ -48,12 +55,30 @@ def new_folder(model: str, folder: str | Path | None) -> Path:
         occupied = any(path.iterdir())
     except OSError as error:
         raise FileAccessError(f"cannot look into the folder {str(path)!r}: {error}.") from error
-    if occupied:
+    if occupied and not (path / HISTORY).exists():
+        raise ArgumentError(f"the folder {str(path)!r} is not empty; choose another.")
+    if occupied and not overwrite:
         raise ArgumentError(
-            f"the folder {str(path)!r} is not empty; choose another, "
-            f"or go on with the run in it: {resuming(path)}"
+            f"the folder {str(path)!r} is not empty; choose another, add --overwrite to train "
+            f"anew in its place{_or_go_on(path)}"
         )
     return path
+
+
+def _or_go_on(folder: Path) -> str:
+    """Return the end of a message: how to go on with the run in `folder`, if that is possible."""
+    if read_record(folder).get("finished") is not True:
+        return f", or go on with the run in it: {resuming(folder)}"
+    if (folder / CHECKPOINT).exists():
+        return f", or go on with the finished run in it: {resuming(folder)} --epochs N"
+    return "; the run in it is finished."
+
+
+def remove_run(folder: Path) -> None:
+    """Remove the files of a run; ``history.json`` last, as it says that they are a run's."""
+    for pattern in (*OF_A_RUN, HISTORY):
+        for path in folder.glob(pattern):
+            path.unlink()
 
 
 def resuming(folder: Path) -> str:

@@ -89,26 +89,56 @@ def _proper(model: Any) -> Any:
     return {known.lower(): known for known in MODELS}.get(str(model).lower(), model)
 
 
-def unfinished_options(folder: Path, record: Mapping[str, Any]) -> RunOptions:
+def unfinished_options(
+    folder: Path, record: Mapping[str, Any], epochs: int | None = None
+) -> RunOptions:
     """Return the options of a run that is to go on, of what its ``history.json`` holds.
+
+    A finished run goes on if it is now to have more `epochs`, and its options let them change.
 
     Raises
     ------
     ModelFileError
         If the record is damaged.
     ArgumentError
-        If the run is finished.
+        If the run is finished, and there is no more to do.
     """
     try:
         options, finished = RunOptions.from_record(record["options"]), record["finished"]
     except (TypeError, KeyError, ValueError) as error:
         raise ModelFileError(f"{str(folder / HISTORY)!r} is damaged: {error!r}.") from error
-    if finished:
-        # A process that was killed at its very end may have left them.
+    more = epochs is not None and whole_number("epochs", epochs) > options.epochs
+    if not finished or (more and can_go_on(folder, options)):
+        return options
+    # A process that was killed at its very end may have left them.
+    remove_leftovers(folder, options)
+    told = f"the run in {str(folder)!r} is finished after {options.epochs} epochs"
+    if can_go_on(folder, options):
+        raise ArgumentError(f"{told}; give more --epochs to go on with it.")
+    raise ArgumentError(
+        f"{told}; there is no more to do: {_why_at_its_end(folder, options)}. Train anew in "
+        "another folder, or with --overwrite in this one."
+    )
+
+
+def remove_leftovers(folder: Path, options: RunOptions) -> None:
+    """Remove from the folder of a finished run what it takes to go on, if it cannot."""
+    if "epochs" not in changeable(options):
         (folder / CHECKPOINT).unlink(missing_ok=True)
-        files.remove_unfinished(folder)
-        raise ArgumentError(f"the run in {str(folder)!r} is finished; there is no more to do.")
-    return options
+    files.remove_unfinished(folder)
+
+
+def can_go_on(folder: Path, options: RunOptions) -> bool:
+    """Tell whether a finished run can be given more epochs."""
+    return "epochs" in changeable(options) and (folder / CHECKPOINT).exists()
+
+
+def _why_at_its_end(folder: Path, options: RunOptions) -> str:
+    if options.members > 1:
+        return "members are of equal length"
+    if "epochs" not in changeable(options):
+        return f"its learning rate has come to its end ({options.schedule})"
+    return f"its {CHECKPOINT} is not there"
 
 
 def changed_options(options: RunOptions, changes: Mapping[str, Any]) -> RunOptions:

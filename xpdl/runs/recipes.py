@@ -90,7 +90,7 @@ class TrainingOptions:
         for name in ("model_options", "augment"):
             if not isinstance(getattr(self, name), Mapping):
                 raise ArgumentError(f"{name} must be a dict, got {getattr(self, name)!r}.")
-        taken = self.model_options.keys() & {"seed", "dtype", "loss"}
+        taken = self.model_options.keys() & {"name", "seed", "dtype", "loss", "normalize"}
         if taken:
             raise ArgumentError(f"model_options: {', '.join(taken)} is not for here.")
         make_augmentation(self.augment)

@@ -3,7 +3,8 @@
 The folder ends with ``model.safetensors``, ``history.json`` (options, losses, accuracies, machine),
 ``curves.png``, ``misclassified.png``, ``confusion.png`` and ``best.safetensors``, the network after
 the epoch that did best on the test images (chosen by them, so what it scores there flatters it).
-While the run lasts, ``checkpoint.safetensors`` holds all that it takes to go on.
+``checkpoint.safetensors`` holds all that it takes to go on: while the run lasts, and after it where
+the schedule of its learning rate lets it be given more epochs.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from xpdl import files, plots
+from xpdl.arguments import path_of
 from xpdl.backends import Array, get_backend
 from xpdl.datasets import CLASS_NAMES
 from xpdl.errors import ArgumentError, DivergenceError, ModelFileError
@@ -29,11 +31,17 @@ from xpdl.runs.folder import (
     draw_mistakes,
     new_folder,
     read_record,
+    remove_run,
     resuming,
     save_figures,
     write_record,
 )
-from xpdl.runs.options import RunOptions, changed_options, unfinished_options
+from xpdl.runs.options import (
+    RunOptions,
+    changed_options,
+    remove_leftovers,
+    unfinished_options,
+)
 from xpdl.runs.preparation import load_data, make_network, make_trainer
 from xpdl.runs.signals import stopping_in_order
 from xpdl.storage import load_with_notes
@@ -82,15 +90,17 @@ class UnfinishedRun:
     FileAccessError
         If it cannot be read.
     ArgumentError
-        If the run is finished, or at work in another process.
+        If the run is finished, and `changes` give it no more epochs, or at work in another process.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: str | Path, changes: Mapping[str, Any] | None = None) -> None:
+        self.folder = path_of("folder", folder)
         self.lock = FolderLock(self.folder)
         with self.lock:
             self.record = read_record(self.folder)
-            self.options = unfinished_options(self.folder, self.record)
+            self.options = unfinished_options(
+                self.folder, self.record, (changes or {}).get("epochs")
+            )
 
 
 class Run:
@@ -101,6 +111,8 @@ class Run:
     options : RunOptions
     folder : str or path, optional
         A new or empty folder; ``runs/<model>-<time>`` by default.
+    overwrite : bool
+        Whether `folder` may hold a run, whose files are then removed.
 
     Raises
     ------
@@ -116,17 +128,21 @@ class Run:
     of_members = False
     changes: Mapping[str, tuple[Any, Any]]
 
-    def __init__(self, options: RunOptions, folder: str | Path | None = None) -> None:
+    def __init__(
+        self, options: RunOptions, folder: str | Path | None = None, *, overwrite: bool = False
+    ) -> None:
         self._prepare(options)
-        self.folder = new_folder(options.model, folder)
+        self.folder = new_folder(options.model, folder, overwrite)
         self.changes = {}
         self._lock = FolderLock(self.folder)
         with self._lock:
+            if overwrite:
+                remove_run(self.folder)
             self._write(finished=False)
 
     @classmethod
     def resume(cls, folder: str | Path, changes: Mapping[str, Any] | None = None) -> Self:
-        """Return the unfinished run in `folder`, to go on from where it was.
+        """Return the run in `folder`, to go on from where it was, or for longer if it is finished.
 
         Parameters
         ----------
@@ -141,10 +157,11 @@ class Run:
         FileAccessError
             If it cannot be read, or not be written.
         ArgumentError
-            If the run is finished, is of another backend than the active one, is at work in another
-            process, or would not go on as it began with `changes`. Nothing is changed then.
+            If there is no more to do, the run is of another backend than the active one, is at work
+            in another process, or would not go on as it began with `changes`. Nothing is changed
+            then.
         """
-        left = UnfinishedRun(folder)
+        left = UnfinishedRun(folder, changes)
         with left.lock:
             return cls.take_up(left, changes)
 
@@ -163,7 +180,8 @@ class Run:
         run.folder, run._lock = left.folder, left.lock
         run._take_up(left.record)
         # Now it shows if the folder cannot be written to, not when something is to be kept.
-        files.write_json(run.folder / HISTORY, left.record | {"options": asdict(options)})
+        begun = {"options": asdict(options), "finished": False}
+        files.write_json(run.folder / HISTORY, left.record | begun)
         files.remove_unfinished(run.folder)
         run.changes = {
             name: (getattr(before, name), value)
@@ -214,8 +232,8 @@ class Run:
     def fit(self) -> Result:
         """Train to the end and fill the folder; say what it came to.
 
-        Ctrl-C, or SIGTERM, ends the step and leaves all in the folder; it goes on as a
-        KeyboardInterrupt, `Stopped`.
+        Ctrl-C, SIGTERM or a closed terminal ends the step and leaves all in the folder; it goes on
+        as a KeyboardInterrupt, `Stopped`.
         """
         try:
             return self._fit()
@@ -241,7 +259,7 @@ class Run:
         if result.single_look_accuracy is not None:
             told["single_look_accuracy"] = result.single_look_accuracy
         self._write(finished=True, **told)
-        (self.folder / CHECKPOINT).unlink(missing_ok=True)
+        remove_leftovers(self.folder, self.options)
         return result
 
     def _train(self) -> None:

@@ -1,15 +1,18 @@
-"""Ctrl-C, and what a machine sends before it goes down: the step is ended, then all is kept."""
+"""Ctrl-C, a closed terminal, and what a machine sends before it goes down: all is kept."""
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-STOPPING = (signal.SIGINT, signal.SIGTERM)
+HANGUP: int | None = getattr(signal, "SIGHUP", None)  # which Windows does not have
+STOPPING = (signal.SIGINT, signal.SIGTERM, *(() if HANGUP is None else (HANGUP,)))
 
 
 class Stopped(KeyboardInterrupt):
@@ -31,17 +34,20 @@ def stopping_in_order(interrupt: Callable[[], object]) -> Iterator[None]:
     """Within a block, let the first signal to stop call `interrupt`, and a second stop at once.
 
     A KeyboardInterrupt that ends the block is then a `Stopped`. A signal that is ignored, as Ctrl-C
-    is in a shell's background job, stays so. Only the main thread can do this; in another one the
-    block runs as it stands.
+    is in a shell's background job and SIGHUP under nohup, stays so. Only the main thread can do
+    this; in another one the block runs as it stands.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     received: list[int] = []
+    terminals = _terminals()  # asked now: one that was closed is none any more
 
     def receive(number: int, frame: FrameType | None) -> None:
         received.append(number)
-        if len(received) > 1:
+        if number == HANGUP:  # comes twice, if both the shell and the system send it
+            _print_nowhere(terminals)
+        elif len(received) > 1:
             raise KeyboardInterrupt
         interrupt()
 
@@ -56,3 +62,17 @@ def stopping_in_order(interrupt: Callable[[], object]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _terminals() -> list[int]:
+    """Return which of the descriptors that are printed to are terminals."""
+    streams = (stream for stream in (sys.stdout, sys.stderr) if stream is not None)
+    return [stream.fileno() for stream in streams if stream.isatty()]
+
+
+def _print_nowhere(terminals: list[int]) -> None:
+    """Let what is printed to terminals that were closed go nowhere; it would be an error."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for terminal in terminals:
+        os.dup2(nowhere, terminal)
+    os.close(nowhere)

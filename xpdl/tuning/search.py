@@ -7,32 +7,29 @@ where to look more closely.
 
 from __future__ import annotations
 
-import math
 import os
 import time
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from itertools import islice
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from xpdl import files
-from xpdl.arguments import number, whole_number
+from xpdl.arguments import whole_number
 from xpdl.backends import Array, backend_of
 from xpdl.datasets import split_validation
 from xpdl.errors import ArgumentError, DivergenceError, ModelFileError
 from xpdl.network import Network
-from xpdl.plots import curve_grid
 from xpdl.training.history import Epoch
 from xpdl.training.progress import Progress, Silence
 from xpdl.training.settings import differences, digest, training_settings
 from xpdl.training.trainer import Data, Trainer
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from xpdl.tuning.ranges import Range, checked_ranges, ranges_as_dict
+from xpdl.tuning.results import SearchResult
+from xpdl.tuning.trials import DIVERGED, FINISHED, STOPPED, MedianRule, Trial, merit
 
 FILE_FORMAT = "xpdl-search-1"
 # Keeps what a search draws apart from other random numbers of the same seed.
@@ -40,280 +37,6 @@ SEARCH_STREAM = 5
 
 MakeTrial: TypeAlias = Callable[[dict[str, Any], Data, Data, int], Trainer]
 """(values, train, validation, seed) -> the Trainer of a trial."""
-
-FINISHED, STOPPED, DIVERGED = "finished", "stopped early", "diverged"
-
-
-# ---- ranges
-
-
-class Range:
-    """Base of the ranges that a hyperparameter is drawn from."""
-
-    def at(self, share: float) -> Any:
-        """Return the value below which the part `share`, in [0, 1), of the range lies."""
-        raise NotImplementedError
-
-    def narrowed(self, best: Sequence[Any]) -> Range:
-        """Return the part of this range to which the values `best`, two at least, point."""
-        raise NotImplementedError
-
-    def __contains__(self, value: object) -> bool:
-        raise NotImplementedError
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as JSON can hold it."""
-        raise NotImplementedError
-
-
-@dataclass(frozen=True)
-class Uniform(Range):
-    """Numbers from `low` to `high`, each as likely as the other."""
-
-    low: float
-    high: float
-
-    def __post_init__(self) -> None:
-        # As floats: NumPy's numbers could not be kept as JSON.
-        object.__setattr__(self, "low", number("low", self.low, above=self._limit()))
-        object.__setattr__(self, "high", number("high", self.high, above=self._limit()))
-        if self.low > self.high:
-            raise ArgumentError(f"low must be at most high, got {self.low:g} and {self.high:g}.")
-
-    def _limit(self) -> float:
-        return -math.inf
-
-    def _place(self, value: float) -> float:
-        """Return where a value is on the scale that is drawn from evenly."""
-        return value
-
-    def _value(self, place: float) -> float:
-        return place
-
-    def at(self, share: float) -> float:
-        place = (1 - share) * self._place(self.low) + share * self._place(self.high)
-        return min(max(self._value(place), self.low), self.high)  # whatever was rounded
-
-    def narrowed(self, best: Sequence[float]) -> Range:
-        """Return the range that k values span, widened on each side by 1/(k - 1) of it.
-
-        For values drawn evenly from an interval that is the unbiased estimate of its ends: their
-        own smallest and largest lie inside it. The result is within this range.
-        """
-        places = [self._place(value) for value in best]
-        margin = (max(places) - min(places)) / (len(best) - 1)
-        low = self._value(max(self._place(self.low), min(places) - margin))
-        high = self._value(min(self._place(self.high), max(places) + margin))
-        # A logarithm and back is not exact.
-        low, high = min(low, *best), max(high, *best)
-        return type(self)(max(low, self.low), min(high, self.high))
-
-    def __contains__(self, value: object) -> bool:
-        return isinstance(value, float) and self.low <= value <= self.high
-
-    def as_dict(self) -> dict[str, Any]:
-        return {"kind": type(self).__name__, "low": self.low, "high": self.high}
-
-    def __str__(self) -> str:
-        return f"{self.low:.3g} to {self.high:.3g}"
-
-
-class LogUniform(Uniform):
-    """Numbers from `low` above 0 to `high`, each power of ten as likely as the other."""
-
-    def _limit(self) -> float:
-        return 0.0
-
-    def _place(self, value: float) -> float:
-        return math.log(value)
-
-    def _value(self, place: float) -> float:
-        return math.exp(place)
-
-
-@dataclass(frozen=True)
-class Choice(Range):
-    """One of a few values: numbers, texts, booleans or None."""
-
-    choices: tuple[Any, ...]
-
-    def __init__(self, choices: Iterable[Any]) -> None:
-        listed = isinstance(choices, Iterable) and not isinstance(choices, str)
-        given = tuple(choices) if listed else ()
-        for i, choice in enumerate(given):
-            simple = choice is None or isinstance(choice, str | int | float)
-            if not simple or choice in given[:i] or choice != choice or choice in _INFINITIES:
-                raise ArgumentError(
-                    "choices must be different numbers, texts, booleans or None, "
-                    f"got {choice!r} in {given!r}; let `make` turn a name into anything else."
-                )
-        if not given:
-            raise ArgumentError(
-                f"choices must be a list of one value at least, such as ['he'], got {choices!r}."
-            )
-        object.__setattr__(self, "choices", given)
-
-    def at(self, share: float) -> Any:
-        return self.choices[int(share * len(self.choices))]
-
-    def narrowed(self, best: Sequence[Any]) -> Choice:
-        """Return the choices that are among the values `best`."""
-        return Choice(choice for choice in self.choices if choice in best)
-
-    def __contains__(self, value: object) -> bool:
-        return value in self.choices
-
-    def as_dict(self) -> dict[str, Any]:
-        return {"kind": "Choice", "choices": list(self.choices)}
-
-    def __str__(self) -> str:
-        return ", ".join(map(_show, self.choices))
-
-
-_INFINITIES = (math.inf, -math.inf)
-
-
-# ---- trials
-
-
-@dataclass(frozen=True)
-class MedianRule:
-    """Stop a trial that is behind: less accurate than the median of earlier ones at that epoch.
-
-    The earlier trials are all, of every round, that came to this epoch. After the rule of Golovin
-    et al. 2017 (Google Vizier), which compares running means.
-
-    Parameters
-    ----------
-    epochs : int
-        How many epochs every trial is given.
-    trials : int
-        How many earlier trials it takes to compare with.
-    """
-
-    epochs: int = 1
-    trials: int = 5
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "trials"):
-            object.__setattr__(self, name, whole_number(name, getattr(self, name)))
-
-    def stops(self, accuracies: Sequence[float], earlier: Iterable[Sequence[float]]) -> bool:
-        """Tell whether to stop a trial after the epochs that it has these accuracies of.
-
-        Parameters
-        ----------
-        accuracies : sequence of float
-            The trial's own, by epoch.
-        earlier : iterable of sequences of float
-            The same of each earlier trial.
-        """
-        epochs = len(accuracies)
-        others = [their[epochs - 1] for their in earlier if len(their) >= epochs]
-        if epochs < self.epochs or len(others) < self.trials:
-            return False
-        return accuracies[-1] < float(np.median(others))
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One set of values, and what a short training with them came to.
-
-    `number` and `round` count from 0. `accuracies`, on the validation data, and
-    `train_accuracies`, the means over an epoch's batches as they were trained on, are by epoch:
-    the curves of the book's figure 6-24. `outcome` is "finished", "stopped early" (by the
-    search's rule) or "diverged", and `note` says what diverged.
-    """
-
-    number: int
-    round: int
-    seed: int
-    values: dict[str, Any]
-    accuracies: tuple[float, ...]
-    train_accuracies: tuple[float, ...]
-    outcome: str
-    note: str
-    seconds: float
-
-    @property
-    def accuracy(self) -> float:
-        """That of the last whole epoch, on the validation data; 0 without one."""
-        return self.accuracies[-1] if self.accuracies else 0.0
-
-    def __str__(self) -> str:
-        parts = [f"validation accuracy {self.accuracy:.2%}"]
-        parts += [f"{name} {_show(value)}" for name, value in self.values.items()]
-        return "  ".join([*parts, self._told(), f"{self.seconds:.1f} s"])
-
-    def _told(self) -> str:
-        count = len(self.accuracies)
-        epochs = f"{count} epoch{'s' if count != 1 else ''}"
-        return epochs if self.outcome == FINISHED else f"{self.outcome} after {epochs}"
-
-
-def _merit(trial: Trial) -> tuple[bool, float, int]:
-    """Return a key that puts the best trial first; what diverged is last, however far it came."""
-    return trial.outcome == DIVERGED, -trial.accuracy, trial.number
-
-
-@dataclass(frozen=True)
-class SearchResult:
-    """What a search found.
-
-    Attributes
-    ----------
-    trials : tuple of Trial
-        The most accurate first, those that diverged last; of equals the earlier first.
-    searched : tuple of dict of str to Range
-        The ranges that each round drew from.
-    ranges : dict of str to Range
-        Where one would look next: narrowed by all trials.
-    """
-
-    trials: tuple[Trial, ...]
-    searched: tuple[dict[str, Range], ...]
-    ranges: dict[str, Range]
-
-    def best(self, count: int = 5, round: int | None = None) -> tuple[Trial, ...]:
-        """Return the `count` best trials, of all rounds or of one from 0 on, the best first."""
-        chosen = (trial for trial in self.trials if round is None or trial.round == round)
-        return tuple(islice(chosen, whole_number("count", count)))
-
-    def chart(self, count: int = 20, round: int | None = None) -> Figure:
-        """Return the learning curves of the `count` best trials. Book, figure 6-24."""
-        panels = {}
-        for place, trial in enumerate(self.best(count, round), 1):
-            values = "\n".join(f"{name} {_show(value)}" for name, value in trial.values.items())
-            curves = {"validation": trial.accuracies, "training": trial.train_accuracies}
-            panels[f"best {place}: {trial.accuracy:.0%}\n{values}"] = curves
-        return curve_grid(panels, columns=5, xlabel="epoch", ylabel="accuracy", ylim=(0, 1))
-
-    def table(self, count: int = 20) -> str:
-        """Return the `count` best trials as a table, with trials and rounds counted from 1."""
-        names = list(self.ranges)
-        rows = [["", "accuracy", *names, "epochs", "round", "trial", ""]]
-        for place, trial in enumerate(self.best(count), 1):
-            values = [_show(trial.values[name]) for name in names]
-            counts = (len(trial.accuracies), trial.round + 1, trial.number + 1)
-            told = "" if trial.outcome == FINISHED else trial.outcome
-            rows.append([str(place), f"{trial.accuracy:.2%}", *values, *map(str, counts), told])
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        widths[-1] = 0  # the only column of words
-        return "\n".join(
-            "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in rows
-        )
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as JSON can hold it."""
-        return {
-            "searched": [_ranges_as_dict(ranges) for ranges in self.searched],
-            "ranges": _ranges_as_dict(self.ranges),
-            "trials": [asdict(trial) for trial in self.trials],
-        }
-
-
-# ---- the search
 
 
 class _BarAlone(Progress):
@@ -378,12 +101,12 @@ class RandomSearch:
         trials: int = 100,
         rounds: int = 1,
         keep: int = 5,
-        stopping: MedianRule | None = MedianRule(),
+        stopping: MedianRule | None = MedianRule(),  # noqa: B008, as it never changes
         seed: int = 0,
         path: str | os.PathLike[str] | None = None,
         progress: bool = True,
     ) -> None:
-        self.ranges = _checked_ranges(ranges)
+        self.ranges = checked_ranges(ranges)
         if not callable(make):
             raise ArgumentError(f"make must be a function that returns a Trainer, got {make!r}.")
         self.make = make
@@ -430,14 +153,14 @@ class RandomSearch:
             if self.progress:
                 print(f"trial {place + 1:>{len(str(total))}}/{total}  {trials[-1]}", flush=True)
         return SearchResult(
-            trials=tuple(sorted(trials, key=_merit)),
+            trials=tuple(sorted(trials, key=merit)),
             searched=tuple(self._ranges(trials, round) for round in range(self.rounds)),
             ranges=self._ranges(trials, self.rounds),
         )
 
     def _ranges(self, trials: Sequence[Trial], round: int) -> dict[str, Range]:
         """Return what round `round` draws from, after the trials of the rounds before."""
-        best = sorted(trials[: round * self.trials], key=_merit)[: self.keep]
+        best = sorted(trials[: round * self.trials], key=merit)[: self.keep]
         best = [trial for trial in best if trial.outcome != DIVERGED]
         if len(best) < 2:
             return dict(self.ranges)
@@ -514,7 +237,7 @@ class RandomSearch:
         seed, shares = self._draw(0)
         values = {name: choices.at(shares[name]) for name, choices in self.ranges.items()}
         return {
-            "ranges": _ranges_as_dict(self.ranges),
+            "ranges": ranges_as_dict(self.ranges),
             "trials": self.trials,
             "keep": self.keep,
             "stopping": None if self.stopping is None else asdict(self.stopping),
@@ -592,29 +315,9 @@ def _known(accuracy: float | None) -> float:
     return accuracy
 
 
-def _checked_ranges(ranges: Mapping[str, Range]) -> dict[str, Range]:
-    if not isinstance(ranges, Mapping) or not ranges:
-        raise ArgumentError(f"ranges must map names to ranges, one at least, got {ranges!r}.")
-    for name, choices in ranges.items():
-        if not isinstance(name, str) or not isinstance(choices, Range):
-            raise ArgumentError(
-                f"ranges: {name!r} must be the name of a LogUniform, Uniform or Choice, "
-                f"got {choices!r}."
-            )
-    return dict(ranges)
-
-
-def _ranges_as_dict(ranges: Mapping[str, Range]) -> dict[str, Any]:
-    return {name: choices.as_dict() for name, choices in ranges.items()}
-
-
 def _pair(argument: str, data: Data) -> tuple[Array, Array]:
     if not isinstance(data, tuple | list) or len(data) != 2:
         raise ArgumentError(f"{argument} must be a pair (x, t), got {type(data).__name__}.")
     x, t = (a if hasattr(a, "shape") else np.asarray(a) for a in data)
     backend_of(x, t)
     return x, t
-
-
-def _show(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

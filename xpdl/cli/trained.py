@@ -1,0 +1,47 @@
+"""A trained network: how it is given to a command, and what is said of it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from typing import Any
+
+from xpdl.cli.command import place, shifts
+from xpdl.network import Network
+from xpdl.runs.run import Result
+from xpdl.tuning.ensemble import Ensemble
+
+
+def add_trained(parser: argparse.ArgumentParser) -> None:
+    """Add what names a trained network, and how it answers."""
+    parser.add_argument(
+        "network", type=place, metavar="RUN", help="a run's folder, or a .safetensors file"
+    )
+    parser.add_argument(
+        "--shifts",
+        type=shifts,
+        metavar="PIXELS",
+        help="answer by the average over pictures moved so far, nine looks at each; 0 is one look "
+        "(default: as it was trained for)",
+    )
+
+
+def score(result: Result) -> str:
+    """Say how many of the test images are right."""
+    told = f"test accuracy {result.accuracy:.2%} ({result.wrong} of {result.images:,} wrong)"
+    if result.single_look_accuracy is not None:
+        told += f" over shifts; {result.single_look_accuracy:.2%} at one look"
+    return told
+
+
+def looks_of(options: argparse.Namespace, about: Mapping[str, Any]) -> int:
+    """Return the shifts by which a network answers: those asked for, or its own."""
+    looks: int = about.get("shifts", 0) if options.shifts is None else options.shifts
+    return looks
+
+
+def name_of(model: Network | Ensemble) -> str:
+    """Return what a network is called, or an ensemble of several."""
+    if isinstance(model, Network):
+        return model.name
+    return f"{len(model)} x {model.members[0].name}"
