@@ -439,6 +439,7 @@ def test_flatten(backend: Backend, rng: Any) -> None:
     check_layer(backend, Flatten, x, lambda x: np.stack([s.ravel() for s in x]), rng=rng)
 
 
+@pytest.mark.filterwarnings("ignore:BatchNormalization has one number")
 @pytest.mark.parametrize(
     "shape", [(6, 4), (3, 2, 4, 3), (2, 5, 1, 1), (1, 3, 4, 2), (1, 3), (1, 1, 1, 1)]
 )
