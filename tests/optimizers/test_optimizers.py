@@ -341,7 +341,7 @@ class Recorder(SGD):
 
     seen: frozenset[str] = frozenset()
 
-    def rule(self, backend, p, g, *memory):
+    def rule(self, W, g, rate):
         self.seen |= {g.dtype.name}
 
 

@@ -404,7 +404,7 @@ def _relu_backward(gradient, y, dx):
 
 @compiled
 def adam(p, g, m, v, numbers, shares, which):
-    """Do Adam in one pass; see `Backend.adam` for what it computes."""
+    """Do Adam in one pass; see `xpdl.optimizers.Adam` for what it computes."""
     _begin(shares)
     part, begin, end = _next(shares, which)
     while part >= 0:
