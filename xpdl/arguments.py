@@ -274,6 +274,20 @@ def largest_on_host(a: object) -> float:
     return float(max(a.max(), -a.min()))
 
 
+def dictionary(argument: str, value: object, of: str = "") -> dict[Any, Any]:
+    """Return `value` as a dictionary.
+
+    Raises
+    ------
+    ArgumentError
+        If it is none; the message says `of` what it should be.
+    """
+    if not isinstance(value, Mapping):
+        wanted = f"a dictionary {of}".strip()
+        raise ArgumentError(f"{argument} must be {wanted}, got {shown(value)}.")
+    return dict(value)
+
+
 def arrays_of_floats(argument: str, arrays: Any, changes: bool = False) -> None:
     """See that `arrays` is a dictionary of arrays of floats, and not empty.
 
@@ -287,9 +301,7 @@ def arrays_of_floats(argument: str, arrays: Any, changes: bool = False) -> None:
     ArgumentError, DTypeError
         If it is none.
     """
-    if not isinstance(arrays, Mapping):
-        raise ArgumentError(f"{argument} must be a dictionary of arrays, got {shown(arrays)}.")
-    if not arrays:
+    if not dictionary(argument, arrays, "of arrays"):
         raise ArgumentError(f"{argument} is empty; give one array at least.")
     for name, a in arrays.items():
         real_array(f"{argument}[{name!r}]", a, "f")

@@ -132,10 +132,9 @@ class Optimizer(Memory):
             elif name in decayed:
                 g = decay.coupled(W, g, self.weight_decay)
             count = (self._counts.of(name, self.iteration),) if self.counts_updates else ()
-            backend.update_rule(
-                *(self.device_rule, self.rule, options),
-                *((W, g, *(slot[name] for slot in memory)), (rate, *count), go, copies.get(name)),
-            )
+            arrays, numbers = (W, g, *(slot[name] for slot in memory)), (rate, *count)
+            known = self.device_rule, self.rule, options
+            backend.update_rule(*known, arrays, numbers, go, copies.get(name))
 
     def _pieces(
         self, params: Arrays, grads: Arrays, factors: Mapping[str, float]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from xpdl.arguments import number, plainly, same_shapes, whole_number
+from xpdl.arguments import dictionary, number, plainly, same_shapes, whole_number
 from xpdl.backends import accumulation_dtype, backend_of
 from xpdl.errors import ArgumentError, DTypeError, ModelFileError
 from xpdl.optimizers.blocks import Arrays, Blocks
@@ -94,17 +94,18 @@ class Memory(Clock):
         ModelFileError
             As `load_state_dict`.
         """
-        rule = type(self).__name__
+        rule, what = type(self).__name__, "the saved optimizer state"
         try:
-            found, state = saved["rule"], {slot: dict(a) for slot, a in saved["state"].items()}
+            found = dictionary(what, saved)["rule"]
+            state = dictionary("its state", saved["state"], "by slot")
+            for slot, arrays in state.items():
+                dictionary(f"its {slot}", arrays, "of arrays")
             number("learning_rate", saved["learning_rate"])
             updates = whole_number("iteration", saved["iteration"], least=0, most=2**62)
-            for name, count in saved.get("counts", {}).items():
-                whole_number(f"the count of {name}", count, least=0, most=updates)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ModelFileError(
-                f"the saved optimizer state is damaged: {plainly(error)}"
-            ) from error
+            for name, count in dictionary("counts of updates", saved.get("counts", {})).items():
+                whole_number(f"counts of updates of {name}", count, least=0, most=updates)
+        except (ArgumentError, KeyError) as error:
+            raise ModelFileError(f"{what} is damaged: {plainly(error)}") from error
         if found != rule:
             raise ModelFileError(f"the saved state is of {found!r}, not of {rule!r}.")
         if (updates or state) and set(state) != set(self.slots):

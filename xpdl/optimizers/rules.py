@@ -74,7 +74,15 @@ class Nesterov(Momentum):
     W <- W + momentum v - rate g
 
     Sutskever et al. 2013 in the form of Bengio et al. 2012 (arXiv:1212.0901), which keeps the
-    parameters at the point where the gradient is taken. The parameters are those of `Momentum`.
+    parameters at the point where the gradient is taken.
+
+    Parameters
+    ----------
+    learning_rate, momentum : float
+        As for `Momentum`.
+    **options
+        Those of every rule: `weight_decay` (0), `decay_all` (False), `clip_norm` (None) and
+        `rate_factors` (None); see `Optimizer`.
     """
 
     device_rule = "nesterov"
