@@ -7,17 +7,6 @@ from xpdl.optimizers.names import BY_NAME, get_optimizer
 from xpdl.optimizers.rules import SGD, AdaGrad, Adam, AdamW, Momentum, Muon, Nesterov, RMSProp
 
 __all__ = [
-    "BY_NAME",
-    "SGD",
-    "AdaGrad",
-    "Adam",
-    "AdamW",
-    "Blocks",
-    "Momentum",
-    "Muon",
-    "Nesterov",
-    "Optimizer",
-    "RMSProp",
-    "get_optimizer",
-    "gradient_norm",
-]
+    "BY_NAME", "SGD", "AdaGrad", "Adam", "AdamW", "Blocks", "Momentum", "Muon", "Nesterov",
+    "Optimizer", "RMSProp", "get_optimizer", "gradient_norm",
+]  # fmt: skip

@@ -51,11 +51,10 @@ class Clock:
         """
         if not isinstance(self._rate, int | float):
             return
-        places = self._places
+        places = self._places  # always the same two, where a captured step looks for them
         if places is None or not backend.owns(places[0]) or places[0].dtype != dtype:
-            self._places = backend.asarray(0.0, dtype), backend.asarray(0.0, dtype)
-        assert self._places is not None
-        rate, iteration = self._places  # always the same two, where a captured step looks for them
+            places = self._places = backend.asarray(0.0, dtype), backend.asarray(0.0, dtype)
+        rate, iteration = places
         rate[...], iteration[...] = self._host_rate, float(whole(self.iteration))
         self._rate, self.iteration = rate, iteration
 

@@ -25,15 +25,15 @@ class OwnCounts:
     """
 
     def __init__(self, had: Mapping[str, int] | None = None) -> None:
-        self.apart: dict[str, Number] = dict(had or {})
+        self.apart: dict[str, Number] = {name: int(n) for name, n in (had or {}).items()}
         self.frozen = frozenset(self.apart)  # the next update sees what is frozen still
 
     def follow(self, iteration: Number, frozen: frozenset[str]) -> None:
         """Know what is frozen at the update after so many."""
         for name in frozen ^ self.frozen:
-            self.apart[name] = _since(iteration, self.apart.get(name, 0))
-            if name not in frozen and isinstance(self.apart[name], int) and not self.apart[name]:
-                del self.apart[name]
+            number = self.apart[name] = _since(iteration, self.apart.get(name, 0))
+            if name not in frozen and isinstance(number, int) and not number:
+                del self.apart[name]  # it has missed none
         self.frozen = frozen
 
     @property

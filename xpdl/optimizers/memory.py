@@ -40,12 +40,9 @@ class Memory(Clock):
             if self._restored is not None:
                 _restore(memory, self._restored)
                 self._restored = None
-            foreign = sorted(self._counts.apart.keys() - params.keys())
-            if foreign:
-                raise ModelFileError(
-                    f"the saved optimizer state counts updates of {', '.join(foreign)}, "
-                    "which the network has not."
-                )
+            for name in self._counts.apart.keys() - params.keys():
+                saved = "the saved optimizer state counts updates"
+                raise ModelFileError(f"{saved} of {name}, which the network has not.")
             self.state = memory
         for slot, arrays in self.state.items():
             what, advice = f"this {type(self).__name__}'s {slot}", "; make a new optimizer for them"
@@ -80,7 +77,7 @@ class Memory(Clock):
             If it is of another rule, or damaged. Nothing is changed then.
         """
         self.check_state_dict(saved)
-        self.iteration = saved["iteration"]
+        self.iteration = int(saved["iteration"])
         self._rate = self._host_rate = number("learning_rate", saved["learning_rate"])
         self._counts = OwnCounts(saved.get("counts"))
         self.state = {}
@@ -105,7 +102,7 @@ class Memory(Clock):
             for name, count in dictionary("counts of updates", saved.get("counts", {})).items():
                 whole_number(f"counts of updates of {name}", count, least=0, most=updates)
         except (ArgumentError, KeyError) as error:
-            raise ModelFileError(f"{what} is damaged: {plainly(error)}") from error
+            raise ModelFileError(f"{what} is damaged: {plainly(error).strip('.')}.") from error
         if found != rule:
             raise ModelFileError(f"the saved state is of {found!r}, not of {rule!r}.")
         if (updates or state) and set(state) != set(self.slots):
@@ -118,10 +115,8 @@ def _zeros_like(params: Arrays) -> Arrays:
     if isinstance(params, Blocks):
         return params.zeros_like()
     # In half precision the squares of gradients, and Adam's epsilon, would be 0.
-    return {
-        name: backend_of(p).xp.zeros_like(p, dtype=accumulation_dtype(p.dtype))
-        for name, p in params.items()
-    }
+    xp = backend_of(*params.values()).xp
+    return {name: xp.zeros_like(p, accumulation_dtype(p.dtype)) for name, p in params.items()}
 
 
 def _restore(memory: Mapping[str, Arrays], saved: Mapping[str, Arrays]) -> None:
