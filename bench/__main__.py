@@ -14,8 +14,9 @@ from typing import Any, NoReturn
 import numpy as np
 
 import xpdl
-from bench import accuracy, charts, gpu, memory, scaling
+from bench import accuracy, charts, memory, scaling
 from bench.choose import CANDIDATES, choose
+from bench.gpu import command as gpu
 from bench.measure import Run, compare, in_turns, record, show
 from bench.networks import NETWORKS
 from bench.programs import (
@@ -90,8 +91,10 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         if peers:
             add("--against", nargs="*", choices=peers, default=[], help="programs beside ours")
         add("--out", type=Path, default=RESULTS, help="folder (default: bench/results)")
-    text = "all that wants a GPU, in one run: tests, gradients, steps, layers, training, memory"
+    text = "all that wants a GPU, in one run: gradients, steps, kernels, training, memory, tests"
     gpu.add_options(commands.add_parser("gpu", help=text, description=text), _count, RESULTS)
+    text = "the pictures of a record that gpu has written"
+    gpu.add_chart_options(commands.add_parser("gpu-charts", help=text, description=text))
     _add_choose(commands)
     text = "whole trainings by a recipe: accuracy and wall clock, seed by seed"
     accuracy.add_options(

@@ -21,8 +21,7 @@ from typing import Any
 
 import xpdl
 from bench import charts, torch_training
-from bench.gpu import said_by
-from bench.measure import command_line, machine
+from bench.measure import command_line, machine, said_by
 from bench.timed_command import Watch
 from xpdl import files
 from xpdl.cli.command import seed

@@ -7,11 +7,18 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def _figure(width: float, height: float) -> Figure:
+    """Return a figure, in inches; what is measured without a picture needs no Matplotlib."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 def bars(path: Path, rows: Mapping[str, Mapping[str, float]], title: str) -> None:
@@ -30,7 +37,7 @@ def memory(path: Path, rows: Mapping[str, Mapping[str, float]], title: str) -> N
 
 def _bars(path: Path, values: Mapping[str, float], title: str, label: str, **options: Any) -> None:
     """Draw a bar a program, ours in colour."""
-    figure = Figure(figsize=(7, 0.9 + 0.34 * len(values)), layout="constrained")
+    figure = _figure(7, 0.9 + 0.34 * len(values))
     axes = figure.subplots()
     colors = ["C0" if name.startswith("xpdl") else "0.65" for name in values]
     axes.barh(list(values), list(values.values()), color=colors, **options)
@@ -43,7 +50,7 @@ def _bars(path: Path, values: Mapping[str, float], title: str, label: str, **opt
 
 def curves(path: Path, results: Mapping[str, Mapping[str, Any]], title: str) -> None:
     """Draw each curve of `bench.scaling`, on logarithmic axes."""
-    figure = Figure(figsize=(2.6 * len(results), 2.9), layout="constrained")
+    figure = _figure(2.6 * len(results), 2.9)
     for axes, (name, curve) in zip(figure.subplots(1, len(results)), results.items(), strict=True):
         axes.loglog(curve["values"], curve["step_ms"], "o-", markersize=4, label="ms a step")
         if "arrays_mib" in curve:
@@ -68,7 +75,7 @@ def accuracy_over_time(
 
     `book` is an accuracy to be drawn as a line.
     """
-    figure = Figure(figsize=(7, 3.8), layout="constrained")
+    figure = _figure(7, 3.8)
     axes = figure.subplots()
     for (name, pairs), marker in zip(points.items(), cycle("osD^v"), strict=False):
         seconds, percent = [s for s, _ in pairs], [100 * a for _, a in pairs]
@@ -98,7 +105,7 @@ def accuracy_by_epoch(
     `answer` is what it came to in the end, together or over shifts; `book` is as in
     `accuracy_over_time`.
     """
-    figure = Figure(figsize=(7, 3.8), layout="constrained")
+    figure = _figure(7, 3.8)
     axes = figure.subplots()
     members = [accuracies[i : i + epochs] for i in range(0, len(accuracies), epochs)]
     for i, (member, marker) in enumerate(zip(members, cycle("osD^v"), strict=False), 1):
@@ -107,7 +114,7 @@ def accuracy_by_epoch(
         places = range(1, len(member) + 1)
         axes.plot(places, percent, f"{marker}-", markersize=4, linewidth=1, label=label)
     axes.axhline(100 * answer, color="black", linewidth=1, label=f"in the end {answer:.2%}")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.locator_params(axis="x", integer=True)
     axes.set(xlabel="epoch")
     _finish_accuracies(figure, axes, title, book, columns=5)
     save(figure, path)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
 import platform
 import shlex
+import shutil
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -118,6 +121,23 @@ def machine() -> dict[str, Any]:
             name: value for name, value in os.environ.items() if name.startswith(settings)
         },
     }
+
+
+def said_by(*command: str) -> str | None:
+    """Return the first line of what a program prints; None without it."""
+    if shutil.which(command[0]) is None:
+        return None
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        done = subprocess.run(
+            command,
+            cwd=Path(__file__).parents[1],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        )
+        return next(iter(done.stdout.splitlines()), None)
+    return None
 
 
 def _processor() -> str:

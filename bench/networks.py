@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from xpdl.layers import Affine, Convolution, Dropout, Layer, MaxPooling, ReLU
+from xpdl.layers import Affine, Convolution, Dropout, Layer, MaxPooling, Normalize, ReLU
 from xpdl.models import DeepConvNet, MultiLayerNet, SimpleConvNet
 from xpdl.network import Network
 
@@ -45,11 +45,13 @@ def torch_twin(network: Network) -> Any:
 
     modules: list[Any] = []
     shape = network.input_shape
-    for layer, output in zip(
-        network.body.layers.values(), network.body.shapes.values(), strict=True
-    ):
+    for place in network.body.places:
+        layer, output = place.layer, network.body.shapes[place.name]
+        if isinstance(layer, Normalize):
+            continue  # the twin is given floats that are scaled already
         if isinstance(layer, Convolution):
-            modules.append(nn.Conv2d(shape[0], layer.filters, layer.size, layer.stride, layer.pad))
+            pad: Any = layer.pad
+            modules.append(nn.Conv2d(shape[0], layer.filters, layer.size, layer.stride, pad))
         elif isinstance(layer, MaxPooling):
             modules.append(nn.MaxPool2d(layer.size, layer.stride, layer.pad))
         elif isinstance(layer, ReLU):

@@ -70,6 +70,22 @@ def trainer_step(
         yield lambda: next(steps)
 
 
+@contextmanager
+def whole_step(factory: Factory, batch_size: int, backend: Backend, dtype: str) -> Iterator[Run]:
+    """Give what `xpdl.Trainer` lets a device capture, as it stands: at most `BATCHES` times."""
+    with xpdl.use_backend(backend):
+        network = factory(dtype=dtype, normalize=Normalize(255))
+        x, t = batch(network, batch_size)
+        data = np.tile((255 * x).astype(np.uint8), (BATCHES, 1, 1, 1)), np.tile(t, BATCHES)
+        trainer = xpdl.Trainer(network, data, batch_size=batch_size, progress=False)
+        network.parameters.refresh()
+        feeding = trainer.feeding
+        feeding.begin(0)
+        feeding.set_rates([trainer.learning_rate] * BATCHES)
+    with trainer.clock():
+        yield feeding.whole(batch_size, batch_size, first=True, update=True)
+
+
 def _endless(trainer: xpdl.Trainer) -> Iterator[int]:
     """Make a step at each turn, epoch after epoch."""
     feeding = trainer.feeding
@@ -95,73 +111,23 @@ def xpdl_inference(
     return predict
 
 
-def torch_step(
-    factory: Factory,
-    batch_size: int,
-    channels_last: bool = False,
-    *,
-    device: str = "cpu",
-    compiled: bool = False,
-    **adam: Any,
-) -> Run:
-    """Return a step of PyTorch; `adam` are options of its optimizer. A GPU is not waited for.
-
-    Where `compiled`, model and loss are compiled, and on a GPU replayed as CUDA graphs.
-    """
-    import torch
-
-    model, x, t = _torch_model(factory, batch_size, channels_last, device)
-    optimizer, criterion = torch.optim.Adam(model.parameters(), **adam), torch.nn.CrossEntropyLoss()
-
-    def loss(x: Any, t: Any) -> Any:
-        return criterion(model(x), t)
-
-    if compiled:
-        loss = torch.compile(loss, mode="reduce-overhead", dynamic=False)
-
-    def step() -> None:
-        optimizer.zero_grad()
-        loss(x, t).backward()
-        optimizer.step()
-
-    return step
-
-
-def torch_half_step(factory: Factory, batch_size: int, device: str, **adam: Any) -> Run:
-    """Return a step of PyTorch in mixed precision, with a scaled loss, channels last.
-
-    In float16; on a CPU, where PyTorch is at home in bfloat16, in that.
-    """
-    import torch
-
-    model, x, t = _torch_model(factory, batch_size, True, device)
-    optimizer, criterion = torch.optim.Adam(model.parameters(), **adam), torch.nn.CrossEntropyLoss()
-    scaler = torch.amp.GradScaler(device)
-    half = torch.bfloat16 if device == "cpu" else torch.float16
-
-    def step() -> None:
-        optimizer.zero_grad()
-        with torch.autocast(device, half):
-            loss = criterion(model(x), t)
-        scaler.scale(loss).backward()
-        scaler.step(optimizer)
-        scaler.update()
-
-    return step
-
-
-def _torch_model(
-    factory: Factory, batch_size: int, channels_last: bool, device: str
-) -> tuple[Any, Any, Any]:
-    """Return PyTorch's model of a network and a batch (x, t) for it, on a device."""
+def torch_step(factory: Factory, batch_size: int, channels_last: bool = False) -> Run:
+    """Return a step of PyTorch on the CPU."""
     import torch
 
     network = factory()
-    model = torch_twin(network).to(device)
-    x, t = (torch.from_numpy(a).to(device) for a in batch(network, batch_size))
+    model = torch_twin(network)
+    x, t = map(torch.from_numpy, batch(network, batch_size))
     if channels_last:
         model, x = _channels_last(model, x)
-    return model, x, t
+    optimizer, criterion = torch.optim.Adam(model.parameters()), torch.nn.CrossEntropyLoss()
+
+    def step() -> None:
+        optimizer.zero_grad()
+        criterion(model(x), t).backward()
+        optimizer.step()
+
+    return step
 
 
 def torch_inference(

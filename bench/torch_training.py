@@ -33,7 +33,9 @@ from xpdl.network import Network
 from xpdl.optimizers import Adam, AdamW
 from xpdl.runs.options import RunOptions, make_options
 from xpdl.runs.preparation import load_data, make_network, make_trainer
-from xpdl.training.feeding import AUGMENTATION_STREAM, Data, Trainer
+from xpdl.training import Trainer
+from xpdl.training.feeding import AUGMENTATION_STREAM
+from xpdl.training.trainer import Data
 
 TESTED_AT_ONCE = 500
 

@@ -7,6 +7,7 @@ import pytest
 
 from xpdl import Network, optimizers, schedules
 from xpdl.layers import (
+    AdaptiveAveragePooling,
     Affine,
     AveragePooling,
     BatchNormalization,
@@ -14,8 +15,10 @@ from xpdl.layers import (
     Dropout,
     Flatten,
     GlobalAveragePooling,
+    LocalResponseNormalization,
     MaxPooling,
     ReLU,
+    ReLU6,
     Residual,
     Sequential,
     Sigmoid,
@@ -24,6 +27,7 @@ from xpdl.layers import (
 )
 from xpdl.losses import HuberWithLoss, IdentityWithLoss, SigmoidWithLoss, SoftmaxWithLoss
 from xpdl.models import DeepConvNet
+from xpdl.storage import load_torch
 
 torch = pytest.importorskip("torch")
 nn, functional = torch.nn, torch.nn.functional
@@ -89,6 +93,51 @@ def average_pooling(size, stride=None, pad=0, remainder="error"):
     return make
 
 
+def grouped(filters, size, groups, channels=4, stride=1, pad=0, dilation=1, remainder="drop"):
+    def make():
+        ours = Convolution(
+            *(filters, size, stride, pad),
+            groups=groups, dilation=dilation, remainder=remainder,
+        )  # fmt: skip
+        theirs = nn.Conv2d(channels, filters, size, stride, pad, dilation, groups)
+        return ours, theirs, (3, channels, 9, 11)
+
+    return make
+
+
+def unevenly_padded(pad, size=3, stride=1, groups=1, dilation=1):
+    """Torch has such padding as a layer of its own."""
+
+    def make():
+        (above, below), (left, right) = pad
+        ours = Convolution(4, size, stride, pad, groups=groups, dilation=dilation, remainder="drop")
+        theirs = nn.Sequential(
+            nn.ZeroPad2d((left, right, above, below)),
+            nn.Conv2d(2, 4, size, stride, 0, dilation, groups),
+        )
+        return ours, theirs, IMAGES
+
+    return make
+
+
+def same_convolution(size, groups=1, dilation=1):
+    def make():
+        ours = Convolution(4, size, pad="same", groups=groups, dilation=dilation)
+        return ours, nn.Conv2d(2, 4, size, 1, "same", dilation, groups), IMAGES
+
+    return make
+
+
+def keeping(kind, twin, size, stride, pad=0, shape=(3, 2, 8, 11), count_pad=True):
+    def make():
+        more = {} if kind is MaxPooling else {"count_pad": count_pad}
+        torchs = {} if kind is MaxPooling else {"count_include_pad": count_pad}
+        ours = kind(size, stride, pad, remainder="keep", **more)
+        return ours, twin(size, stride, pad, ceil_mode=True, **torchs), shape
+
+    return make
+
+
 class Around(nn.Module):
     def __init__(self, inside):
         super().__init__()
@@ -135,6 +184,65 @@ LAYERS = {
         nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()),
         IMAGES,
     ),
+    "conv in groups": grouped(6, 3, 2, pad=1),
+    "conv in groups, strided": grouped(8, (3, 2), 4, stride=(2, 3), pad=(2, 0)),
+    "conv of two groups of many": grouped(4, 3, 2, channels=6, pad=(0, 1)),
+    "depthwise": grouped(4, 3, 4, pad=1),
+    "depthwise, strided": grouped(4, 3, 4, stride=2, pad=1),
+    "depthwise 5x5": grouped(4, 5, 4, stride=2, pad=2),
+    "depthwise beyond the image": grouped(4, 2, 4, pad=3),
+    "depthwise, two filters each": grouped(8, 3, 4, pad=1),
+    "depthwise, dilated": grouped(4, 3, 4, pad=2, dilation=2),
+    "conv dilated": grouped(3, 3, 1, pad=2, dilation=2),
+    "conv dilated by three, two": grouped(3, (3, 4), 1, pad=(1, 3), dilation=(3, 2)),
+    "conv dilated, strided": grouped(3, 3, 1, stride=(2, 3), pad=1, dilation=(4, 2)),
+    "conv dilated, in groups": grouped(6, 2, 2, stride=2, dilation=3),
+    "conv same": same_convolution(3),
+    "conv same, rectangular": same_convolution((5, 1)),
+    "conv same, dilated": same_convolution((2, 3), dilation=(2, 3)),
+    "conv same, depthwise": same_convolution((3, 5), groups=2),
+    "conv unevenly padded": unevenly_padded(((0, 1), (2, 0))),
+    "conv unevenly padded, strided": unevenly_padded(((1, 0), (0, 3)), (3, 4), 2),
+    "conv unevenly padded, in groups": unevenly_padded(((0, 2), (1, 0)), groups=2, dilation=2),
+    "max of all that is left": keeping(MaxPooling, nn.MaxPool2d, 3, 2),
+    "max of all that is left, padded": keeping(MaxPooling, nn.MaxPool2d, 3, 2, 1),
+    "max of all that is left, uneven": keeping(MaxPooling, nn.MaxPool2d, (3, 2), (2, 3), (1, 0)),
+    "max of all that begins in the image": keeping(MaxPooling, nn.MaxPool2d, 2, 3, 1),
+    "max of more than the image": keeping(MaxPooling, nn.MaxPool2d, 5, 4, 0, (3, 2, 4, 7)),
+    "max of all, evenly": keeping(MaxPooling, nn.MaxPool2d, 3, 1, 1),
+    "average of all that is left": keeping(AveragePooling, nn.AvgPool2d, 3, 2),
+    "average of all that is left, padded": keeping(AveragePooling, nn.AvgPool2d, (3, 4), 3, 1),
+    "average without padding": keeping(AveragePooling, nn.AvgPool2d, 3, 1, 1, count_pad=False),
+    "average without padding, of all that is left": keeping(
+        AveragePooling, nn.AvgPool2d, (3, 4), (3, 2), 1, count_pad=False
+    ),
+    "average of all that begins in the image": keeping(AveragePooling, nn.AvgPool2d, 2, 3, 1),
+    "adaptive average": lambda: (
+        AdaptiveAveragePooling((3, 4)),
+        nn.AdaptiveAvgPool2d((3, 4)),
+        IMAGES,
+    ),
+    "adaptive average of more than the image": lambda: (
+        AdaptiveAveragePooling((9, 7)),
+        nn.AdaptiveAvgPool2d((9, 7)),
+        IMAGES,
+    ),
+    "local response, averaged": lambda: (
+        LocalResponseNormalization(3, 1.5, 0.8, 0.6, averaged=True),
+        nn.LocalResponseNorm(3, 0.8, 0.6, 1.5),
+        (3, 7, 4, 5),
+    ),
+    "local response of an even number": lambda: (
+        LocalResponseNormalization(4, 2, 0.5, averaged=True),
+        nn.LocalResponseNorm(4, 0.5, 0.75, 2),
+        (3, 7, 4, 5),
+    ),
+    "local response of more than there are": lambda: (
+        LocalResponseNormalization(9, alpha=0.5 / 9),
+        nn.LocalResponseNorm(9, 0.5, k=2),
+        IMAGES,
+    ),
+    "relu6": lambda: (ReLU6(), nn.Sequential(nn.ReLU6()), ROWS),
     "relu": lambda: (ReLU(), nn.ReLU(), ROWS),
     "relu of images": lambda: (ReLU(), nn.ReLU(), IMAGES),
     "sigmoid": lambda: (Sigmoid(), nn.Sigmoid(), ROWS),
@@ -219,6 +327,17 @@ def test_max_pooling_of_equals_chooses_the_first(backend):
         dout = np.arange(1, y_torch.numel() + 1, dtype=np.float32).reshape(y_torch.shape)
         y_torch.backward(tensor(dout))
         agree(backend.to_numpy(ours.backward(backend.asarray(dout))), x_torch.grad)
+
+
+def test_running_variance_without_bias(backend, rng):
+    ours = BatchNormalization(epsilon=1e-5, unbiased=True)
+    ours.build((4, 3, 2), rng, "float32")
+    theirs = nn.BatchNorm2d(4)
+    for _ in range(3):
+        x = 3 + 2 * floats(rng, 2, 4, 3, 2)
+        agree(backend.to_numpy(ours.forward(backend.asarray(x), train=True)), theirs(tensor(x)))
+    agree(backend.to_numpy(ours.state["running_mean"]), theirs.running_mean)
+    agree(backend.to_numpy(ours.state["running_var"]), theirs.running_var)
 
 
 @pytest.mark.parametrize("momentum", [0.9, 0.6])
@@ -495,6 +614,52 @@ def test_steps_of_deep_conv_net(backend, rng):
     x, t = rng.random((8, 1, 28, 28), dtype=np.float32), rng.integers(0, 10, 8)
     ours, theirs = optimizers.Adam(0.001), torch.optim.Adam(module.parameters(), 0.001)
     train_both(backend, network, module, ours, theirs, x, t)
+
+
+def save_safetensors(state, path):
+    pytest.importorskip("safetensors.torch").save_file(state, path)
+
+
+SAVED = {
+    "zip": torch.save,
+    "legacy": lambda state, path: torch.save(state, path, _use_new_zipfile_serialization=False),
+    "pickle protocol 4": lambda state, path: torch.save(state, path, pickle_protocol=4),
+    "safetensors": save_safetensors,
+    "of a training": lambda state, path: torch.save(
+        {"epoch": 3, "rates": [0.1, {"decay": None}], "state_dict": state}, path
+    ),
+    "as parameters": lambda state, path: torch.save(
+        {name: nn.Parameter(a, requires_grad=a.is_floating_point()) for name, a in state.items()},
+        path,
+    ),
+    "in channels-last memory": lambda state, path: torch.save(
+        {
+            name: a.to(memory_format=torch.channels_last) if a.ndim == 4 else a
+            for name, a in state.items()
+        },
+        path,
+    ),
+}
+
+
+@pytest.mark.parametrize("form", SAVED)
+def test_weights_that_torch_saved(backend, rng, tmp_path, form):
+    module = nn.Sequential(
+        nn.Conv2d(2, 6, 3, groups=2, bias=False), nn.BatchNorm2d(6), nn.ReLU6(), nn.AvgPool2d(2),
+        nn.Flatten(), nn.Linear(54, 5),
+    )  # fmt: skip
+    module(tensor(3 + floats(rng, 8, 2, 8, 8)))
+    module.eval()
+    layers = [
+        Convolution(6, 3, groups=2, bias=False), BatchNormalization(epsilon=1e-5, unbiased=True),
+        ReLU6(), AveragePooling(2), Affine(5),
+    ]  # fmt: skip
+    network, path = Network(layers, (2, 8, 8)), tmp_path / "weights"
+    SAVED[form](module.state_dict(), path)
+    names = {"conv1": "0", "norm1": "1", "affine1": "5"}
+    load_torch(network, path, names if form == "safetensors" else "in order")
+    x = 3 + floats(rng, 4, 2, 8, 8)
+    agree(backend.to_numpy(network.predict(backend.asarray(x))), module(tensor(x)))
 
 
 def test_steps_of_a_normalised_network_with_decay(backend, rng):

@@ -6,7 +6,23 @@ from typing import Any
 
 import numpy as np
 
-from xpdl import datasets, errors, functions, initializers, layers, models, optimizers, schedules
+from xpdl import (
+    datasets,
+    errors,
+    functions,
+    initializers,
+    layers,
+    losses,
+    measures,
+    models,
+    network,
+    optimizers,
+    plots,
+    schedules,
+    storage,
+    training,
+    tuning,
+)
 from xpdl.arguments import real_dtype
 from xpdl.backends import (
     Array,
@@ -21,15 +37,15 @@ from xpdl.layers import Input
 from xpdl.network import Network
 from xpdl.precision import get_precision
 from xpdl.storage import load
-from xpdl.training import History, Trainer
-
-__version__ = "0.1.0"
+from xpdl.training import History, Step, Trainer
+from xpdl.version import __version__ as __version__
 
 __all__ = [
     "Array",
     "History",
     "Input",
     "Network",
+    "Step",
     "Trainer",
     "array_module",
     "asarray",
@@ -43,11 +59,18 @@ __all__ = [
     "initializers",
     "layers",
     "load",
+    "losses",
+    "measures",
     "models",
+    "network",
     "numerical_gradient",
     "optimizers",
+    "plots",
     "schedules",
+    "storage",
     "to_numpy",
+    "training",
+    "tuning",
     "use_backend",
 ]
 
@@ -70,3 +93,8 @@ def to_numpy(a: Array) -> Array:
     A number of NumPy's, as a sum of a host array is, becomes an array () like that of a device.
     """
     return np.array(a) if isinstance(a, np.generic) else backend_of(a).to_numpy(a)
+
+
+def __dir__() -> list[str]:
+    """Return what the package is for, without what it is written with."""
+    return [*__all__, "__version__"]

@@ -158,15 +158,33 @@ def real_array(argument: str, a: Any, kinds: str = "biuf") -> Any:
     DTypeError
         If it is not.
     """
-    dtype = getattr(a, "dtype", None)
-    if dtype is None or not hasattr(a, "shape"):
-        raise DTypeError(
-            f"{argument} must be an array, got {shown(a)}; make one with xpdl.asarray(...)."
-        )
-    if dtype.kind not in kinds:
+    expect_array(argument, a)
+    if a.dtype.kind not in kinds:
         wanted = "floats" if kinds == "f" else "real numbers"
-        raise DTypeError(f"{argument} must hold {wanted}, got dtype {dtype}.")
+        raise DTypeError(f"{argument} must hold {wanted}, got dtype {a.dtype}.")
     return a
+
+
+def expect_array(argument: str, a: Any) -> None:
+    """See that `a` is an array of NumPy or CuPy, and not of another library.
+
+    Raises
+    ------
+    DTypeError
+        If it is not.
+    """
+    if isinstance(getattr(a, "dtype", None), np.dtype) and hasattr(a, "strides"):
+        return
+    if hasattr(a, "dtype") and hasattr(a, "shape"):
+        library = type(a).__module__.partition(".")[0]
+        dense = "a.toarray()" if hasattr(a, "toarray") else "numpy.asarray(a)"
+        raise DTypeError(
+            f"{argument} must be an array of NumPy or CuPy, got a {type(a).__name__} of {library}; "
+            f"{dense} makes one."
+        )
+    raise DTypeError(
+        f"{argument} must be an array, got {shown(a)}; make one with xpdl.asarray(...)."
+    )
 
 
 def array_or_list(argument: str, a: Any, asarray: Callable[[Any], Any]) -> Any:
@@ -178,6 +196,7 @@ def array_or_list(argument: str, a: Any, asarray: Callable[[Any], Any]) -> Any:
         If they hold no numbers, or have rows of several lengths.
     """
     if hasattr(a, "dtype"):
+        expect_array(argument, a)
         return a
     try:
         return asarray(a)

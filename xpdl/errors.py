@@ -53,16 +53,20 @@ class ArgumentError(XpdlError, ValueError):
 class UnknownNameError(ArgumentError):
     """A name (of an optimizer, model, layer, backend ...) that is not one of the choices."""
 
-    def __init__(self, kind: str, got: object, choices: Iterable[str]) -> None:
+    def __init__(self, kind: str, got: object, choices: Iterable[str], advice: str = "") -> None:
         names = list(choices)
         if not isinstance(got, str):
-            super().__init__(f"unknown {kind} ({shown(got)}); the choices are {', '.join(names)}.")
+            super().__init__(
+                f"unknown {kind} ({shown(got)}); the choices are {', '.join(names)}.{advice}"
+            )
             return
         close = get_close_matches(
             got[:LONGEST_SHOWN].lower(), [name.lower() for name in names], n=1
         )
         hint = next((f" Did you mean {name!r}?" for name in names if [name.lower()] == close), "")
-        super().__init__(f"unknown {kind} {shown(got)}; the choices are {', '.join(names)}.{hint}")
+        super().__init__(
+            f"unknown {kind} {shown(got)}; the choices are {', '.join(names)}.{hint}{advice}"
+        )
 
 
 class UnknownParameterError(UnknownNameError, KeyError):

@@ -95,6 +95,25 @@ def remove_unfinished(folder: str | os.PathLike[str]) -> None:
             path.unlink()
 
 
+def cache_folder() -> Path:
+    """Return the user's folder for what can be had again: ``$XDG_CACHE_HOME/xpdl``.
+
+    Without that variable it is ``~/.cache/xpdl``. It need not exist.
+
+    Raises
+    ------
+    FileAccessError
+        If the user has no home folder and the variable is not set.
+    """
+    cache = os.environ.get("XDG_CACHE_HOME", "")
+    try:
+        # The XDG specification has relative paths ignored.
+        base = Path(cache) if os.path.isabs(cache) else Path.home() / ".cache"
+    except RuntimeError as error:
+        raise FileAccessError(str(error)) from error
+    return base / "xpdl"
+
+
 def make_folder(path: str | os.PathLike[str], argument: str = "folder") -> Path:
     """Create the folder `path` and its parents; say in one sentence why not, if not.
 
@@ -249,21 +268,41 @@ def read_tensors(
     ModelFileError
         If it is not a safetensors file, a damaged one, or not one of xpdl.
     """
+    with open_tensors(path) as (shapes, text, read):
+        about = _parse_about(path, text)
+        if check is not None:
+            check(shapes, about)
+        arrays = {name: read(name) for name in shapes}
+    return arrays, about
+
+
+@contextlib.contextmanager
+def open_tensors(
+    path: str | os.PathLike[str],
+) -> Iterator[tuple[dict[str, tuple[int, ...]], str | None, Callable[[str], HostArray]]]:
+    """Open a safetensors file: the shapes in it, what xpdl said of it, and what reads an array.
+
+    Raises
+    ------
+    FileAccessError
+        If the file cannot be read.
+    ModelFileError
+        If it is not a safetensors file, or a damaged one.
+    """
     from safetensors import safe_open
 
     with _telling_damage(path):
         _check_header(path)
         opened = safe_open(os.fspath(path), framework="numpy")
     with opened as file:
+
+        def read(name: str) -> HostArray:
+            with _telling_damage(path):
+                return file.get_tensor(name)
+
         with _telling_damage(path):
-            text = (file.metadata() or {}).get("xpdl")
-            shapes = _shapes(file)
-        about = _parse_about(path, text)
-        if check is not None:
-            check(shapes, about)
-        with _telling_damage(path):
-            arrays = {name: file.get_tensor(name) for name in shapes}
-    return arrays, about
+            text, shapes = (file.metadata() or {}).get("xpdl"), _shapes(file)
+        yield shapes, text, read
 
 
 @contextlib.contextmanager

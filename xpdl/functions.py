@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from xpdl.arguments import LARGEST, real_array, real_dtype, sizes, whole_number
-from xpdl.backends import Array, Pair, accumulation_dtype, array_module, backend_of
+from xpdl.backends import Array, Pads, Pair, accumulation_dtype, array_module, backend_of
 from xpdl.errors import ArgumentError, DTypeError, ShapeError
 
 
@@ -268,7 +268,7 @@ def _window(filter_h: int, filter_w: int, stride: int, pad: int) -> tuple[Pair, 
 
 
 def window_counts(
-    image: tuple[int, ...], size: Pair, stride: Pair, pad: Pair, remainder: str = "error"
+    image: tuple[int, ...], size: Pair, stride: Pair, pad: Pair | Pads, remainder: str = "error"
 ) -> Pair:
     """Return how many windows of `size` fit down and across an image (H, W). Book, equation 7.1.
 
@@ -276,6 +276,8 @@ def window_counts(
 
     Parameters
     ----------
+    pad : (int, int) or ((int, int), (int, int))
+        Rows and columns on each side; or ((above, below), (left, right)).
     remainder : {"error", "drop"}
         What to do where the division leaves a remainder: refuse, or leave the last rows and
         columns unseen.
@@ -285,17 +287,19 @@ def window_counts(
     ShapeError
         If not even one window fits, or there is a remainder and it is an error.
     """
-    if min(stride) < 1 or min(pad) < 0:
+    edges = [edge if isinstance(edge, tuple) else (edge, edge) for edge in pad]
+    if min(stride) < 1 or min(map(min, edges)) < 0:
         raise ArgumentError(
             f"stride must be at least 1 and pad at least 0, got {stride} and {pad}."
         )
     counts = []
-    for axis, length, window, step, edge in zip(
-        ("height", "width"), image, size, stride, pad, strict=True
+    for axis, length, window, step, (before, after) in zip(
+        ("height", "width"), image, size, stride, edges, strict=True
     ):
+        edge = before if before == after else f"{before} and {after}"
         if length < 1:
             raise ShapeError(f"images must have pixels, got an image of {axis} {length}.")
-        room = length + 2 * edge - window
+        room = length + before + after - window
         if room < 0:
             raise ShapeError(
                 f"a window of {axis} {window} does not fit an image of {axis} {length} padded by "

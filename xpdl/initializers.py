@@ -7,7 +7,7 @@ activations from layer to layer (book, section 6.2).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any, TypeAlias
 
@@ -21,7 +21,7 @@ from xpdl.errors import ArgumentError, UnknownNameError, shown
 class Initializer:
     """A distribution of weights: normal, or uniform with the same standard deviation."""
 
-    uniform: bool = False
+    uniform: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "uniform", flag("uniform", self.uniform))

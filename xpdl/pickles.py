@@ -13,10 +13,10 @@ import math
 import os
 import pickletools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import IO, Any
+from typing import IO, Any, ClassVar
 
 import numpy as np
 
@@ -97,8 +97,12 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, HostArray]:
         If it asks for anything but arrays, or is damaged.
     """
     content = read_bytes(path, LARGEST_FILE)
+    stream = io.BytesIO(content)
     try:
-        return _Machine(content).run()
+        arrays = _Arrays(stream, len(content)).run()
+        if stream.tell() < len(content):
+            raise ModelFileError("it goes on after its end")
+        return _values(arrays)
     except ModelFileError as error:
         raise ModelFileError(
             f"{str(path)!r} is refused: {error}. A parameter file may hold a dict of NumPy arrays "
@@ -110,37 +114,47 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, HostArray]:
         ) from error
 
 
-class _Machine:
+class Machine:
     """The pickle machine: a stack, marks in it, and a memo of what may be used again.
+
+    What names stand for, what calling one gives, and what a dict may hold, a subclass says.
 
     Raises `ModelFileError` for what it refuses, and `ValueError` for what makes no sense.
     """
 
-    def __init__(self, content: bytes) -> None:
-        self.content = content
+    names: ClassVar[Mapping[str, Any]] = {}
+    needed_by = "no dict of arrays"
+
+    def __init__(self, stream: io.BytesIO) -> None:
+        self.stream = stream
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
-        self.made: Counter[str] = Counter()
 
-    def run(self) -> dict[str, HostArray]:
-        """Return the one dict that the whole file builds."""
-        stream = io.BytesIO(self.content)
-        for count, (instruction, argument) in enumerate(_instructions(stream)):
+    def run(self) -> Any:
+        """Return the one thing that the instructions up to the next STOP build."""
+        for count, (instruction, argument) in enumerate(_instructions(self.stream)):
             if count == MOST_INSTRUCTIONS:
                 raise ModelFileError(f"it has more than {MOST_INSTRUCTIONS:,} instructions")
-            self._step(instruction, argument, count)
-        if stream.tell() < len(self.content):
-            raise ModelFileError("it goes on after its end")
-        (result,) = self._take(1)
-        if self.stack or self.marks or not isinstance(result, dict):
-            raise ModelFileError(f"it holds {_describe(result)}, not one dict of arrays")
-        for name, array in result.items():
-            if array.values is None:
-                raise ValueError(f"the array {name} was begun and has no numbers")
-        return {name: array.values for name, array in result.items()}
+            self.step(instruction, argument, count)
+        (result,) = self.take(1)
+        if self.stack or self.marks:
+            raise ModelFileError(f"it holds more than {_describe(result)}")
+        return result
 
-    def _step(self, instruction: str, argument: Any, count: int) -> None:
+    def call(self, called: Any, arguments: Any) -> Any:
+        """Return what a call of a name gives."""
+        raise NotImplementedError
+
+    def build(self, target: Any, state: Any) -> None:
+        """Change what was made before."""
+        raise NotImplementedError
+
+    def expect_item(self, name: Any, value: Any) -> None:
+        """See that a dict may hold `value` under `name`."""
+        raise NotImplementedError
+
+    def step(self, instruction: str, argument: Any, count: int) -> None:
         """Carry out one instruction; `argument` is its own in the file, if it has one."""
         match instruction:
             case "PROTO":
@@ -164,50 +178,50 @@ class _Machine:
                 self.marks.append(len(self.stack))
             case "EMPTY_TUPLE" | "TUPLE1" | "TUPLE2" | "TUPLE3":
                 size = 0 if instruction == "EMPTY_TUPLE" else int(instruction[-1])
-                self.stack.append(_tuple(self._take(size)))
+                self.stack.append(_tuple(self.take(size)))
             case "TUPLE":
-                self.stack.append(_tuple(self._take_to_mark()))
+                self.stack.append(_tuple(self.take_to_mark()))
             case "EMPTY_DICT":
                 self.stack.append({})
             case "DICT":
-                items = self._take_to_mark()
+                items = self.take_to_mark()
                 self.stack.append({})
                 self._set_items(items)
             case "SETITEM":
-                self._set_items(self._take(2))
+                self._set_items(self.take(2))
             case "SETITEMS":
-                self._set_items(self._take_to_mark())
+                self._set_items(self.take_to_mark())
             case "MEMOIZE":
-                self.memo[len(self.memo)] = self._top()
+                self.memo[len(self.memo)] = self.top()
             case "PUT" | "BINPUT" | "LONG_BINPUT":
                 if not 0 <= argument <= count:
                     raise ModelFileError("it keeps a value under a number out of turn")
-                self.memo[argument] = self._top()
+                self.memo[argument] = self.top()
             case "GET" | "BINGET" | "LONG_BINGET":
                 if argument not in self.memo:
                     raise ValueError("it uses a value again that it has not kept")
                 self.stack.append(self.memo[argument])
             case "GLOBAL":
-                self.stack.append(_named(argument))
+                self.stack.append(self._named(argument))
             case "STACK_GLOBAL":
-                module, name = self._take(2)
+                module, name = self.take(2)
                 if not (isinstance(module, str) and isinstance(name, str)):
                     raise ValueError("it asks for something whose name is no text")
-                self.stack.append(_named(f"{module} {name}"))
+                self.stack.append(self._named(f"{module} {name}"))
             case "REDUCE":
-                called, arguments = self._take(2)
-                self.stack.append(self._call(called, arguments))
+                called, arguments = self.take(2)
+                self.stack.append(self.call(called, arguments))
             case "BUILD":
-                (state,) = self._take(1)
-                self._build(self._top(), state)
+                (state,) = self.take(1)
+                self.build(self.top(), state)
             case _:
                 raise ModelFileError(
-                    f"it uses the instruction {instruction}, which no dict of arrays needs"
+                    f"it uses the instruction {instruction}, which {self.needed_by} needs"
                 )
 
     # ---- the stack ------------------------------------------------------------------------------
 
-    def _take(self, count: int) -> list[Any]:
+    def take(self, count: int) -> list[Any]:
         start = len(self.stack) - count
         if start < (self.marks[-1] if self.marks else 0):
             raise ValueError("it takes more values than it has put down")
@@ -215,35 +229,52 @@ class _Machine:
         del self.stack[start:]
         return taken
 
-    def _take_to_mark(self) -> list[Any]:
+    def take_to_mark(self) -> list[Any]:
         if not self.marks:
             raise ValueError("it looks for a mark that it has not set")
-        taken = self._take(len(self.stack) - self.marks[-1])
+        taken = self.take(len(self.stack) - self.marks[-1])
         self.marks.pop()
         return taken
 
-    def _top(self) -> Any:
-        (top,) = self._take(1)
+    def top(self) -> Any:
+        (top,) = self.take(1)
         self.stack.append(top)
         return top
 
-    # ---- what a file can build ------------------------------------------------------------------
-
     def _set_items(self, items: list[Any]) -> None:
-        target = self._top()
+        target = self.top()
         if not isinstance(target, dict):
             raise ValueError("it puts names into what is no dict")
         for name, value in zip(items[::2], items[1::2], strict=True):
-            if not isinstance(name, str) or len(name) > LONGEST_NAME:
-                raise ModelFileError(
-                    f"it names an array by {_describe(name)}, wanted a str of at most "
-                    f"{LONGEST_NAME} characters"
-                )
-            if not isinstance(value, _Array):
-                raise ModelFileError(f"{name!r} is {_describe(value)}, not an array")
+            self.expect_item(name, value)
             target[name] = value
 
-    def _call(self, called: Any, arguments: Any) -> Any:
+    def _named(self, name: str) -> Any:
+        if name not in self.names:
+            raise ModelFileError(f"it asks for {'.'.join(name[:80].split(' ', 1))!r}")
+        return self.names[name]
+
+
+class _Arrays(Machine):
+    """The machine that builds a dict of NumPy's arrays."""
+
+    names = NAMES
+
+    def __init__(self, stream: io.BytesIO, size: int) -> None:
+        super().__init__(stream)
+        self.size = size
+        self.made: Counter[str] = Counter()
+
+    def expect_item(self, name: Any, value: Any) -> None:
+        if not isinstance(name, str) or len(name) > LONGEST_NAME:
+            raise ModelFileError(
+                f"it names an array by {_describe(name)}, wanted a str of at most "
+                f"{LONGEST_NAME} characters"
+            )
+        if not isinstance(value, _Array):
+            raise ModelFileError(f"{name!r} is {_describe(value)}, not an array")
+
+    def call(self, called: Any, arguments: Any) -> Any:
         match called, arguments:
             case _Name.RECONSTRUCT, (_Name.NDARRAY, (0,), bytes(kind)) if kind == b"b":
                 return _Array()
@@ -273,7 +304,7 @@ class _Machine:
                 return b""
         raise ModelFileError(f"it calls {_describe(called)} as NumPy does not")
 
-    def _build(self, target: Any, state: Any) -> None:
+    def build(self, target: Any, state: Any) -> None:
         match target, state:
             case _Array(), (1, tuple(shape), _ElementType() as dtype, bool(fortran), bytes(data)):
                 target.values = self._numbers(shape, dtype, data, fortran=fortran)
@@ -309,8 +340,18 @@ class _Machine:
     def _spend(self, purpose: str, count: int) -> None:
         """See that what is made, text or arrays, is not larger than the file it comes from."""
         self.made[purpose] += count
-        if self.made[purpose] > len(self.content):
+        if self.made[purpose] > self.size:
             raise ModelFileError("it uses the same bytes for more than one array")
+
+
+def _values(arrays: Any) -> dict[str, HostArray]:
+    """Return the arrays of the one dict that a file is."""
+    if not isinstance(arrays, dict):
+        raise ModelFileError(f"it holds {_describe(arrays)}, not one dict of arrays")
+    for name, array in arrays.items():
+        if array.values is None:
+            raise ValueError(f"the array {name} was begun and has no numbers")
+    return {name: array.values for name, array in arrays.items()}
 
 
 def _instructions(stream: IO[bytes]) -> Iterator[tuple[str, Any]]:
@@ -326,12 +367,6 @@ def _instructions(stream: IO[bytes]) -> Iterator[tuple[str, Any]]:
             yield name, b" ".join(lines).decode("latin-1")
         else:
             yield name, kind.reader(stream) if kind else None
-
-
-def _named(name: str) -> _Name:
-    if name not in NAMES:
-        raise ModelFileError(f"it asks for {'.'.join(name[:80].split(' ', 1))!r}")
-    return NAMES[name]
 
 
 def _whole(what: str, values: tuple[Any, ...]) -> tuple[int, ...]:

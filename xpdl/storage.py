@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from xpdl import files, pickles
-from xpdl.arguments import real_array, whole_number
+from xpdl.arguments import one_of, real_array, whole_number
 from xpdl.backends import Array, Shape
-from xpdl.errors import ArgumentError, FileAccessError, ModelFileError, NonFiniteError
+from xpdl.errors import ArgumentError, FileAccessError, ModelFileError, NonFiniteError, shown
 from xpdl.files import HostArray
-from xpdl.layers import Graph, layer_from_config
+from xpdl.layers import Affine, Graph, layer_from_config
 from xpdl.network import FILE_FORMAT, Network, described, network_from_config
+from xpdl.state_dicts import StateDict, open_state_dict
 
 # Which network the book saved in a file, by the shapes of its weights.
 BOOK_NETWORKS = {
@@ -27,6 +29,8 @@ BOOK_NETWORKS = {
         *((1024, 50), (50, 10)),
     ): "DeepConvNet()",
 }
+# What PyTorch calls the arrays of a layer; the others are called as ours.
+IN_TORCH = {"W": "weight", "b": "bias", "gamma": "weight", "beta": "bias"}
 MOST_DIFFERENCES = 8  # in one message
 LONGEST_REASON = 500  # characters, as it may quote what a stranger wrote
 
@@ -152,8 +156,7 @@ def load_book_parameters(network: Network, path: str | os.PathLike[str]) -> None
 
 def _book_names(network: Network) -> dict[str, str]:
     """Return {the book's name: the network's name} of its parameters: {"W1": "affine1.W", ...}."""
-    if not isinstance(network, Network):
-        raise ArgumentError(f"network must be a Network such as DeepConvNet(), got {network!r}.")
+    _expect_a_network(network)
     names: dict[str, str] = {}
     layers = [item for item in network.leaves().items() if item[1].specs or item[1].state_specs]
     for n, (name, layer) in enumerate(layers, start=1):
@@ -166,6 +169,150 @@ def _book_names(network: Network) -> dict[str, str]:
             )
         names |= {f"W{n}": f"{name}.W", f"b{n}": f"{name}.b"}
     return names
+
+
+def load_torch(
+    network: Network,
+    path: str | os.PathLike[str],
+    names: Mapping[str, str] | str = "in order",
+    *,
+    leave: Sequence[str] = (),
+) -> None:
+    """Copy weights that PyTorch saved into a network, without PyTorch.
+
+    Of a state dictionary: a ``.pth`` or ``.pt`` file of any version of ``torch.save``, or
+    safetensors. Weights of affine layers, which PyTorch keeps as (out, in), are turned; those of
+    convolutions, biases and what normalisation knows are alike; PyTorch's is
+    ``BatchNormalization(epsilon=1e-5, unbiased=True)``. No code in the file is run: see
+    `xpdl.state_dicts`. One array at a time is read, twice, so that there is no second copy in
+    memory, and nothing of the network is changed before all is seen to fit.
+
+    Parameters
+    ----------
+    network : Network
+        Of the same layers.
+    path : str or path
+        The file.
+    names : dict of str to str, or "in order"
+        What each layer of the network that holds arrays is called in the file:
+        ``{"conv1": "features.0", ...}``. Or the n-th takes what the file holds as the n-th, which
+        is right where both are a chain, and which a safetensors file cannot tell.
+    leave : sequence of str
+        What in the file is not wanted, by the beginnings of names: ``["fc.", "aux"]``.
+
+    Raises
+    ------
+    FileAccessError
+        If the file cannot be read.
+    ModelFileError
+        If it holds anything but arrays, or not just those that the network wants, finite and in
+        its shapes; the message lists what differs. The network is unchanged then.
+    ArgumentError
+        If names are not those of the network's layers.
+
+    Examples
+    --------
+    >>> from xpdl.models import SimpleConvNet
+    >>> from xpdl.storage import load_torch
+    >>> load_torch(SimpleConvNet(), "simple.pth")
+    """
+    _expect_a_network(network)
+    if isinstance(leave, str) or not all(isinstance(start, str) for start in leave):
+        raise ArgumentError(
+            f"leave must be a list of str, the beginnings of names, got {shown(leave)}."
+        )
+    arrays = network.arrays()
+    with open_state_dict(path) as held:
+        shapes = {
+            name: shape
+            for name, shape in held.shapes.items()
+            if not name.startswith(tuple(leave)) and not name.endswith("num_batches_tracked")
+        }
+        matches = _matches(network, shapes, names, ordered=held.ordered)
+        differences = _other_shapes(shapes, matches, arrays)
+        for match in [] if differences else matches:
+            differences += match.read(held, arrays)[1]
+        if differences:
+            raise ModelFileError(
+                f"{str(path)!r} does not fit {network.name}: {_first(differences)}."
+            )
+        for match in matches:
+            arrays[match.ours][...] = network.backend.asarray(match.read(held, arrays)[0])
+
+
+@dataclass(frozen=True)
+class _Match:
+    """An array of a network, what it is called in a state dictionary, and whether it is turned."""
+
+    ours: str
+    theirs: str
+    turned: bool
+
+    def read(self, held: StateDict, arrays: Mapping[str, Array]) -> tuple[HostArray, list[str]]:
+        """Return the array as the network wants it, and what is wrong with it."""
+        array, dtype = held.read(self.theirs), arrays[self.ours].dtype
+        if array.dtype.kind != "f":
+            return array, [f"{self.theirs} is of {array.dtype}, wanted floats for {self.ours}"]
+        array = _convert(array.T if self.turned else array, dtype)
+        if not np.isfinite(array).all():
+            return array, [f"{self.theirs} holds NaN, infinity or numbers beyond {dtype}"]
+        return array, []
+
+
+def _matches(
+    network: Network, shapes: Mapping[str, Shape], names: Mapping[str, str] | str, *, ordered: bool
+) -> list[_Match]:
+    """Return what belongs together of a network and a state dictionary of such shapes."""
+    layers = {n: leaf for n, leaf in network.leaves().items() if leaf.specs or leaf.state_specs}
+    if not isinstance(names, Mapping):
+        one_of("names", names, ("in order",))
+        if not ordered:
+            raise ArgumentError(
+                "names must say what each layer is called in the file: of a safetensors file, "
+                f"which keeps no order. It holds {_first(list(shapes))}."
+            )
+        modules = list(dict.fromkeys(name.rpartition(".")[0] for name in shapes))
+        if len(modules) != len(layers):
+            raise ModelFileError(
+                f"the file holds arrays of {len(modules)} layers ({_first(modules)}), and "
+                f"{network.name} has {len(layers)}; say with names which is which, or with leave "
+                "what is not wanted."
+            )
+        names = dict(zip(layers, modules, strict=True))
+    if names.keys() != layers.keys():
+        lone = _first(sorted(map(shown, names.keys() ^ layers.keys())))
+        raise ArgumentError(
+            f"names must name each layer of {network.name} with arrays, and no other: {lone}."
+        )
+    return [
+        _Match(
+            f"{layer}.{key}",
+            f"{names[layer]}.{IN_TORCH.get(key, key)}".lstrip("."),
+            turned=isinstance(leaf, Affine) and key == "W",
+        )
+        for layer, leaf in layers.items()
+        for key in (*leaf.specs, *leaf.state_specs)
+    ]
+
+
+def _other_shapes(
+    shapes: Mapping[str, Shape], matches: list[_Match], arrays: Mapping[str, Array]
+) -> list[str]:
+    """Return what a state dictionary lacks, has too much, or in another shape."""
+    differences = []
+    for match in matches:
+        wanted, name = arrays[match.ours].shape[:: -1 if match.turned else 1], match.theirs
+        if name not in shapes:
+            differences.append(f"{name} is missing, wanted {wanted} for {match.ours}")
+        elif shapes[name] != wanted:
+            differences.append(f"{name} is {shapes[name]}, wanted {wanted} for {match.ours}")
+    known = {match.theirs for match in matches}
+    return differences + [f"{name[:80]!r} is not wanted" for name in shapes if name not in known]
+
+
+def _expect_a_network(network: object) -> None:
+    if not isinstance(network, Network):
+        raise ArgumentError(f"network must be a Network such as DeepConvNet(), got {network!r}.")
 
 
 def _expect_network(shapes: Mapping[str, Shape], description: Mapping[str, Any]) -> None:
@@ -248,6 +395,6 @@ def _convert(array: HostArray, dtype: np.dtype[Any]) -> HostArray:
 
 def _first(differences: list[str]) -> str:
     """Return the first few differences as one text, and how many more there are."""
-    shown = "; ".join(differences[:MOST_DIFFERENCES])
+    text = "; ".join(differences[:MOST_DIFFERENCES])
     more = len(differences) - MOST_DIFFERENCES
-    return f"{shown}; and {more} more" if more > 0 else shown
+    return f"{text}; and {more} more" if more > 0 else text

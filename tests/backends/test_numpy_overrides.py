@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 
 import brute_force
 import numpy as np
@@ -36,12 +37,18 @@ HELD_TO_NUMBERS = {
     "matmul",
     "convolution",
     "convolution_backward",
+    "grouped_convolution",
+    "grouped_convolution_backward",
     "max_pooling",
     "max_pooling_backward",
     "average_pooling",
     "average_pooling_backward",
+    "normalize_response",
+    "normalize_response_backward",
     "relu",
     "relu_backward",
+    "relu6",
+    "relu6_backward",
     "update_rule",
     *("moments", "normalize", "normalize_backward"),  # test_normalizing holds them
     "confusion",  # test_measures holds it
@@ -144,6 +151,70 @@ def test_convolution_backward(fast, plain, setting, case, threads, block, step, 
     for actual, wanted, dtype in zip(results, expected, dtypes, strict=True):
         if wanted is not None:
             assert_close(fast, actual, wanted.astype(np.float64), dtype)
+
+
+@given(
+    case=cases(batches=(1, 9), dtypes=("float32", "float64")),
+    dilation=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    groups=st.integers(1, 3),
+    channels=st.sampled_from([1, 1, 2, 17, 32]),
+    threads=threads,
+    relu=st.booleans(),
+    need_dx=st.booleans(),
+)
+def test_grouped_convolution(
+    fast, plain, setting, case, dilation, groups, channels, threads, relu, need_dx
+):
+    """With one channel and one filter a group, it is depthwise."""
+    setting(threads, numpy_convolution.BLOCK_BYTES)
+    if channels == 17:  # many groups of one, not a multiple of what a register holds
+        groups, channels = 17, 1
+    elif channels == 32:
+        groups, channels = 32, 1
+    filters = groups * min(case.filters, 2)
+    reach = [(f - 1) * d + 1 for f, d in zip(case.size, dilation, strict=True)]
+    image = (max(n, r) for n, r in zip((case.h, case.w), reach, strict=True))
+    x = placed(fast, case.numbers(case.n, groups * channels, *image), case.layout)
+    W = case.numbers(filters, channels, *case.size, salt=1)
+    b = case.numbers(filters, salt=2)
+    how = case.stride, case.pad, dilation, groups
+    wide = [a.astype(np.float64) for a in (x, W, b)]
+    y = fast.grouped_convolution(x, W, b, *how, relu)
+    assert_close(fast, y, plain.grouped_convolution(*wide, *how, relu), case.dtype)
+    dout = placed(fast, case.numbers(*y.shape, salt=3), case.layout)
+    results = fast.grouped_convolution_backward(dout, x, W, *how, need_dx)
+    expected = plain.grouped_convolution_backward(dout.astype(np.float64), *wide[:2], *how, need_dx)
+    assert (results[0] is None) == (not need_dx)
+    for actual, wanted in zip(results, expected, strict=True):
+        if wanted is not None:
+            assert_close(fast, actual, wanted, case.dtype)
+
+
+@pytest.mark.parametrize("size", [(3, 3), (5, 4)])
+@pytest.mark.parametrize("stride", [(1, 1), (2, 2)])
+@pytest.mark.parametrize("c", [16, 40])
+def test_depthwise_convolution_in_strips(fast, plain, monkeypatch, rng, size, stride, c):
+    """Of large images, a few rows at a time; the last strip is shorter than the others."""
+    if fast.name == "numba":
+        monkeypatch.setattr(
+            sys.modules["xpdl.backends.numba.depthwise"], "STRIP_BYTES", 4 * c * 23 * 9
+        )
+    x = rng.standard_normal((3, c, 21, 19)).astype(np.float32)
+    W = rng.standard_normal((c, 1, *size)).astype(np.float32)
+    wide, how = [a.astype(np.float64) for a in (x, W)], (stride, (1, 2), (1, 1), c)
+    y = fast.grouped_convolution(x, W, None, *how)
+    assert_close(fast, y, plain.grouped_convolution(*wide, None, *how), "float32")
+    dout = rng.standard_normal(y.shape).astype(np.float32)
+    first = None
+    for threads in "12":
+        monkeypatch.setenv("XPDL_THREADS", threads)
+        results = fast.grouped_convolution_backward(dout, x, W, *how)
+        first = first or results
+        for once, again in zip(first, results, strict=True):
+            np.testing.assert_array_equal(once, again)
+    expected = plain.grouped_convolution_backward(dout.astype(np.float64), *wide, *how)
+    for actual, wanted in zip(results, expected, strict=True):
+        assert_close(fast, actual, wanted, "float32")
 
 
 @pytest.mark.parametrize("channels", [1, 2])
@@ -360,22 +431,43 @@ def test_average_pooling(fast, plain, setting, case, threads):
 @pytest.mark.parametrize("shape", [(), (7,), (300_000,), (30, 16, 28, 28), (4, 5), (0, 3)])
 @pytest.mark.parametrize("order", ["c", "channels_last", "strided"])
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
-def test_relu(fast, plain, rng, shape, order, dtype):
+@pytest.mark.parametrize("kind", ["relu", "relu6"])
+def test_relu(fast, plain, rng, shape, order, dtype, kind):
     def numbers():
-        a = rng.standard_normal((2, *shape)).astype(dtype)
-        a[a > 2] = np.nan
+        a = 4 * rng.standard_normal((2, *shape)).astype(dtype)
+        a[a > 8] = np.nan
+        a[(a > 5.5) & (a < 6.5)] = 6
         a[(a > -0.1) & (a < 0.1)] = 0
         if order == "strided":
             return np.stack([a[0], a[1]], axis=-1)[..., 0]
         return placed(fast, a[0], order) if len(shape) == 4 else a[0]
 
     x, dout = numbers(), numbers()
-    y = fast.relu(x)
-    np.testing.assert_array_equal(y, plain.relu(x), strict=True)
-    dx = fast.relu_backward(dout, y)
-    np.testing.assert_array_equal(dx, plain.relu_backward(dout, y), strict=True)
+    y = getattr(fast, kind)(x)
+    np.testing.assert_array_equal(y, getattr(plain, kind)(x), strict=True)
+    back = f"{kind}_backward"
+    dx = getattr(fast, back)(dout, y)
+    np.testing.assert_array_equal(dx, getattr(plain, back)(dout, y), strict=True)
     assert not np.shares_memory(x, y)
     assert not np.shares_memory(dout, dx)
+
+
+@pytest.mark.parametrize("order", ["c", "channels_last", "strided", "read_only"])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("beta", [0.75, 0.5])
+@pytest.mark.parametrize(("channels", "size"), [(1, 5), (3, 9), (96, 5), (17, 4), (2, 1)])
+def test_response_normalization(fast, plain, rng, order, dtype, beta, channels, size):
+    x = (3 * rng.standard_normal((4, channels, 5, 6))).astype(dtype)
+    dout = rng.standard_normal(x.shape).astype(dtype)
+    there, dout_there = placed(fast, x, order), placed(fast, dout, order)
+    y, s = fast.normalize_response(there, size, 1.5, 0.2, beta)
+    exact_y, exact_s = plain.normalize_response(x.astype(np.float64), size, 1.5, 0.2, beta)
+    assert_close(fast, y, exact_y, dtype)
+    assert_close(fast, s, exact_s, sum_dtype(dtype))
+    dx = fast.normalize_response_backward(dout_there, there, s, size, 0.2, beta)
+    wide = dout.astype(np.float64), x.astype(np.float64)
+    exact = plain.normalize_response_backward(*wide, exact_s, size, 0.2, beta)
+    assert_close(fast, dx, exact, dtype)
 
 
 @pytest.mark.parametrize("size", [1, 1000, 300_000])

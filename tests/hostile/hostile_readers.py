@@ -24,7 +24,9 @@ from random import Random
 
 import hostile_inputs as inputs
 import numpy as np
+import torch_files
 from PIL import Image, ImageDraw
+from safetensors.numpy import save as save_tensors
 
 from xpdl import Network, Trainer, files
 from xpdl.datasets import DATA_SETS, decode_idx, encode_idx, package_index, prepare_digit
@@ -51,7 +53,7 @@ from xpdl.layers import (
 from xpdl.optimizers import SGD, Adam, Momentum
 from xpdl.runs.folder import read_record
 from xpdl.runs.options import RunOptions, make_options, unfinished_options
-from xpdl.storage import load_book_parameters, load_with_notes
+from xpdl.storage import load_book_parameters, load_torch, load_with_notes
 from xpdl.tuning import Choice, LogUniform, RandomSearch, load_ensemble
 
 # ---- places in which there is no ordinary file --------------------------------------------------
@@ -798,6 +800,110 @@ class Pickle(Reader):
         assert subject[0].params.buffer.tobytes() == subject[1].tobytes()
 
 
+TORCH_FUNCTIONS = [*FUNCTIONS, (b"torch._utils", b"_rebuild_tensor_v2"), (b"torch", b"load")]
+TORCH_FUNCTIONS += [(b"torch", b"FloatStorage"), (b"collections", b"OrderedDict")]
+
+
+class TorchFile(Reader):
+    name = "weights of others"
+    allowed = (ModelFileError, FileAccessError)
+
+    @cached_property
+    def arrays(self):
+        rng = np.random.default_rng(4)
+        shapes = {"0.weight": (3, 4), "0.bias": (3,), "2.weight": (2, 3), "2.bias": (2,)}
+        arrays = {name: rng.standard_normal(shape).astype("f4") for name, shape in shapes.items()}
+        return {**arrays, "1.num_batches_tracked": np.array(3)}
+
+    @cached_property
+    def seeds(self):
+        arrays = self.arrays
+        wide = {name: a.astype("f8") for name, a in arrays.items()}
+        inside = b"}" + torch_files.items([("model", torch_files.state_dict(arrays))])
+        return [
+            torch_files.zipped(arrays),
+            torch_files.legacy(arrays),
+            torch_files.zipped(wide, byteorder="big"),
+            torch_files.legacy(wide, little=False),
+            torch_files.zipped(arrays, pickled=inside),
+            save_tensors(arrays),
+        ]
+
+    @cached_property
+    def worst(self):
+        arrays, call = self.arrays, b"chostile_readers\nfall\n"
+        lies = {"offset": 2**31 - 1, "shape": (2**31 - 1,) * 3, "strides": (0, 0, 0)}
+        huge = {**arrays, "0.bias": np.full(3, 1e300)}
+        head, tail = torch_files.MAGIC, torch_files.zipped(arrays)[-22:]
+        return ODD_PLACES | {
+            "a call": torch_files.zipped(arrays, pickled=call + b"(tR"),
+            "a call, legacy": torch_files.legacy(arrays, pickled=call + b"(tR"),
+            "a call of BUILD": torch_files.zipped(arrays, pickled=call + b")\x81}b"),
+            "numbers beyond float32": torch_files.zipped(huge),
+            "an array of 2^93 numbers": torch_files.zipped(arrays, lies={"0.bias": lies}),
+            "1 GB behind a legacy head": sparse(10**9, head),
+            "1 GB before the end of a zip file": sparse(10**9, b"PK\3\4", tail),
+            "lists of lists": torch_files.zipped(arrays, pickled=b"]" * 90_000 + b"a" * 89_999),
+            "doubled tuples": torch_files.zipped(arrays, pickled=b"})" + b"2\x86" * 64 + b"Ns"),
+            "a list of itself": torch_files.zipped(arrays, pickled=b"]q\0h\0a"),
+            "a dict of itself": torch_files.zipped(
+                arrays, pickled=b"}q\0" + torch_files.text("model") + b"h\0s"
+            ),
+            "a text of 4 GB": torch_files.legacy(arrays, pickled=b"X\xff\xff\xff\xff"),
+        }
+
+    @cached_property
+    def dear(self):
+        return {
+            "16 MB of instructions": lambda: torch_files.zipped(
+                self.arrays, pickled=b"N" * 16_000_000
+            ),
+            "16 MB of instructions, legacy": lambda: torch_files.legacy(
+                self.arrays, pickled=b"N" * 16_000_000
+            ),
+            "many members": lambda: inputs.zip_file(
+                [(f"a/{i}", b"") for i in range(40_000)], zipfile.ZIP_STORED
+            ),
+        }
+
+    def hostile(self, random):
+        make = random.choice([torch_files.zipped, torch_files.legacy])
+        if random.random() < 0.2:
+            return make(self.arrays, pickled=inputs.random_pickle(random, TORCH_FUNCTIONS)[:-1])
+        if random.random() < 0.3:
+            content = torch_files.state_dict(self.arrays, legacy=make is torch_files.legacy)
+            return make(self.arrays, pickled=inputs.pickle_with(random, content, TORCH_FUNCTIONS))
+        numbers = [0, 1, 2, 3, 4, 12, 255, 2**31 - 1, -1]
+        kind = random.choice(["Half", "Double", "Long", "BFloat16", "Bool", "X"])
+        lie = {
+            "count": random.choice(numbers),
+            "offset": random.choice(numbers),
+            "shape": [random.choice(numbers) for _ in range(random.randrange(4))],
+            "strides": [random.choice(numbers) for _ in range(random.randrange(4))],
+            "storage": f"{kind}Storage",
+            "rebuild": random.choice(["_rebuild_parameter", "_rebuild_tensor", "eval"]),
+        }
+        told = random.sample(list(lie), random.choice([1, 1, 1, 2]))
+        name = random.choice(list(self.arrays))
+        return make(self.arrays, lies={name: {part: lie[part] for part in told}})
+
+    def subject(self):
+        CALLS.clear()
+        network = Network([Affine(3), ReLU(), Affine(2)], (4,))
+        return network, network.params.buffer.copy()
+
+    def read(self, path, subject):
+        load_torch(subject[0], path, {"affine1": "0", "affine2": "2"})
+
+    def check(self, content, value, subject):
+        assert not CALLS
+        assert all(np.isfinite(array).all() for array in subject[0].arrays().values())
+
+    def unchanged(self, subject):
+        assert not CALLS
+        assert subject[0].params.buffer.tobytes() == subject[1].tobytes()
+
+
 # ---- pictures -------------------------------------------------------------------------------
 
 
@@ -1148,6 +1254,7 @@ READERS: list[type[Reader]] = [
     Checkpoint,
     HalfCheckpoint,
     Pickle,
+    TorchFile,
     Picture,
     Record,
     Index,

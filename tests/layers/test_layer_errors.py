@@ -18,6 +18,7 @@ from xpdl.errors import (
     UnknownNameError,
 )
 from xpdl.layers import (
+    AdaptiveAveragePooling,
     Affine,
     AveragePooling,
     BatchNormalization,
@@ -26,8 +27,10 @@ from xpdl.layers import (
     Flatten,
     GlobalAveragePooling,
     Layer,
+    LocalResponseNormalization,
     MaxPooling,
     ReLU,
+    ReLU6,
     Residual,
     Sequential,
     Sigmoid,
@@ -55,6 +58,16 @@ CONSTRUCTION: dict[str, tuple[Callable[[], Any], type[Exception], list[str]]] = 
     "pad -1": (lambda: Convolution(4, 3, pad=-1), ArgumentError, ["pad", "-1"]),
     "3-D W": (lambda: Convolution(zeros((2, 3, 3))), ShapeError, ["FN", "(2, 3, 3)"]),
     "remainder": (lambda: Convolution(4, 3, remainder="x"), ArgumentError, ["remainder", "x"]),
+    "pads": (lambda: Convolution(4, 3, pad=((1, 2), 1, 1)), ArgumentError, ["pad", "above"]),  # type: ignore[arg-type]
+    "pads of a text": (lambda: Convolution(4, 3, pad="all"), ArgumentError, ["pad", "same", "all"]),
+    "a pad below 0": (lambda: Convolution(4, 3, pad=((0, 1), (-1, 0))), ArgumentError, ["(-1, 0)"]),
+    "groups": (lambda: Convolution(4, 3, groups=3), ArgumentError, ["groups", "3", "4 filters"]),
+    "no groups": (lambda: Convolution(4, 3, groups=0), ArgumentError, ["groups", "0"]),
+    "dilation": (lambda: Convolution(4, 3, dilation=(1, 0)), ArgumentError, ["dilation", "(1, 0)"]),
+    "partial windows": (lambda: Convolution(4, 3, remainder="keep"), ArgumentError, ["'keep'"]),
+    "no bias": (lambda: LocalResponseNormalization(bias=0), ArgumentError, ["bias", "0"]),
+    "no channels": (lambda: LocalResponseNormalization(0), ArgumentError, ["size", "0"]),
+    "adaptive size": (lambda: AdaptiveAveragePooling((2, 0)), ArgumentError, ["size", "(2, 0)"]),
     "pool size": (lambda: MaxPooling(-2), ArgumentError, ["size", "-2"]),
     "pool pad": (lambda: MaxPooling(2, pad=2), ArgumentError, ["pad", "(2, 2)"]),
     "pool remainder": (lambda: AveragePooling(2, remainder=1), ArgumentError, ["remainder"]),  # type: ignore[arg-type]
@@ -90,6 +103,13 @@ PLANS: dict[str, tuple[Callable[[], Layer], tuple[int, ...], list[str]]] = {
     "pooling misfit": (lambda: MaxPooling(2), (1, 7, 8), ["height", "7", "drop"]),
     "pooling of rows": (lambda: MaxPooling(2), (10,), ["MaxPooling", "(10,)"]),
     "global pooling of rows": (GlobalAveragePooling, (10,), ["GlobalAveragePooling", "(10,)"]),
+    "adaptive pooling of rows": (lambda: AdaptiveAveragePooling(2), (10,), ["(10,)"]),
+    "response of rows": (LocalResponseNormalization, (10,), ["Response", "(10,)"]),
+    "groups of channels": (lambda: Convolution(4, 3, groups=2), (3, 5, 5), ["2 groups", "3 chan"]),
+    "dilated beyond the image": (lambda: Convolution(4, 3, dilation=3), (1, 6, 9), ["7", "6"]),
+    "uneven misfit": (
+        lambda: Convolution(4, 3, 2, ((0, 1), (0, 0))), (1, 7, 9), ["pad 0 and 1", "3.5"],
+    ),
     "given W": (lambda: Affine(zeros((4, 2))), (5,), ["(4, 2)", "(5, 2)"]),
     "given filters": (lambda: Convolution(zeros((2, 3, 1, 1))), (4, 5, 5), ["(2, 3, 1, 1)"]),
     "normalising 2-D": (BatchNormalization, (3, 4), ["BatchNormalization", "(3, 4)"]),
@@ -118,6 +138,9 @@ FORWARD: dict[str, tuple[Callable[[], Layer], tuple[int, ...], tuple[int, ...]]]
     "max pooling": (lambda: MaxPooling(2), (2, 4, 4), (2, 16)),
     "average pooling": (lambda: AveragePooling(2), (2, 4, 4), (2, 2, 4, 5)),
     "global pooling": (GlobalAveragePooling, (2, 4, 4), (2, 16)),
+    "groups": (lambda: Convolution(4, 3, groups=2), (2, 5, 5), (2, 1, 5, 6)),
+    "adaptive pooling": (lambda: AdaptiveAveragePooling(2), (2, 4, 4), (2, 16)),
+    "response": (LocalResponseNormalization, (2, 4, 4), (2, 16)),
     "normalisation": (BatchNormalization, (4,), (2, 5)),
 }
 
@@ -133,7 +156,8 @@ def test_forward_refuses_another_shape(backend: Backend, case: str, rng: Any) ->
 
 @pytest.mark.parametrize(
     "layer",
-    [ReLU, Sigmoid, Tanh, Softmax, Flatten, GlobalAveragePooling, lambda: MaxPooling(2),
+    [ReLU, ReLU6, Sigmoid, Tanh, Softmax, Flatten, GlobalAveragePooling, lambda: MaxPooling(2),
+     LocalResponseNormalization, lambda: AdaptiveAveragePooling(2),
      lambda: AveragePooling(2), lambda: Dropout(0.5), lambda: Affine(np.ones((3, 4))),
      lambda: Convolution(np.ones((1, 1, 1, 1))), BatchNormalization],
 )  # fmt: skip
@@ -202,7 +226,8 @@ def test_a_layer_belongs_to_one_network(rng: Any) -> None:
 @pytest.mark.parametrize(
     "layer",
     [lambda: Affine(3), lambda: Convolution(3, 1), lambda: MaxPooling(2), BatchNormalization,
-     lambda: AveragePooling(2), GlobalAveragePooling],
+     lambda: AveragePooling(2), GlobalAveragePooling, LocalResponseNormalization,
+     lambda: AdaptiveAveragePooling(2), ReLU6],
 )  # fmt: skip
 def test_integers_are_refused_where_they_would_be_truncated(
     backend: Backend, layer: Any, rng: Any

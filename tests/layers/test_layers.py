@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from itertools import product
 from typing import Any
 
 import numpy as np
 import pytest
 from checks import check_layer, distinct
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from xpdl.backends import Backend
 from xpdl.layers import (
+    AdaptiveAveragePooling,
     Affine,
     AveragePooling,
     BatchNormalization,
@@ -21,13 +23,16 @@ from xpdl.layers import (
     Flatten,
     GlobalAveragePooling,
     Layer,
+    LocalResponseNormalization,
     MaxPooling,
     ReLU,
+    ReLU6,
     Residual,
     Sequential,
     Sigmoid,
     Softmax,
     Tanh,
+    layer_from_config,
 )
 from xpdl.losses import IdentityWithLoss
 from xpdl.network import Network
@@ -120,6 +125,109 @@ def test_convolution_of_grey_and_colour_images(
     )
 
 
+def grouped_formula(groups: int, stride: Any, pads: Any, dilation: Any) -> Any:
+    """Return the convolution of groups in loops, with ((above, below), (left, right)) of zeros."""
+
+    def formula(x: Array, W: Array, b: Array | float = 0.0) -> Array:
+        x = np.pad(x, ((0, 0), (0, 0), *pads))
+        (fn, c, fh, fw), (dh, dw) = W.shape, dilation
+        reach = (fh - 1) * dh + 1, (fw - 1) * dw + 1
+        oh, ow = ((n - r) // s + 1 for n, r, s in zip(x.shape[2:], reach, stride, strict=True))
+        y = np.empty((len(x), fn, oh, ow))
+        for f in range(fn):
+            first = f // (fn // groups) * c
+            for i in range(oh):
+                for j in range(ow):
+                    top, left = i * stride[0], j * stride[1]
+                    window = x[:, first : first + c, top : top + reach[0], left : left + reach[1]]
+                    y[:, f, i, j] = (window[:, :, ::dh, ::dw] * W[f]).sum(axis=(1, 2, 3))
+        return y + np.reshape(b, (-1, 1, 1))
+
+    return formula
+
+
+@given(
+    seed=seeds,
+    n=small,
+    groups=small,
+    c=st.integers(1, 2),
+    fn=st.integers(1, 2),
+    image=st.tuples(st.integers(1, 6), st.integers(1, 6)),
+    size=st.tuples(small, small),
+    stride=st.tuples(small, small),
+    pads=st.tuples(*(2 * [st.tuples(st.integers(0, 2), st.integers(0, 2))])),
+    dilation=st.tuples(small, small),
+    bias=st.booleans(),
+)
+@settings(max_examples=40)
+def test_convolution_in_groups(
+    backend: Backend, seed: int, n: Any, groups: Any, c: Any, fn: Any, image: Any, size: Any,
+    stride: Any, pads: Any, dilation: Any, bias: bool,
+) -> None:  # fmt: skip
+    reach = ((f - 1) * d + 1 for f, d in zip(size, dilation, strict=True))
+    assume(all(i + sum(p) >= r for i, p, r in zip(image, pads, reach, strict=True)))
+    rng = np.random.default_rng(seed)
+    check_layer(
+        backend,
+        lambda: Convolution(
+            *(groups * fn, size, stride, pads),
+            bias=bias, remainder="drop", groups=groups, dilation=dilation,
+        ),
+        rng.standard_normal((n, groups * c, *image)),
+        grouped_formula(groups, stride, pads, dilation),
+        rng=rng,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("size", "stride", "dilation", "pads"),
+    [
+        ((3, 3), (1, 1), (1, 1), ((1, 1), (1, 1))),
+        ((2, 4), (1, 1), (1, 1), ((0, 1), (1, 2))),
+        ((3, 5), (2, 2), (1, 1), ((0, 1), (2, 2))),  # 6 rows: 3 windows, 7 columns: 4
+        ((3, 3), (2, 3), (1, 2), ((0, 1), (2, 2))),
+        ((1, 1), (3, 4), (1, 1), ((0, 0), (0, 0))),
+    ],
+)
+def test_same_padding_gives_a_window_for_each_step(
+    backend: Backend, rng: Any, size: Any, stride: Any, dilation: Any, pads: Any
+) -> None:
+    check_layer(
+        backend,
+        lambda: Convolution(2, size, stride, "same", dilation=dilation),
+        rng.standard_normal((2, 2, 6, 7)),
+        grouped_formula(1, stride, pads, dilation),
+        rng=rng,
+    )
+    layer = Convolution(2, size, stride, "same", dilation=dilation)
+    counts = [-(-n // s) for n, s in zip((6, 7), stride, strict=True)]
+    assert layer.plan((2, 6, 7)) == (2, *counts)
+
+
+def test_depthwise_convolution_of_many_channels(backend: Backend, rng: Any) -> None:
+    """More than a vector of a processor holds, and no multiple of it."""
+    for channels, size, stride, dilation in ((37, 3, 1, 1), (16, 3, 2, 1), (21, 2, 1, 2)):
+        layer = Convolution(
+            channels, size, stride, 1, groups=channels, dilation=dilation, remainder="drop"
+        )
+        layer.build((channels, 6, 9), rng, "float32")
+        formula = grouped_formula(channels, (stride,) * 2, ((1, 1),) * 2, (dilation,) * 2)
+        W = backend.to_numpy(layer.params["W"]).astype("float64")
+        x = rng.standard_normal((5, channels, 6, 9))
+        y = layer.forward(backend.asarray(x, "float32"), train=True)
+        dout = rng.standard_normal(y.shape)
+        dx = layer.backward(backend.asarray(dout, "float32"))
+        np.testing.assert_allclose(backend.to_numpy(y), formula(x, W), rtol=1e-4, atol=1e-5)
+        # The layer is linear in x and in W: its gradients are its adjoints.
+        u, V = rng.standard_normal(x.shape), rng.standard_normal(W.shape)
+        for gradient, other in ((dx, formula(u, W)), (layer.grads["W"], formula(x, V))):
+            way = u if gradient is dx else V
+            inner = np.vdot(backend.to_numpy(gradient).astype("float64"), way)
+            np.testing.assert_allclose(inner, np.vdot(dout, other), rtol=1e-4, atol=1e-4)
+        db = backend.to_numpy(layer.grads["b"])
+        np.testing.assert_allclose(db, dout.sum(axis=(0, 2, 3)), rtol=1e-4, atol=1e-4)
+
+
 pooling_cases = {
     "seed": seeds,
     "n": small,
@@ -162,6 +270,94 @@ def test_pooling(
     )
 
 
+def partial_windows(reduce: Any, size: Any, stride: Any, pad: Any, count_pad: bool = True) -> Any:
+    """Return pooling whose last windows hang over: `reduce(window, pixels that count)`."""
+
+    def starts(length: int, f: int, s: int, p: int) -> list[int]:
+        begins = [b for b in range(-p, length, s) if b == -p or b - s + f < length + p]
+        return [b for b in begins if b < length]
+
+    def formula(x: Array) -> Array:
+        h, w = x.shape[2:]
+        downs, acrosses = (starts(*a) for a in zip((h, w), size, stride, pad, strict=True))
+        y = np.empty((*x.shape[:2], len(downs), len(acrosses)))
+        for i, top in enumerate(downs):
+            for j, left in enumerate(acrosses):
+                window = x[:, :, max(top, 0) : top + size[0], max(left, 0) : left + size[1]]
+                (ph, pw) = pad if count_pad else (0, 0)
+                counted = (min(top + size[0], h + ph) - max(top, -ph)) * (
+                    min(left + size[1], w + pw) - max(left, -pw)
+                )
+                y[:, :, i, j] = reduce(window, counted)
+        return y
+
+    return formula
+
+
+@given(**pooling_cases, count_pad=st.booleans())
+@settings(max_examples=40)
+def test_pooling_that_keeps_partial_windows(
+    backend: Backend, seed: int, n: Any, c: Any, image: Any, size: Any, stride: Any, pad: Any,
+    count_pad: bool,
+) -> None:  # fmt: skip
+    assume(all(p < f for p, f in zip(pad, size, strict=True)))
+    steps = size if stride is None else stride
+    rng = np.random.default_rng(seed)
+    x = distinct(rng, (n, c, *image))
+    largest = partial_windows(lambda window, _: window.max(axis=(2, 3)), size, steps, pad)
+    check_layer(
+        backend, lambda: MaxPooling(size, stride, pad, remainder="keep"), x, largest, rng=rng
+    )
+    mean = partial_windows(
+        lambda window, counted: window.sum(axis=(2, 3)) / counted, size, steps, pad, count_pad
+    )
+    check_layer(
+        backend,
+        lambda: AveragePooling(size, stride, pad, remainder="keep", count_pad=count_pad),
+        x,
+        mean,
+        rng=rng,
+    )
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (4, 5), (3, 2), (7, 6)])
+def test_adaptive_average_pooling(backend: Backend, rng: Any, size: Any) -> None:
+    def formula(x: Array) -> Array:
+        (oh, ow), (h, w) = size, x.shape[2:]
+        y = np.empty((*x.shape[:2], oh, ow))
+        for i in range(oh):
+            for j in range(ow):
+                rows = slice(int(np.floor(i * h / oh)), int(np.ceil((i + 1) * h / oh)))
+                columns = slice(int(np.floor(j * w / ow)), int(np.ceil((j + 1) * w / ow)))
+                y[:, :, i, j] = x[:, :, rows, columns].mean(axis=(2, 3))
+        return y
+
+    x = rng.standard_normal((2, 3, 4, 5))
+    check_layer(backend, lambda: AdaptiveAveragePooling(size), x, formula, rng=rng)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 7])
+@pytest.mark.parametrize(("size", "averaged"), [(1, False), (2, True), (5, False), (5, True)])
+def test_local_response_normalization(
+    backend: Backend, rng: Any, channels: int, size: int, averaged: bool
+) -> None:
+    def formula(x: Array) -> Array:
+        y = np.empty_like(x)
+        for c in range(channels):
+            beside = x[:, max(0, c - size // 2) : c + (size - 1) // 2 + 1]
+            squares = (beside**2).sum(axis=1)
+            y[:, c] = x[:, c] / (1.5 + (0.3 / size if averaged else 0.3) * squares) ** 0.75
+        return y
+
+    check_layer(
+        backend,
+        lambda: LocalResponseNormalization(size, 1.5, 0.3, averaged=averaged),
+        2 * rng.standard_normal((2, channels, 3, 2)),
+        formula,
+        rng=rng,
+    )
+
+
 def test_global_average_pooling(backend: Backend, rng: Any) -> None:
     x = rng.standard_normal((2, 3, 4, 5))
     check_layer(backend, GlobalAveragePooling, x, lambda x: x.mean(axis=(2, 3)), rng=rng)
@@ -169,6 +365,7 @@ def test_global_average_pooling(backend: Backend, rng: Any) -> None:
 
 ELEMENTWISE = {
     ReLU: lambda x: np.where(x > 0, x, 0),
+    ReLU6: lambda x: 6 * np.clip(x / 6, 0, 1),
     Sigmoid: lambda x: 1 / (1 + np.exp(-x)),
     Tanh: lambda x: (np.exp(x) - np.exp(-x)) / (np.exp(x) + np.exp(-x)),
 }
@@ -179,6 +376,11 @@ ELEMENTWISE = {
 )
 def test_activations(backend: Backend, rng: Any, layer: Any, shape: tuple[int, ...]) -> None:
     check_layer(backend, layer, distinct(rng, shape), ELEMENTWISE[layer], rng=rng)
+
+
+def test_relu6_ends_at_six(backend: Backend, rng: Any) -> None:
+    x = 100 * distinct(rng, (2, 3, 4, 5))  # a step, 5, is as far from 6 as from 0
+    check_layer(backend, ReLU6, x, ELEMENTWISE[ReLU6], rng=rng)
 
 
 def test_softmax(backend: Backend, rng: Any) -> None:
@@ -306,23 +508,24 @@ def test_max_pooling_takes_the_gradient_of_the_relu_before_it(backend: Backend, 
 
 
 def test_every_layer_that_takes_a_relu_takes_its_gradient(backend: Backend, rng: Any) -> None:
-    makers = {
-        "Affine": lambda: Affine(4),
-        "Convolution": lambda: Convolution(4, 2),
-    }
-    takers = {kind.__name__ for kind in Layer.classes.values() if vars(kind).get("takes_relu")}
-    assert takers == set(makers)  # a new one goes in here, in each way that it computes
-    x, dout = rng.standard_normal((2, 3, 3, 3)), rng.standard_normal((2, 4, 2, 2))
-    for name, make in makers.items():
+    # Each that there is, in each way that it computes.
+    makers: list[Any] = [
+        *(lambda: Affine(4), lambda: Convolution(4, 2)),
+        *(lambda: Convolution(4, 2, groups=2), lambda: Convolution(4, 2, groups=4)),
+    ]
+    takers = {kind for kind in Layer.classes.values() if vars(kind).get("takes_relu")}
+    assert takers == {type(make()) for make in makers}
+    x, dout = rng.standard_normal((2, 4, 3, 3)), rng.standard_normal((2, 4, 2, 2))
+    for make in makers:
         found = []
         for layers in ([make(), ReLU()], [Sequential([make()]), ReLU()]):
-            network = Network(layers, (3, 3, 3), dtype="float64", loss=IdentityWithLoss(), seed=3)
+            network = Network(layers, (4, 3, 3), dtype="float64", loss=IdentityWithLoss(), seed=3)
             y = network.body.forward(backend.asarray(x), train=True)
             by_output = backend.asarray(dout[:, :, 0, 0] if y.ndim == 2 else dout)
             assert layers[0].relu == (layers[0].kind != "block")
             network.body.backward(by_output)
             found.append(backend.to_numpy(network.grads.buffer).copy())
-        np.testing.assert_allclose(*found, rtol=1e-12, atol=1e-14, err_msg=name)
+        np.testing.assert_allclose(*found, rtol=1e-12, atol=1e-14, err_msg=repr(make()))
         assert np.abs(found[0]).max() > 0
 
 
@@ -474,3 +677,44 @@ def test_residual_does_not_corrupt_the_way_around(backend: Backend, rng: Any) ->
     dx = backend.to_numpy(layer.backward(backend.asarray(dout)))
     first, second = (backend.to_numpy(leaf.params["W"]) for _, leaf in list(layer.leaves())[:2])
     np.testing.assert_allclose(dx, dout + dout @ second.T @ first.T)
+
+
+NEW_OPTIONS = [
+    (Convolution(4, 3, 2, "same"), "Convolution(4, size=3, stride=2, pad='same')"),
+    (Convolution(4, 3, pad=((0, 1), (0, 1))), "Convolution(4, size=3, pad=((0, 1), (0, 1)))"),
+    (Convolution(4, 3, pad=((1, 1), (0, 0))), "Convolution(4, size=3, pad=(1, 0))"),
+    (Convolution(4, 3, groups=2, dilation=2), "Convolution(4, size=3, groups=2, dilation=2)"),
+    (MaxPooling(3, 2, remainder="keep"), "MaxPooling(3, stride=2, remainder='keep')"),
+    (AveragePooling(2, count_pad=False), "AveragePooling(2, stride=2, count_pad=False)"),
+    (BatchNormalization(unbiased=True), "BatchNormalization(unbiased=True)"),
+    (AdaptiveAveragePooling((6, 6)), "AdaptiveAveragePooling(6)"),
+    (
+        LocalResponseNormalization(averaged=True, bias=1),
+        "LocalResponseNormalization(bias=1.0, averaged=True)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("layer", "text"), NEW_OPTIONS, ids=[text for _, text in NEW_OPTIONS])
+def test_options_go_through_a_file(layer: Layer, text: str) -> None:
+    again = layer_from_config(json.loads(json.dumps(layer.config())))
+    assert again.config() == layer.config()
+    assert repr(again) == repr(layer) == text
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"type": "Convolution", "filters": 4, "size": [3, 3], "stride": [1, 1], "pad": [1, 1],
+         "bias": True, "remainder": "error"},
+        {"type": "AveragePooling", "size": [2, 2], "stride": [2, 2], "pad": [0, 0],
+         "remainder": "error"},
+        {"type": "BatchNormalization", "momentum": 0.9, "epsilon": 1e-6},
+    ],
+)  # fmt: skip
+def test_files_from_before_these_options_mean_what_they_meant(config: dict[str, Any]) -> None:
+    made = layer_from_config(config).config()
+    new = {"groups": 1, "dilation": (1, 1), "count_pad": True, "unbiased": False}
+    for name, value in made.items():
+        expected = config[name] if name in config else new[name]
+        assert value == (tuple(expected) if isinstance(expected, list) else expected)

@@ -103,6 +103,13 @@ EXPORT int cublasGetVersion_v2(void* handle, int* version) {
     return success;
 }
 
+EXPORT int cublasGetProperty(int kind, int* value) {
+    const int version[] = {13, 1, 0};
+    if (kind < 0 || kind > 2 || !value) return invalid_value;
+    *value = version[kind];
+    return success;
+}
+
 EXPORT const char* cublasGetStatusString(int status) {
     switch (status) {
         case success: return "success";

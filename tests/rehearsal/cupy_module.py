@@ -98,6 +98,7 @@ def _cuda() -> types.SimpleNamespace:
         compiler=types.SimpleNamespace(CompileException=CompileError),
         get_current_stream=streams.get_current_stream,
         is_available=lambda: True,
+        nvrtc=types.SimpleNamespace(getVersion=lambda: (13, 2)),
         memory=types.SimpleNamespace(
             MemoryPool=pools.MemoryPool, OutOfMemoryError=OutOfMemoryError
         ),

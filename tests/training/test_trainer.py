@@ -207,7 +207,8 @@ def test_an_epoch_reads_the_device_a_few_times_only() -> None:
                 )
             (host1, device1), (host3, device3) = moved
             # Losses, hits, test accuracy; in half precision the scale, before and after, and its
-            # history. The order of the examples and the rates go the other way. None of it for a batch.
+            # history. The order of the examples and the rates go the other way; nothing goes for a
+            # batch.
             assert (host3 - host1) / 2 <= (3 if dtype == "float32" else 6)
             assert (device3 - device1) / 2 <= 2
             assert host1 <= 10

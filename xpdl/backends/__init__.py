@@ -15,12 +15,14 @@ from xpdl.backends.base import (
     Array,
     Backend,
     Number,
+    Pads,
     Pair,
     RandomGenerator,
     Shape,
     accumulation_dtype,
     check_generator_state,
     output_size,
+    spread,
 )
 from xpdl.backends.numpy.threads import hold_while_forking
 from xpdl.errors import (
@@ -35,6 +37,7 @@ __all__ = [
     "Array",
     "Backend",
     "Number",
+    "Pads",
     "Pair",
     "RandomGenerator",
     "Shape",
@@ -45,6 +48,7 @@ __all__ = [
     "check_generator_state",
     "get_backend",
     "output_size",
+    "spread",
     "use_backend",
 ]
 

@@ -24,6 +24,10 @@ Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 """An array of some backend. CuPy's has the same methods, so NumPy's type stands for all."""
 
 Pair: TypeAlias = tuple[int, int]
+
+Pads: TypeAlias = tuple[Pair, Pair]
+"""Rows above and below an image, columns left and right of it."""
+
 Shape: TypeAlias = tuple[int, ...]
 
 Number: TypeAlias = float | Array
@@ -37,6 +41,8 @@ PRIMITIVES = (
     "matmul",
     "convolution",
     "convolution_backward",
+    "grouped_convolution",
+    "grouped_convolution_backward",
     "max_pooling",
     "max_pooling_backward",
     "average_pooling",
@@ -44,10 +50,14 @@ PRIMITIVES = (
     "moments",
     "normalize",
     "normalize_backward",
+    "normalize_response",
+    "normalize_response_backward",
     "sum",
     "add_bias",
     "relu",
     "relu_backward",
+    "relu6",
+    "relu6_backward",
     "softmax_with_loss",
     "softmax_with_loss_backward",
     "confusion",
@@ -99,6 +109,11 @@ def check_generator_state(state: Mapping[str, Any]) -> tuple[int, int | None]:
 def output_size(size: int, window: int, stride: int, pad: int) -> int:
     """Return how many windows fit along an axis: (size + 2 pad - window) // stride + 1."""
     return (size + 2 * pad - window) // stride + 1
+
+
+def spread(window: int, dilation: int) -> int:
+    """Return over how many pixels a window reaches, its numbers `dilation` apart."""
+    return (window - 1) * dilation + 1
 
 
 class Backend:
@@ -264,40 +279,80 @@ class Backend:
         padded[:, :, ph : ph + h, pw : pw + w] = x
         return padded
 
-    def windows(self, x: Array, size: Pair, stride: Pair, pad: Pair, value: float = 0.0) -> Array:
-        """Return all windows of x (N, C, H, W), as a view (N, C, OH, OW, FH, FW)."""
+    def surround(self, x: Array, pads: Pads, value: float = 0.0) -> Array:
+        """Put rows (above, below) and columns (left, right) of `value` around x (N, C, H, W).
+
+        The result is in channels-last memory.
+        """
+        ((above, below), (left, right)), (n, c, h, w) = pads, x.shape
+        wide: Array = self.xp.full(
+            (n, above + h + below, left + w + right, c), value, dtype=x.dtype
+        )
+        wide = wide.transpose(0, 3, 1, 2)
+        wide[:, :, above : above + h, left : left + w] = x
+        return wide
+
+    def windows(
+        self,
+        x: Array,
+        size: Pair,
+        stride: Pair,
+        pad: Pair,
+        value: float = 0.0,
+        dilation: Pair = (1, 1),
+    ) -> Array:
+        """Return all windows of x (N, C, H, W), as a view (N, C, OH, OW, FH, FW).
+
+        The numbers of a window are `dilation` rows and columns apart.
+        """
         x = self.pad(x, pad, value)
-        (n, c, h, w), (down, right) = x.shape, stride
-        counts = output_size(h, size[0], down, 0), output_size(w, size[1], right, 0)
+        (n, c, h, w), (down, right), (dh, dw) = x.shape, stride, dilation
+        counts = (
+            output_size(h, spread(size[0], dh), down, 0),
+            output_size(w, spread(size[1], dw), right, 0),
+        )
         sn, sc, sh, sw = x.strides
         # Not sliding_window_view: CuPy's makes a GPU wait, twice a call.
         return self.xp.lib.stride_tricks.as_strided(
-            x, (n, c, *counts, *size), (sn, sc, sh * down, sw * right, sh, sw)
+            x, (n, c, *counts, *size), (sn, sc, sh * down, sw * right, sh * dh, sw * dw)
         )
 
-    def im2col(self, x: Array, size: Pair, stride: Pair, pad: Pair) -> Array:
+    def im2col(
+        self, x: Array, size: Pair, stride: Pair, pad: Pair, dilation: Pair = (1, 1)
+    ) -> Array:
         """Lay each window of x (N, C, H, W) out as a row: (N*OH*OW, C*FH*FW). Book, section 7.4.3.
 
         A window is a filter's field of view, so a convolution becomes one matrix product.
         """
-        windows = self.windows(x, size, stride, pad)
+        windows = self.windows(x, size, stride, pad, dilation=dilation)
         n, c, oh, ow, fh, fw = windows.shape
         return windows.transpose(0, 2, 3, 1, 4, 5).reshape(n * oh * ow, c * fh * fw)
 
-    def col2im(self, col: Array, shape: Shape, size: Pair, stride: Pair, pad: Pair) -> Array:
+    def col2im(
+        self,
+        col: Array,
+        shape: Shape,
+        size: Pair,
+        stride: Pair,
+        pad: Pair,
+        dilation: Pair = (1, 1),
+    ) -> Array:
         """Add the rows of `col` back to where `im2col` took them from: its adjoint.
 
         `shape` is that of the image, (N, C, H, W). A pixel seen by several windows gets the sum,
         which is taken in float32 at least.
         """
-        (n, c, h, w), (fh, fw), (sh, sw), (ph, pw) = shape, size, stride, pad
-        oh, ow = output_size(h, fh, sh, ph), output_size(w, fw, sw, pw)
+        (n, c, h, w), (fh, fw), (sh, sw), (ph, pw), (dh, dw) = shape, size, stride, pad, dilation
+        oh = output_size(h, spread(fh, dh), sh, ph)
+        ow = output_size(w, spread(fw, dw), sw, pw)
         parts = col.reshape(n, oh, ow, c, fh, fw).transpose(0, 3, 4, 5, 1, 2)
         wide = accumulation_dtype(col.dtype)
         image: Array = self.xp.zeros((n, c, h + 2 * ph, w + 2 * pw), dtype=wide)
         for i in range(fh):
             for j in range(fw):
-                image[:, :, i : i + sh * oh : sh, j : j + sw * ow : sw] += parts[:, :, i, j]
+                down = slice(i * dh, i * dh + sh * oh, sh)
+                across = slice(j * dw, j * dw + sw * ow, sw)
+                image[:, :, down, across] += parts[:, :, i, j]
         return image[:, :, ph : ph + h, pw : pw + w].astype(col.dtype, copy=False)
 
     # ---- convolution --------------------------------------------------------------------
@@ -352,6 +407,60 @@ class Backend:
             return None, dW, total
         dcol = self.matmul(rows, W.reshape(fn, -1))
         return self.col2im(dcol, x.shape, (fh, fw), stride, pad), dW, total
+
+    def grouped_convolution(
+        self,
+        x: Array,
+        W: Array,
+        b: Array | None,
+        stride: Pair,
+        pad: Pair,
+        dilation: Pair,
+        groups: int,
+        relu: bool = False,
+    ) -> Array:
+        """Convolve each group of channels with filters of its own, whose numbers lie apart.
+
+        x (N, C, H, W) has its channels in `groups` groups, and W (FN, C/groups, FH, FW) its
+        filters; filter f sees group g = f // (FN/groups) alone, in steps of d, the dilation:
+        y[n, f, i, j] = b[f] + sum over c, k, l of
+        W[f, c, k, l] x[n, g C/groups + c, i*s + k*d - p, j*s + l*d - p]
+        and, with `relu`, max(y, 0). Returns (N, FN, OH, OW).
+        """
+        (n, _, h, w), (fn, _, fh, fw) = x.shape, W.shape
+        oh = output_size(h, spread(fh, dilation[0]), stride[0], pad[0])
+        ow = output_size(w, spread(fw, dilation[1]), stride[1], pad[1])
+        col = by_group(self.im2col(x, (fh, fw), stride, pad, dilation), groups)
+        filters = W.reshape(groups, fn // groups, -1)
+        y = self.matmul(col, filters.transpose(0, 2, 1)).transpose(1, 0, 2).reshape(-1, fn)
+        self.add_bias(y, b, relu)
+        return y.reshape(n, oh, ow, fn).transpose(0, 3, 1, 2)
+
+    def grouped_convolution_backward(
+        self,
+        dout: Array,
+        x: Array,
+        W: Array,
+        stride: Pair,
+        pad: Pair,
+        dilation: Pair,
+        groups: int,
+        need_dx: bool = True,
+    ) -> tuple[Array | None, Array, Array]:
+        """Return dx (N, C, H, W), dW (FN, C/groups, FH, FW) and db (FN,), as without groups."""
+        fn, _, fh, fw = W.shape
+        wide = accumulation_dtype(dout.dtype)
+        rows = dout.transpose(0, 2, 3, 1).reshape(-1, fn)
+        db = self.sum(rows, axis=0, dtype=wide)
+        col = by_group(self.im2col(x, (fh, fw), stride, pad, dilation), groups)
+        parts = by_group(rows, groups)
+        dW = self.matmul(col.transpose(0, 2, 1), parts, dtype=wide)
+        dW = dW.transpose(0, 2, 1).reshape(W.shape)
+        if not need_dx:
+            return None, dW, db
+        dcol = self.matmul(parts, W.reshape(groups, fn // groups, -1))
+        dcol = dcol.transpose(1, 0, 2).reshape(len(rows), -1)
+        return self.col2im(dcol, x.shape, (fh, fw), stride, pad, dilation), dW, db
 
     # ---- pooling ------------------------------------------------------------------------
 
@@ -447,6 +556,44 @@ class Backend:
         factor, dx = _along(inverse_std * gamma, x), self.xp.empty_like(dout)
         return self.xp.multiply(factor, centred, out=dx, casting="same_kind"), dgamma, dbeta
 
+    def normalize_response(
+        self, x: Array, size: int, bias: float, alpha: float, beta: float
+    ) -> tuple[Array, Array]:
+        """Divide each number of x (N, C, H, W) by what the channels beside it answer there.
+
+        s[c] = bias + alpha sum of x[j]^2 over the `size` channels j from c - size // 2 on, those
+        of them that exist; y = x / s^beta. Returns y, in the type of x, and s, in float32 at
+        least, for `normalize_response_backward`. Krizhevsky et al. 2012, section 3.3.
+        """
+        wide = x.astype(accumulation_dtype(x.dtype), copy=False)
+        s = bias + alpha * self._sum_beside(wide * wide, size // 2, (size - 1) // 2)
+        return (wide * s**-beta).astype(x.dtype, copy=False), s
+
+    def normalize_response_backward(
+        self, dout: Array, x: Array, s: Array, size: int, alpha: float, beta: float
+    ) -> Array:
+        """Return dx of `normalize_response`.
+
+        dx[j] = dout[j] / s[j]^beta - 2 alpha beta x[j] sum of dout[c] x[c] / s[c]^(beta + 1) over
+        the channels c that j is beside.
+        """
+        wide, wide_x = (a.astype(s.dtype, copy=False) for a in (dout, x))
+        scaled = wide * s**-beta
+        shares = self._sum_beside(scaled * wide_x / s, (size - 1) // 2, size // 2)
+        dx = scaled - (2 * alpha * beta) * wide_x * shares
+        return dx.astype(dout.dtype, copy=False)
+
+    def _sum_beside(self, x: Array, before: int, after: int) -> Array:
+        """Return the sums of x (N, C, H, W) over the channels from c - before to c + after."""
+        channels, total = x.shape[1], self.xp.empty_like(x)
+        total[...] = x
+        for step in range(1, min(max(before, after), channels - 1) + 1):
+            if step <= before:
+                total[:, step:] += x[:, : channels - step]
+            if step <= after:
+                total[:, : channels - step] += x[:, step:]
+        return total
+
     # ---- element by element -------------------------------------------------------------
 
     def sum(
@@ -486,6 +633,15 @@ class Backend:
         if total is not None:
             self.sum(dx, axis=_others(dx), out=total)
         return dx
+
+    def relu6(self, x: Array) -> Array:
+        """Return min(max(x, 0), 6), in the memory order of x."""
+        y = self.xp.maximum(x, 0, out=self.xp.empty_like(x))
+        return self.xp.minimum(y, 6, out=y)
+
+    def relu6_backward(self, dout: Array, y: Array) -> Array:
+        """Return dout where y, the output of `relu6`, is between 0 and 6, and 0 elsewhere."""
+        return self.xp.multiply(dout, (y > 0) & (y < 6), out=self.xp.empty_like(dout))
 
     def log_softmax(self, x: Array) -> Array:
         """Return log softmax(x) along the last axis, in float32 at least.
@@ -704,6 +860,11 @@ def _others(x: Array) -> tuple[int, ...]:
 def _along(features: Array, x: Array) -> Array:
     """Shape `features` (C,) so that it lies along axis 1 of x."""
     return features.reshape(-1, *(1,) * (x.ndim - 2))
+
+
+def by_group(rows: Array, groups: int) -> Array:
+    """Return a view (groups, R, K/groups) of rows (R, K)."""
+    return rows.reshape(len(rows), groups, rows.shape[1] // groups).transpose(1, 0, 2)
 
 
 def host_array(a: Any) -> Array:

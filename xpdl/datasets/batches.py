@@ -272,6 +272,8 @@ def _check_lengths(arrays: Mapping[str, Array]) -> None:
 
 def _numbers(argument: str, a: Any) -> Array:
     """Return `a`, an array of real numbers or a list of them, as an array."""
+    if isinstance(a, StoredPictures):
+        return a  # type: ignore[return-value]
     if not hasattr(a, "dtype"):
         try:
             a = np.asarray(a)

@@ -17,7 +17,7 @@ from xpdl.datasets.catalogue import DataSet, IndexedPackage, RawFile, find_data_
 from xpdl.datasets.compression import longest_compressed
 from xpdl.datasets.progress import progress_bar, say
 from xpdl.errors import DataError, DataFileError, DataUnavailableError, FileAccessError, XpdlError
-from xpdl.files import make_folder, read_bytes, write_bytes
+from xpdl.files import cache_folder, make_folder, read_bytes, write_bytes
 
 Keep: TypeAlias = Callable[[RawFile, bytes], None]
 Tried: TypeAlias = tuple[str, str]
@@ -64,14 +64,10 @@ def data_home() -> Path:
         If the user has no home folder, and no variable names another.
     """
     try:
-        if chosen := os.environ.get("XPDL_DATA"):
-            return Path(chosen).expanduser()
-        cache = os.environ.get("XDG_CACHE_HOME", "")
-        # The XDG specification has relative paths ignored.
-        base = Path(cache) if os.path.isabs(cache) else Path.home() / ".cache"
-    except RuntimeError as error:
+        chosen = os.environ.get("XPDL_DATA")
+        return Path(chosen).expanduser() if chosen else cache_folder()
+    except (RuntimeError, FileAccessError) as error:
         raise FileAccessError(f"no data folder: {error} Set XPDL_DATA to a folder.") from error
-    return base / "xpdl"
 
 
 def folder_status(name: str) -> list[FileStatus]:

@@ -1,6 +1,6 @@
 """The layers: each a formula, forward and backward."""
 
-from xpdl.layers.activations import ReLU, Sigmoid, Softmax, Tanh
+from xpdl.layers.activations import ReLU, ReLU6, Sigmoid, Softmax, Tanh
 from xpdl.layers.affine import Affine
 from xpdl.layers.base import Layer, forget, layer_from_config
 from xpdl.layers.containers import Flatten, Residual, Sequential
@@ -11,9 +11,16 @@ from xpdl.layers.merging import Add, Concatenate, Multiply
 from xpdl.layers.node import Input, Node
 from xpdl.layers.normalization import BatchNormalization
 from xpdl.layers.normalize import Normalize
-from xpdl.layers.pooling import AveragePooling, GlobalAveragePooling, MaxPooling
+from xpdl.layers.pooling import (
+    AdaptiveAveragePooling,
+    AveragePooling,
+    GlobalAveragePooling,
+    MaxPooling,
+)
+from xpdl.layers.response import LocalResponseNormalization
 
 __all__ = [
+    "AdaptiveAveragePooling",
     "Add",
     "Affine",
     "AveragePooling",
@@ -26,11 +33,13 @@ __all__ = [
     "Graph",
     "Input",
     "Layer",
+    "LocalResponseNormalization",
     "MaxPooling",
     "Multiply",
     "Node",
     "Normalize",
     "ReLU",
+    "ReLU6",
     "Residual",
     "Sequential",
     "Sigmoid",

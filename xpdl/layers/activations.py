@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from xpdl import functions
-from xpdl.backends import Array, accumulation_dtype
+from xpdl.backends import Array, accumulation_dtype, backend_of
 from xpdl.errors import ShapeError
 from xpdl.layers.base import Kept, Layer, expect_floats
 
@@ -30,6 +30,29 @@ class ReLU(Layer):
     def backward(self, dout: Array) -> Array:
         backend = self.expect_gradient(dout, self.y.shape, self.y)
         return dout if self.computed_before else backend.relu_backward(dout, self.y)
+
+
+class ReLU6(Layer):
+    """Rectified linear unit that ends at 6, element by element, on an array of any shape.
+
+    y = min(max(x, 0), 6)        dL/dx = dL/dy where 0 < x < 6, else 0        (Krizhevsky 2010)
+
+    Its numbers keep their precision in few bits; MobileNetV2 (Sandler et al. 2018) is made of it.
+    """
+
+    kind = "relu"
+    y: Any = Kept()
+
+    def forward(self, x: Array, train: bool = False) -> Array:
+        expect_floats("ReLU6", x)
+        y = backend_of(x).relu6(x)
+        if train:
+            self.y = y
+        return y
+
+    def backward(self, dout: Array) -> Array:
+        backend = self.expect_gradient(dout, self.y.shape, self.y)
+        return backend.relu6_backward(dout, self.y)
 
 
 class Sigmoid(Layer):

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from xpdl.arguments import one_of, plainly, random_numbers, real_array, sizes
+from xpdl.arguments import expect_array, one_of, plainly, random_numbers, real_array, sizes
 from xpdl.backends import Array, Backend, Shape, accumulation_dtype, backend_of, get_backend
 from xpdl.errors import (
     ArgumentError,
@@ -82,17 +82,26 @@ class Arrays(dict[str, Array]):
         super().__init__()
         self._layer = layer
         self._placed = False
+        self._others: dict[str, Array] = {}
 
-    def place(self, name: str, array: Array, held: bool = True) -> None:
-        """Let `name` be this array from now on, of a network if `held`."""
+    def place(self, name: str, array: Array, held: bool = True, other: Array | None = None) -> None:
+        """Let `name` be this array from now on, of a network if `held`.
+
+        With `other`, what is written into it is written there too: a network that computes in
+        another type than its parameters' has both.
+        """
         super().__setitem__(name, array)
         self._placed = held
+        if other is not None:
+            self._others[name] = other
 
     def __setitem__(self, name: str, values: Array | float) -> None:
         if not self._placed:
             super().__setitem__(name, values)  # type: ignore[assignment]
         elif name in self:
             write_into(name, self[name], values)
+            if name in self._others:
+                write_into(name, self._others[name], values)
         else:
             raise UnknownParameterError("array", name, self)
 
@@ -138,8 +147,11 @@ class Layer:
     pooled: bool
     owned: bool
 
+    _unnamed: ClassVar[tuple[str, ...]] = ()  # arguments that no file would know of
+
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
+        cls._unnamed = _unnamed_arguments(cls)
         known = Layer.classes.get(cls.__name__)
         if known is not None and known.__module__.startswith("xpdl."):
             raise ArgumentError(f"there is a layer {cls.__name__} in xpdl; choose another name.")
@@ -148,6 +160,12 @@ class Layer:
 
     def __new__(cls, *_: Any, **__: Any) -> Self:
         """Make what every layer has, whether or not a subclass calls ``super().__init__()``."""
+        if cls._unnamed:
+            names = ", ".join(map(repr, cls._unnamed))
+            raise ArgumentError(
+                f"{cls.__name__} takes {', '.join(cls._unnamed)}, which no file or copy would "
+                f"keep: write options = ({names},) in the class, and keep each as an attribute."
+            )
         self = super().__new__(cls)
         self.params, self.grads, self.state = (Arrays(cls.__name__) for _ in range(3))
         self.specs, self.state_specs = {}, {}
@@ -385,13 +403,24 @@ class Layer:
         shown = []
         for name in self.options:
             value = getattr(self, name)
-            if isinstance(value, tuple) and len(set(value)) == 1:
+            if isinstance(value, tuple) and len(set(value)) == 1 and isinstance(value[0], int):
                 value = value[0]
             if usual[name].default is inspect.Parameter.empty:
                 shown.append(repr(value))
             elif value != usual[name].default:
                 shown.append(f"{name}={value!r}")
         return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def _unnamed_arguments(kind: type[Layer]) -> tuple[str, ...]:
+    """Return what a class of somebody's own takes when it is made and tells no file."""
+    if "__init__" not in vars(kind) or kind.__module__.startswith("xpdl."):
+        return ()
+    if kind.config is not Layer.config:
+        return ()
+    variable = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
+    given = list(inspect.signature(kind.__init__).parameters.values())[1:]
+    return tuple(p.name for p in given if p.kind not in variable and p.name not in kind.options)
 
 
 def layer_from_config(config: Mapping[str, Any]) -> Layer:
@@ -428,7 +457,8 @@ def named_type(config: Mapping[str, Any], kind: str, classes: Mapping[str, type]
         )
     name = config["type"]
     if not isinstance(name, str) or name not in classes:
-        raise UnknownNameError(kind, name, classes)
+        hint = f" A {kind} of your own must be imported before its file is read."
+        raise UnknownNameError(kind, name, classes, hint)
     return name
 
 
@@ -448,12 +478,13 @@ def pair(argument: str, value: int | Sequence[int], least: int) -> tuple[int, in
 
 def expect_floats(layer: str, x: Array, argument: str = "x") -> None:
     """See that x holds floats: integers would be computed in another type on each device."""
-    dtype = getattr(x, "dtype", None)
-    if dtype is None or not hasattr(x, "shape"):
+    if not hasattr(x, "dtype") or not hasattr(x, "shape"):
         raise DTypeError(
             f"{layer} wants {argument} to be an array of floats, got {shown(x)}; "
             "make one with xpdl.asarray(...)."
         )
+    expect_array(argument, x)
+    dtype = x.dtype
     if dtype.kind != "f":
         advice = f"; {argument}.astype('float32') will do" if dtype.kind in "biu" else ""
         raise DTypeError(f"{layer} wants {argument} to be an array of floats, got {dtype}{advice}.")

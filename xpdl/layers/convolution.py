@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from xpdl.arguments import LARGEST, flag, whole_number
-from xpdl.backends import Array, Shape, backend_of
+from xpdl.backends import Array, Backend, Pads, Pair, Shape, backend_of, spread
 from xpdl.errors import ArgumentError, ShapeError
 from xpdl.functions import window_counts
 from xpdl.initializers import Constant, WeightInit, get_initializer
 from xpdl.layers.base import Kept, Layer, check_remainder, expect_floats, image_shape, pair
+from xpdl.layers.padding import equal_part, padding, put_around, sides, take_off
 
 
 class Convolution(Layer):
@@ -22,29 +23,43 @@ class Convolution(Layer):
     Backward is the same sum read the other way: every product W x that made y sends dL/dy W to x
     and dL/dy x to W. `Backend.convolution` and `Backend.convolution_backward` hold both.
 
+    With `groups`, a filter sees only the C / groups channels of its own group (Krizhevsky et al.
+    2012); with as many groups as channels, the convolution is depthwise (Howard et al. 2017,
+    arXiv:1704.04861). With `dilation` d, a filter's numbers meet pixels that are d apart,
+    x[n, c, i s + k d - p, j s + l d - p], and FH in the size is (FH - 1) d + 1 (Yu and Koltun 2016,
+    arXiv:1511.07122). `Backend.grouped_convolution` holds both.
+
     In a `Sequential`, a ReLU right behind it is computed here, in the same pass.
 
     Parameters
     ----------
     filters : int or array
-        How many filters; or the filters W (FN, C, FH, FW) themselves.
+        How many filters; or the filters W (FN, C / groups, FH, FW) themselves.
     size : int, (int, int) or array
         Height and width of a filter; with W, the biases b (FN,) or None.
-    stride, pad : int or (int, int)
-        Steps between windows, and zeros around the image, down and across.
+    stride : int or (int, int)
+        Steps between windows, down and across.
+    pad : int, (int, int), ((int, int), (int, int)) or "same"
+        Zeros around the image, down and across; or ((above, below), (left, right)); or as many as
+        make OH = ceil(H / s), the odd one below and on the right.
     weight_init : str, float or Initializer
         How W starts: ``"he"``, ``"xavier"``, a standard deviation ...; b starts from zero.
     bias : bool
         Whether there is a b.
     remainder : {"error", "drop"}
         What to do where the windows do not fit the padded image evenly.
+    groups : int
+        In how many groups the channels and the filters are; both must divide by it.
+    dilation : int or (int, int)
+        How far apart the pixels are that a filter's numbers meet, down and across.
     """
 
     kind = "conv"
     takes_relu = True
-    options = ("filters", "size", "stride", "pad", "bias", "remainder")
-    x: Any = Kept()
+    options = ("filters", "size", "stride", "pad", "bias", "remainder", "groups", "dilation")
+    x: Any = Kept()  # with what was put around it, if its sides differ
     y: Any = Kept()
+    image: Any = Kept()
     counts: Any = Kept()
 
     def __init__(
@@ -52,11 +67,13 @@ class Convolution(Layer):
         filters: int | Array,
         size: int | Sequence[int] | Array | None = None,
         stride: int | Sequence[int] = 1,
-        pad: int | Sequence[int] = 0,
+        pad: int | str | Sequence[int] | Sequence[Sequence[int]] = 0,
         *,
         weight_init: WeightInit = "he",
         bias: bool = True,
         remainder: str = "error",
+        groups: int = 1,
+        dilation: int | Sequence[int] = 1,
     ) -> None:
         super().__init__()
         self.bias = flag("bias", bias)
@@ -75,20 +92,31 @@ class Convolution(Layer):
         self.filters = whole_number("filters", filters, most=LARGEST)
         self.size = pair("size", size, least=1)  # type: ignore[arg-type]
         self.stride = pair("stride", stride, least=1)
-        self.pad = pair("pad", pad, least=0)
+        self.pad = padding("pad", pad)
         self.remainder = check_remainder(remainder)
+        self.groups = whole_number("groups", groups, most=LARGEST)
+        self.dilation = pair("dilation", dilation, least=1)
+        if self.filters % self.groups:
+            raise ArgumentError(
+                f"groups must divide the filters, got {self.groups} groups and "
+                f"{self.filters} filters."
+            )
         self._initializer = get_initializer(weight_init)
 
     def plan(self, input_shape: Shape) -> Shape:
         c, h, w = image_shape("Convolution", input_shape)
-        counts = window_counts((h, w), self.size, self.stride, self.pad, self.remainder)
+        if c % self.groups:
+            raise ShapeError(
+                f"groups must divide the channels, got {self.groups} groups and {c} channels."
+            )
+        _, counts = self._geometry((h, w))
         area = self.size[0] * self.size[1]
         self.parameter(
             "W",
-            (self.filters, c, *self.size),
+            (self.filters, c // self.groups, *self.size),
             self._initializer,
-            fan_in=c * area,
-            fan_out=self.filters * area,
+            fan_in=c // self.groups * area,
+            fan_out=self.filters // self.groups * area,
             decay=True,
         )
         if self.bias:
@@ -98,28 +126,61 @@ class Convolution(Layer):
     def forward(self, x: Array, train: bool = False) -> Array:
         expect_floats("Convolution", x)
         W, b = self.params["W"], self.params["b"] if self.bias else None
-        if x.ndim != 4 or x.shape[1] != W.shape[1]:
-            raise ShapeError(
-                f"Convolution wants x of shape (N, {W.shape[1]}, H, W), got {x.shape}."
-            )
-        counts = window_counts(x.shape[2:], self.size, self.stride, self.pad, self.remainder)
-        backend = backend_of(x, W)
+        channels = W.shape[1] * self.groups
+        if x.ndim != 4 or x.shape[1] != channels:
+            raise ShapeError(f"Convolution wants x of shape (N, {channels}, H, W), got {x.shape}.")
+        pads, counts = self._geometry(x.shape[2:])
+        backend, image = backend_of(x, W), x.shape[2:]
+        x, pad = put_around(backend, x, pads), equal_part(pads)
         # A device's kernels know arrays of one type; a network's are so anyway.
         W = W.astype(x.dtype, copy=False)
         b = None if b is None else b.astype(x.dtype, copy=False)
-        y = backend.convolution(x, W, b, self.stride, self.pad, self.relu)
+        if self._plain():
+            y = backend.convolution(x, W, b, self.stride, pad, self.relu)
+        else:
+            y = backend.grouped_convolution(
+                x, W, b, self.stride, pad, self.dilation, self.groups, self.relu
+            )
         if train:
-            self.x, self.y, self.counts = x, y if self.relu else None, counts
+            self.x, self.y, self.image, self.counts = x, y if self.relu else None, image, counts
         return y
 
     def backward(self, dout: Array) -> Array:
-        x = self.x
+        x, image = self.x, self.image
         backend = self.expect_gradient(dout, (len(x), self.filters, *self.counts), x)
         dout, W = (a.astype(x.dtype, copy=False) for a in (dout, self.params["W"]))
+        pads, _ = self._geometry(image)
+        dx = self._gradients(backend, dout, x, W, equal_part(pads))
+        # None only where a network does not want it
+        return dx if dx is None else take_off(dx, pads, image)  # type: ignore[return-value]
+
+    def _gradients(self, backend: Backend, dout: Array, x: Array, W: Array, pad: Pair) -> Any:
+        """Return dL/dx, None where a network does not want it, and fill `grads`."""
         # A pooling that knows of the ReLU has taken its gradient, and summed it for b.
         y = self.y if self.relu and not self.pooled else None
         dW, db = self.gradient_place("W"), None if self.pooled else self.gradient_place("b")
-        dx, _, _ = backend.convolution_backward(
-            *(dout, x, W, self.stride, self.pad, self.input_gradient, db is not None, y, dW, db)
+        if self._plain():
+            dx, _, _ = backend.convolution_backward(
+                *(dout, x, W, self.stride, pad, self.input_gradient, db is not None, y, dW, db)
+            )
+            return dx
+        if y is not None:
+            dout = backend.relu_backward(dout, y)
+        dx, *found = backend.grouped_convolution_backward(
+            dout, x, W, self.stride, pad, self.dilation, self.groups, self.input_gradient
         )
-        return dx  # type: ignore[return-value]  # None only where a network does not want it
+        for place, gradient in zip((dW, db), found, strict=True):
+            if place is not None:
+                place[...] = gradient
+        return dx
+
+    def _plain(self) -> bool:
+        return self.groups == 1 and self.dilation == (1, 1)
+
+    def _geometry(self, image: Sequence[int]) -> tuple[Pads, Pair]:
+        """Return what lies around an image (H, W), and how many windows there are."""
+        h, w = image
+        pads = sides(self.pad, (h, w), self.size, self.stride, self.dilation)
+        reach = spread(self.size[0], self.dilation[0]), spread(self.size[1], self.dilation[1])
+        remainder = "drop" if self.pad == "same" else self.remainder
+        return pads, window_counts((h, w), reach, self.stride, pads, remainder)

@@ -51,6 +51,8 @@ class Graph(Layer):
         All layers that are no graphs, named ``"block1.conv2"`` if within one.
     shapes : dict of str to tuple
         Of what each place gives, without the batch axis, once planned.
+    ends : tuple of str
+        Which places the outputs are.
     """
 
     kind = "graph"
@@ -107,8 +109,8 @@ class Graph(Layer):
         self.inputs, self.nodes, self.outputs = tuple(inputs), dict(nodes), dict(outputs)
         self.layers: dict[str, Layer] = layers
         self.shapes: dict[str, Shape] = {}
-        self.places, self._aliases, self._ends = self._laid_out(self.inputs)
-        self._last = _last_readers(self.places, self._ends)
+        self.places, self._aliases, self.ends = self._laid_out(self.inputs)
+        self._last = _last_readers(self.places, self.ends)
         self._flows = dict.fromkeys([*self.inputs, *(p.name for p in self.places)], True)
 
     def _laid_out(
@@ -153,7 +155,7 @@ class Graph(Layer):
                 ) from error
         self.shapes = shapes | {name: shapes[slot] for name, slot in self._aliases.items()}
         self._join_relus()
-        ends = tuple(shapes[end] for end in self._ends)
+        ends = tuple(shapes[end] for end in self.ends)
         return ends[0] if len(ends) == 1 else ends
 
     def _join_relus(self) -> None:
@@ -170,7 +172,7 @@ class Graph(Layer):
             if isinstance(place.layer, MaxPooling):
                 place.layer.product = None
         read = Counter(name for place in self.places for name in place.reads)
-        read.update(self._ends)
+        read.update(self.ends)
         by_name = {place.name: place for place in self.places}
         for place in self.places:
             relu = by_name.get(place.reads[0])
@@ -208,13 +210,13 @@ class Graph(Layer):
             values[place.name] = y
             for name in last.get(place.name, ()):  # what nobody will read any more need not stay
                 del values[name]
-        ends = tuple(values[name] for name in self._ends)
+        ends = tuple(values[name] for name in self.ends)
         return ends[0] if len(ends) == 1 else ends
 
     def backward(self, *douts: Array | None) -> Any:
         """Return dL/dx for the input, or a tuple; None stands for an output that counts nothing."""
         gradients: dict[str, Array] = {}
-        for name, dout in zip(self._ends, douts, strict=True):
+        for name, dout in zip(self.ends, douts, strict=True):
             _add_up(gradients, name, dout)
         for place in reversed(self.places):
             dout = gradients.pop(place.name, None)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
-from xpdl.arguments import number
+from xpdl.arguments import flag, number
 from xpdl.backends import Array, Shape, backend_of
 from xpdl.errors import ArgumentError, ShapeError
 from xpdl.initializers import Constant
@@ -28,21 +29,30 @@ class BatchNormalization(Layer):
     Parameters
     ----------
     momentum : float
-        How much of the running statistics stays at each batch.
+        How much of the running statistics stays at each batch; PyTorch's momentum is how much
+        does not, 1 - momentum.
     epsilon : float
-        Added to the variance; 1e-6 as in the book.
+        Added to the variance; 1e-6 as in the book. It is 1e-5 in PyTorch.
+    unbiased : bool
+        Whether the running variance is of M - 1 numbers where a batch has M of a feature, the
+        estimate without bias, as in PyTorch. What training divides by is of M, always.
     """
 
     kind = "norm"
-    options = ("momentum", "epsilon")
+    options = ("momentum", "epsilon", "unbiased")
     x: Any = Kept()
     shape: Any = Kept()
     mean: Any = Kept()
     inverse_std: Any = Kept()
     batch_counted: Any = Kept()  # whether the statistics were the batch's own
 
-    def __init__(self, momentum: float = 0.9, epsilon: float = 1e-6) -> None:
+    _told = False
+
+    def __init__(
+        self, momentum: float = 0.9, epsilon: float = 1e-6, *, unbiased: bool = False
+    ) -> None:
         super().__init__()
+        self.unbiased = flag("unbiased", unbiased)
         self.momentum = number("momentum", momentum, below=1)
         self.epsilon = number("epsilon", epsilon, above=0)
 
@@ -82,8 +92,18 @@ class BatchNormalization(Layer):
         y = backend.normalize(x, mean, inverse_std * gamma, beta)
         if batch_counts:
             self.x, self.mean = x, mean
-            if x.size > len(gamma):  # one number has no variance
-                self._remember(mean, variance)
+            count = x.size // len(gamma)
+            if count > 1:  # one number has no variance
+                self._remember(
+                    mean, variance * (count / (count - 1)) if self.unbiased else variance
+                )
+            elif not self._told:
+                self._told = True
+                warnings.warn(
+                    "BatchNormalization has one number of each feature in this batch, and makes 0 "
+                    "of it, whatever it is: train on larger batches.",
+                    stacklevel=2,
+                )
         return y
 
     def backward(self, dout: Array) -> Array:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from xpdl.arguments import largest_on_host, number, real_array
-from xpdl.backends import Array, Shape, accumulation_dtype, backend_of
+from xpdl.backends import Array, Number, Shape, accumulation_dtype, backend_of
 from xpdl.errors import ArgumentError, ShapeError, shown
 from xpdl.layers.base import Kept, Layer
 
@@ -44,6 +44,7 @@ class Normalize(Layer):
         mean: float | Sequence[float] = 0.0,
         deviation: float | Sequence[float] = 1.0,
     ) -> None:
+        self._placed: dict[Any, Array] = {}
         self.divisor = number("divisor", divisor, above=0)
         self.mean = _numbers("mean", mean)
         self.deviation = _numbers("deviation", deviation)
@@ -79,10 +80,16 @@ class Normalize(Layer):
         self.expect_gradient(dout, self.shape)
         return (dout / self._along(self.deviation, dout)).astype(dout.dtype, copy=False)
 
-    def _along(self, numbers: tuple[float, ...], x: Array) -> Array:
-        """Return `numbers` in the type of x, along its channels."""
+    def _along(self, numbers: tuple[float, ...], x: Array) -> Number:
+        """Return the number, or those of the channels of x in its type; on a device, put once."""
+        if len(numbers) == 1:
+            return numbers[0]
         backend = backend_of(x)
-        return backend.asarray(list(numbers), x.dtype).reshape(-1, *(1,) * (x.ndim - 2))
+        key = numbers, backend.array_type, x.dtype, x.ndim
+        if key not in self._placed:
+            placed = backend.asarray(list(numbers), x.dtype)
+            self._placed[key] = placed.reshape(-1, *(1,) * (x.ndim - 2))
+        return self._placed[key]
 
     def _look_at(self, y: Array) -> None:
         """Say once, on the host, that floats are far from any that are scaled."""

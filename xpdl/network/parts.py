@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from xpdl.arguments import flag, number, sizes, whole_number
 from xpdl.backends import Array, Backend, Shape, backend_of, get_backend
 from xpdl.errors import ArgumentError, DeviceMemoryError, ShapeError, UnknownNameError, shown
-from xpdl.layers import Graph, Layer, Node, Normalize, Sequential, forget
+from xpdl.layers import Graph, Layer, Node, Normalize, Sequential, Softmax, forget
 from xpdl.layers.base import Arrays
 from xpdl.losses import Loss, SoftmaxWithLoss
 from xpdl.parameters import ArrayDict, Layout, Parameters
@@ -52,6 +53,7 @@ class Parts:
         self.output_shapes: dict[str, Shape] = dict(zip(body.outputs, shapes, strict=True))
         for output, loss in self.losses.items():
             loss.plan(self.output_shapes[output])
+        self._warn_of_two_softmaxes()
         self.class_names = _class_names(class_names, self.output_shapes, self.loss_layer)
         self._leaves = dict(body.leaves())
         self._normalize = _normalizing(body)
@@ -69,6 +71,18 @@ class Parts:
             self._draw(np.random.default_rng([WEIGHT_STREAM, seed]), given)
             for name, values in counted.items():
                 self.state[name][...] = self.backend.asarray(values, dtype=precision.accumulate)
+
+    def _warn_of_two_softmaxes(self) -> None:
+        """Say where scores go through softmax twice, which learns badly."""
+        for end, loss in zip(self.body.ends, self.losses.values(), strict=True):
+            layer = next((p.layer for p in self.body.places if p.name == end), None)
+            if isinstance(loss, SoftmaxWithLoss) and isinstance(layer, Softmax):
+                warnings.warn(
+                    f"{end} is a Softmax before a SoftmaxWithLoss, which has one of its own: the "
+                    "network would learn slowly. Leave it out; functions.softmax(scores) gives "
+                    "probabilities.",
+                    stacklevel=4,
+                )
 
     @property
     def input_shape(self) -> Any:
@@ -118,7 +132,9 @@ class Parts:
             leaf.owned = True
             leaf.make_state(backend.xp, precision.accumulate)
             for key in leaf.specs:
-                leaf.params.place(key, self.parameters.compute[f"{name}.{key}"])
+                full, mixed = f"{name}.{key}", precision.mixed
+                master = self.params[full] if mixed else None
+                leaf.params.place(key, self.parameters.compute[full], other=master)
                 leaf.grads.place(key, self.grads[f"{name}.{key}"])
             for key, array in leaf.state.items():
                 leaf.state.place(key, array)

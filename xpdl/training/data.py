@@ -31,14 +31,16 @@ def training_batches(
             f"{argument} must be a pair (x, t), or (x, t, weights), got {shown(data)}."
         )
     x, t = data[0], _targets(network, data[0], data[1], argument == "train")
-    layer = network.normalize
+    layer, accumulate = network.normalize, network.precision.accumulate
+    if layer is not None and _holds_floats(x):
+        layer = None  # they are scaled already
     batches = Batches(
         x,
         t,
         batch_size,
         backend=network.backend,
         seed=seed,
-        dtype=network.precision.compute if layer is None else network.precision.accumulate,
+        dtype=network.precision.compute if network.normalize is None else accumulate,
         divisor=None if layer is None else layer.divisor,
         weights=data[2] if len(data) == 3 else None,
     )
@@ -46,6 +48,12 @@ def training_batches(
     if batches.weights is not None and not (batches.weights.shape == (batches.examples,)):
         raise ShapeError(f"weights must be ({batches.examples},), got {batches.weights.shape}.")
     return batches
+
+
+def _holds_floats(x: Any) -> bool:
+    first = next(iter(x.values())) if isinstance(x, Mapping) else x
+    dtype = first.dtype if hasattr(first, "dtype") else host_array(first).dtype
+    return getattr(dtype, "kind", "") == "f"
 
 
 def _targets(network: Network, x: Any, t: Any, balance: bool) -> Any:

@@ -119,8 +119,8 @@ class CapturingCupyBackend(CupyBackend):
         self.synchronize()  # the other stream does not wait for what was given to this one
         self.release()  # what is kept for later is wanted now
         with cuda.using_allocator(pool.malloc), stream:
-            stream.begin_capture()
             try:
+                stream.begin_capture()
                 result = step(*arrays)
                 graph = stream.end_capture()
             except BaseException as error:

@@ -21,16 +21,12 @@ from xpdl.errors import BackendUnavailableError
 try:
     from numba.core.compiler_lock import global_compiler_lock
 
+    from xpdl.backends.numba import depthwise, response
     from xpdl.backends.numba import kernels as kernels
     from xpdl.backends.numba.vectors import LANES, ROWS
 except ImportError as error:
     raise BackendUnavailableError(
         f"the backend 'numba' needs Numba ({error}): pip install 'xpdl[numba]'."
-    ) from error
-except RuntimeError as error:  # no folder for what it compiles
-    raise BackendUnavailableError(
-        f"the backend 'numba' cannot be used: {error}. "
-        "Set NUMBA_CACHE_DIR to a folder that can be written."
     ) from error
 
 TASKS = 32
@@ -75,7 +71,7 @@ class NumbaBackend(NumpyBackend):
             return ours
         plain = NumpyBackend.providers(dtype)
         if np.dtype(dtype) == np.float16:
-            widened = ("convolution", "max_pooling")
+            widened = ("convolution", "grouped_convolution", "max_pooling")
             return plain | {name: ours[name] for name in ours if name.startswith(widened)}
         return plain
 
@@ -158,6 +154,38 @@ class NumbaBackend(NumpyBackend):
             dx.transpose(0, 3, 1, 2) if need_dx else None,
             written(sums.reshape(fh, fw, c, fn).transpose(3, 2, 0, 1), dW),
             written(bias_sums.sum(axis=0), db) if need_db else None,
+        )
+
+    def grouped_convolution(
+        self,
+        x: Array,
+        W: Array,
+        b: Array | None,
+        stride: Pair,
+        pad: Pair,
+        dilation: Pair,
+        groups: int,
+        relu: bool = False,
+    ) -> Array:
+        if W.shape[:2] == (groups, 1) and _all_single(x, W, b):
+            return depthwise.convolution(x, W, b, stride, pad, dilation, relu)
+        return super().grouped_convolution(x, W, b, stride, pad, dilation, groups, relu)
+
+    def grouped_convolution_backward(
+        self,
+        dout: Array,
+        x: Array,
+        W: Array,
+        stride: Pair,
+        pad: Pair,
+        dilation: Pair,
+        groups: int,
+        need_dx: bool = True,
+    ) -> tuple[Array | None, Array, Array]:
+        if W.shape[:2] == (groups, 1) and _all_single(dout, x, W):
+            return depthwise.backward(dout, x, W, stride, pad, dilation, need_dx)
+        return super().grouped_convolution_backward(
+            dout, x, W, stride, pad, dilation, groups, need_dx
         )
 
     def max_pooling(
@@ -267,6 +295,20 @@ class NumbaBackend(NumpyBackend):
         _share(bounds, finish)
         return dx, dgamma.astype(np.float32), dbeta.astype(np.float32)
 
+    def normalize_response(
+        self, x: Array, size: int, bias: float, alpha: float, beta: float
+    ) -> tuple[Array, Array]:
+        if not (_all_single(x) and lies_in_pixels(x)):
+            return super().normalize_response(x, size, bias, alpha, beta)
+        return response.normalize(x, size, bias, alpha, beta)
+
+    def normalize_response_backward(
+        self, dout: Array, x: Array, s: Array, size: int, alpha: float, beta: float
+    ) -> Array:
+        if not (_all_single(dout, x, s) and lies_in_pixels(dout, x, s)):
+            return super().normalize_response_backward(dout, x, s, size, alpha, beta)
+        return response.backward(dout, x, s, size, alpha, beta)
+
     def relu(self, x: Array) -> Array:
         y = pool.empty_like(x)
         return y if _each_element(kernels.relu, x, y) else super().relu(x)
@@ -278,6 +320,16 @@ class NumbaBackend(NumpyBackend):
         if total is not None:
             self.sum(dx, axis=(0, *range(2, dx.ndim)), out=total)
         return dx
+
+    def relu6(self, x: Array) -> Array:
+        y = pool.empty_like(x)
+        return y if _each_element(kernels.relu6, x, y) else super().relu6(x)
+
+    def relu6_backward(self, dout: Array, y: Array) -> Array:
+        dx = pool.empty_like(dout)
+        if _each_element(kernels.relu6_backward, dout, y, dx):
+            return dx
+        return super().relu6_backward(dout, y)
 
     def update_rule(
         self,

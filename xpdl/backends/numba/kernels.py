@@ -12,8 +12,8 @@ until none is left, without Python's lock.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from xpdl.backends.numba.cache import compiled
 from xpdl.backends.numba.vectors import (
     LANES,
     ROWS,
@@ -30,7 +30,6 @@ LOOKS = 100_000
 
 # Loops run over slices from zero on: Numba then knows that no index counts from the end, and LLVM
 # can use vector instructions.
-compiled = njit(nogil=True, cache=True, error_model="numpy")
 
 
 @compiled
@@ -400,6 +399,41 @@ def _relu_backward(gradient, y, dx):
     nothing, all_of_it = np.float32(0), np.float32(1)
     for i in range(len(y)):
         dx[i] = gradient[i] * (all_of_it if y[i] > nothing else nothing)
+
+
+@compiled
+def relu6(x, y, shares, which):
+    """Compute y = min(max(x, 0), 6); NaN stays."""
+    _begin(shares)
+    part, begin, end = _next(shares, which)
+    while part >= 0:
+        _relu6(x[begin:end], y[begin:end])
+        part, begin, end = _next(shares, which)
+
+
+@compiled
+def _relu6(x, y):
+    zero, most = np.float32(0), np.float32(6)
+    for i in range(len(x)):
+        number = zero if x[i] <= zero else x[i]
+        y[i] = most if number > most else number
+
+
+@compiled
+def relu6_backward(gradient, y, dx, shares, which):
+    """Compute dx = gradient (1 where 0 < y < 6, else 0)."""
+    _begin(shares)
+    part, begin, end = _next(shares, which)
+    while part >= 0:
+        _relu6_backward(gradient[begin:end], y[begin:end], dx[begin:end])
+        part, begin, end = _next(shares, which)
+
+
+@compiled
+def _relu6_backward(gradient, y, dx):
+    nothing, all_of_it, most = np.float32(0), np.float32(1), np.float32(6)
+    for i in range(len(y)):
+        dx[i] = gradient[i] * (all_of_it if (y[i] > nothing) & (y[i] < most) else nothing)
 
 
 @compiled

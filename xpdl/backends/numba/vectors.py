@@ -217,3 +217,70 @@ def take(typing, counters, which):
         return builder.atomic_rmw("add", place, _size(1), "acq_rel")
 
     return signature, generate
+
+
+TAPS = 9
+"""So many numbers of a filter are taken together: those of a window of 3 x 3."""
+
+
+@intrinsic
+def weigh_places(typing, x, rows, r0, places, f, start, s0, y, y0, targets):
+    """y[t] = start + sum over k of x[rows[r0 + t] + places[k]] f[k], for t < ROWS.
+
+    All of one register: LANES neighbours in x, in f from k LANES on, in start from s0 on, and in y
+    from y0 + targets[r0 + t] on.
+    """
+    place = types.intp
+    signature = types.none(x, rows, place, places, f, start, place, y, place, targets)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        code = _Code(context, builder, signature, arguments)
+        x, rows, places, f, start, y, targets = 0, 1, 3, 4, 5, 7, 9
+        r0, s0, y0 = (arguments[i] for i in (2, 6, 8))
+        begins = [code.number(rows, r0, _size(t)) for t in range(ROWS)]
+        first = code.load(start, s0)
+        sums = [cgutils.alloca_once_value(builder, first) for _ in range(ROWS)]
+        with cgutils.for_range(builder, code.arrays[places].nitems) as loop:
+            at = code.number(places, loop.index)
+            factor = code.load(f, builder.mul(loop.index, _size(LANES)))
+            for begin, total in zip(begins, sums, strict=True):
+                number = code.load(x, begin, at)
+                builder.store(code.multiply_add(number, factor, builder.load(total)), total)
+        for t, total in enumerate(sums):
+            code.store(builder.load(total), y, y0, code.number(targets, r0, _size(t)))
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def sum_places(typing, x, rows, places, k0, g, g0, g_step, count, sums, s0):
+    """sums[k] += sum over r < count of x[rows[r] + places[k0 + k]] g[r], for k < TAPS.
+
+    And sums[TAPS] += sum of g[r]. All of one register: LANES neighbours in x, in g from
+    g0 + r g_step on, and in sums from s0 + k LANES on.
+    """
+    place = types.intp
+    signature = types.none(x, rows, places, place, g, place, place, place, sums, place)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        code = _Code(context, builder, signature, arguments)
+        x, rows, places, g, sums = 0, 1, 2, 4, 8
+        k0, g0, g_step, count, s0 = (arguments[i] for i in (3, 5, 6, 7, 9))
+        taps = [code.number(places, k0, _size(k)) for k in range(TAPS)]
+        totals = [
+            cgutils.alloca_once_value(builder, code.load(sums, s0, _size(k * LANES)))
+            for k in range(TAPS + 1)
+        ]
+        with cgutils.for_range(builder, count) as loop:
+            begin = code.number(rows, loop.index)
+            gradient = code.load(g, g0, builder.mul(loop.index, g_step))
+            for tap, total in zip(taps, totals, strict=False):
+                product = code.multiply_add(code.load(x, begin, tap), gradient, builder.load(total))
+                builder.store(product, total)
+            builder.store(builder.fadd(builder.load(totals[-1]), gradient), totals[-1])
+        for k, total in enumerate(totals):
+            code.store(builder.load(total), sums, s0, _size(k * LANES))
+        return context.get_dummy_value()
+
+    return signature, generate

@@ -15,6 +15,7 @@ import numpy as np
 
 from xpdl.backends.base import Array, Backend, Pair, Shape, accumulation_dtype, output_size, written
 from xpdl.backends.numpy import convolution as numpy_convolution
+from xpdl.backends.numpy import grouped
 from xpdl.backends.numpy.memory import pool
 from xpdl.backends.numpy.threads import single_threaded_blas, workers
 
@@ -73,6 +74,55 @@ class NumpyBackend(Backend):
         else:
             found = numpy_convolution.backward_by_image_windows(dout, x, W, stride, pad, need_dx)
         return found[0], written(found[1], dW), written(found[2], db) if need_db else None
+
+    def grouped_convolution(
+        self,
+        x: Array,
+        W: Array,
+        b: Array | None,
+        stride: Pair,
+        pad: Pair,
+        dilation: Pair,
+        groups: int,
+        relu: bool = False,
+    ) -> Array:
+        how = stride, pad, dilation
+        if x.dtype == np.float16:
+            b = None if b is None else _single(b)
+            return _half(self.grouped_convolution(_single(x), _single(W), b, *how, groups, relu))
+        if W.shape[1] > 1:
+            return grouped.convolution(self, x, W, b, *how, groups, relu)
+        if len(W) > groups:  # several filters a channel: each with a copy of it
+            x = x.repeat(len(W) // groups, axis=1)
+            return self.grouped_convolution(x, W, b, *how, len(W), relu)
+        return grouped.depthwise(x, W, b, *how, relu)
+
+    def grouped_convolution_backward(
+        self,
+        dout: Array,
+        x: Array,
+        W: Array,
+        stride: Pair,
+        pad: Pair,
+        dilation: Pair,
+        groups: int,
+        need_dx: bool = True,
+    ) -> tuple[Array | None, Array, Array]:
+        how = stride, pad, dilation
+        if x.dtype == np.float16:
+            dx, dW, db = self.grouped_convolution_backward(
+                _single(dout), _single(x), _single(W), *how, groups, need_dx
+            )
+            return None if dx is None else _half(dx), dW, db
+        if W.shape[1] > 1:
+            return grouped.backward(self, dout, x, W, *how, groups, need_dx)
+        if len(W) > groups:
+            (n, c, h, w), copies = x.shape, len(W) // groups
+            dx, dW, db = self.grouped_convolution_backward(
+                dout, x.repeat(copies, axis=1), W, *how, len(W), need_dx
+            )
+            return None if dx is None else dx.reshape(n, c, copies, h, w).sum(axis=2), dW, db
+        return grouped.depthwise_backward(dout, x, W, *how, need_dx)
 
     def matmul(self, a: Array, b: Array, dtype: Any = None, out: Array | None = None) -> Array:
         few = a.ndim != 2 or b.ndim != 2 or a.size * b.shape[1] < SMALL
@@ -274,6 +324,29 @@ class NumpyBackend(Backend):
         workers.each(parts, finish)
         return dx, dgamma.astype(mean.dtype), dbeta.astype(mean.dtype)
 
+    def normalize_response(
+        self, x: Array, size: int, bias: float, alpha: float, beta: float
+    ) -> tuple[Array, Array]:
+        plain, wide = super().normalize_response, accumulation_dtype(x.dtype)
+        y, s = pool.empty_like(x), pool.empty_like(x, wide)
+
+        def work(part: slice) -> None:
+            y[part], s[part] = plain(x[part], size, bias, alpha, beta)
+
+        workers.each(_parts(len(x), x.nbytes), work)
+        return y, s
+
+    def normalize_response_backward(
+        self, dout: Array, x: Array, s: Array, size: int, alpha: float, beta: float
+    ) -> Array:
+        plain, dx = super().normalize_response_backward, pool.empty_like(dout)
+
+        def work(part: slice) -> None:
+            dx[part] = plain(dout[part], x[part], s[part], size, alpha, beta)
+
+        workers.each(_parts(len(x), x.nbytes), work)
+        return dx
+
     def relu(self, x: Array) -> Array:
         if x.nbytes < PART_BYTES:
             return super().relu(x)
@@ -286,7 +359,7 @@ class NumpyBackend(Backend):
         return y
 
     def relu_backward(self, dout: Array, y: Array, total: Array | None = None) -> Array:
-        if total is not None or dout.nbytes < PART_BYTES:
+        if dout.nbytes < PART_BYTES:
             return super().relu_backward(dout, y, total)
         dx = pool.empty_like(dout)
 
@@ -296,6 +369,8 @@ class NumpyBackend(Backend):
             np.multiply(wide, y[part] > 0, out=dx[part], casting="same_kind")
 
         workers.each(_parts(len(dout), dout.nbytes), work)
+        if total is not None:
+            self.sum(dx, axis=(0, *range(2, dx.ndim)), out=total)
         return dx
 
 
