@@ -86,9 +86,10 @@ class Optimizer(Memory):
 
     def settings(self) -> dict[str, Any]:
         """Return the rule's name and the numbers it was made with, but for the learning rate."""
-        left_out = {"iteration", "state"} | (set() if self.rate_factors else {"rate_factors"})
-        fixed = {key: a for key, a in vars(self).items() if key[0] != "_" and key not in left_out}
-        return {"rule": type(self).__name__} | fixed
+        changing = ("iteration", "state", "rate_factors")
+        fixed = {key: a for key, a in vars(self).items() if key[0] != "_" and key not in changing}
+        factors = {"rate_factors": dict(self.rate_factors)} if self.rate_factors else {}
+        return {"rule": type(self).__name__} | fixed | factors
 
     def update(self, params: Arrays, grads: Arrays, *, go: Array | None = None) -> None:
         """Change `params` in place by one step along `grads`; both by the same names.

@@ -254,7 +254,7 @@ class Muon(Optimizer):
     momentum : float
         What is left of the mean v after a step, from 0 to below 1.
     iterations : int
-        Of Newton and Schulz's method.
+        Of the method of Newton and Schulz, 100 at most.
     **options
         Those of every rule: `weight_decay` (0), `decay_all` (False), `clip_norm` (None) and
         `rate_factors` (None); see `Optimizer`.
@@ -273,7 +273,7 @@ class Muon(Optimizer):
     ) -> None:
         super().__init__(learning_rate, **options)
         self.momentum = number("momentum", momentum, below=1)
-        self.iterations = whole_number("iterations", iterations)
+        self.iterations = whole_number("iterations", iterations, most=100)
 
     def rule(self, W: Array, g: Array, v: Array, rate: Number) -> None:
         v *= self.momentum
