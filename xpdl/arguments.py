@@ -338,18 +338,17 @@ def same_shapes(
     ArgumentError, ShapeError
         If they are not.
     """
-    lone = sorted(map(str, arrays.keys() ^ params.keys()))
-    if lone:
+    if arrays.keys() != params.keys():
+        lone = sorted(map(str, arrays.keys() ^ params.keys()))
         raise ArgumentError(
             f"{what} and the parameters must have the same names; {', '.join(lone)} stands in one "
             f"only{advice}."
         )
     for name, p in params.items():
-        shape = getattr(arrays[name], "shape", None)
-        if shape != p.shape:
+        if getattr(arrays[name], "shape", None) != p.shape:
             raise ShapeError(
                 f"{what} of {name} must have the shape {p.shape} of the parameter, got "
-                f"{shape}{advice}."
+                f"{getattr(arrays[name], 'shape', None)}{advice}."
             )
 
 

@@ -47,9 +47,9 @@ class Memory(Clock):
         for slot, arrays in self.state.items():
             what, advice = f"this {type(self).__name__}'s {slot}", "; make a new optimizer for them"
             same_shapes(what, arrays, params, advice)
-            for name, p in params.items():
+            for name, p in () if isinstance(params, Blocks) else params.items():
                 dtype = arrays[name].dtype
-                if not isinstance(params, Blocks) and dtype != accumulation_dtype(p.dtype):
+                if dtype != accumulation_dtype(p.dtype):
                     raise DTypeError(f"{what} of {name} is {dtype}, for {p.dtype}{advice}.")
 
     def state_dict(self) -> dict[str, Any]:
