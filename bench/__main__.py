@@ -14,7 +14,9 @@ from typing import Any, NoReturn
 import numpy as np
 
 import xpdl
-from bench import accuracy, charts, memory, scaling
+from bench import accuracy, charts, convolutions, memory, scaling
+from bench.book_scripts import NETWORKS as BOOK_NETWORKS
+from bench.book_scripts import PLAIN, script_step
 from bench.choose import CANDIDATES, choose
 from bench.gpu import command as gpu
 from bench.measure import Run, compare, in_turns, record, show
@@ -44,13 +46,18 @@ def _count(text: str) -> int:
 PEERS = ("torch", "generic", "numpy", "numba")
 _DEFAULTS: dict[str, Any] = {
     "dtype": "float32", "rounds": None, "batch_size": 100, "network": "deep", "book_path": None,
+    "one_thread": False,
 }  # fmt: skip
 _OPTIONS: dict[str, dict[str, Any]] = {
     "--dtype": {"metavar": "TYPE"},
     "--rounds": {"type": _count, "metavar": "N", "help": "turns of each program"},
     "--batch-size": {"type": _count, "metavar": "N", "help": "(default: 100)"},
     "--network": {"choices": NETWORKS, "help": "(default: deep: DeepConvNet)"},
-    "--book-path": {"type": Path, "help": "for --against book: the folder of the book's code"},
+    "--one-thread": {
+        "action": "store_true",
+        "help": "and the time of its core: for a busy machine",
+    },
+    "--book-path": {"type": Path, "help": "the folder of the book's code, to be measured, too"},
 }
 
 
@@ -80,7 +87,15 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         ("memory", _memory, ["--batch-size"], PEERS, "peak memory of a training run"),
         ("scaling", _scaling, usual[:2], (), "time and memory by sizes, depth and threads"),
         ("layers", _layers, usual, ["torch"], "time by layer, against what the machine can do"),
+        (
+            "convolutions",
+            _convolutions,
+            ["--rounds", "--one-thread"],
+            ["torch"],
+            "single convolutions, by shape",
+        ),
         ("loop", _loop, usual[:3], (), "what the training loop adds to its steps"),
+        ("book", _book, [*usual[1:], "--book-path"], (), "a script of the book, and plain NumPy"),
     ):
         command = commands.add_parser(name, help=text, description=text)
         command.set_defaults(run=run, against=[], **_DEFAULTS)
@@ -103,6 +118,8 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.command == "choose":
         return options
+    if options.command == "book" and options.network not in BOOK_NETWORKS:
+        parser.error(f"book has the networks {' and '.join(BOOK_NETWORKS)} alone")
     if "book" in options.against and options.book_path is None:
         parser.error("--against book wants --book-path DIR")
     if "book" in options.against and options.network != "deep":
@@ -195,6 +212,22 @@ def _step(options: argparse.Namespace) -> None:
     )
 
 
+def _book(options: argparse.Namespace) -> None:
+    name, batch_size = BOOK_NETWORKS[options.network], options.batch_size
+    ours, plain = f"xpdl book on {options.backend}", "plain NumPy, float64"
+    modules: dict[str, str | Path] = {ours: options.backend, plain: PLAIN}
+    if options.book_path is not None:
+        modules["the book's own modules"] = options.book_path.resolve()
+    programs = {name: script_step(options.network, batch_size, m) for name, m in modules.items()}
+    title = f"a step of a script of the book, {name}, batch {batch_size}"
+    rows = compare(in_turns(programs, options.rounds or 12), ours)
+    show(title, rows)
+    for name in list(rows)[1:]:
+        print(f"  {rows[name]['median_ms'] / rows[ours]['median_ms']:.1f} times as fast as {name}")
+    path = _file(options, options.network)
+    record(path.with_suffix(".json"), {"title": title, "results": rows})
+
+
 def _inference(options: argparse.Namespace) -> None:
     factory, batch_size, count = NETWORKS[options.network], options.batch_size, 10_000
     _compare(
@@ -279,6 +312,24 @@ def _layers(options: argparse.Namespace) -> None:
     path = _file(options, options.network)
     record(path.with_suffix(".json"), results)
     charts.save(profile.chart(), path.with_suffix(".png"))
+
+
+def _convolutions(options: argparse.Namespace) -> None:
+    rows = convolutions.measure(
+        options.backend, "torch" in options.against, options.rounds or 8, options.one_thread
+    )
+    title = f"convolutions forward and backward, xpdl {options.backend}"
+    title += ", one thread" if options.one_thread else ""
+    print(f"{title}: batch, channels, pixels, filters, size, stride, pad")
+    for row in rows:
+        print(convolutions.line(row))
+    results: dict[str, Any] = {"title": title, "results": rows}
+    if options.against:
+        results["mean_ratio"] = round(convolutions.mean_ratio(rows), 3)
+        print(f"  geometric mean of the ratios {results['mean_ratio']:.2f}, "
+              f"the worst {max(row['ratio'] for row in rows):.2f}")  # fmt: skip
+    path = _file(options, *(["one-thread"] if options.one_thread else []))
+    record(path.with_suffix(".json"), results)
 
 
 def _loop(options: argparse.Namespace) -> None:

@@ -33,7 +33,11 @@ PAUSE = 0.15
 
 
 def in_turns(
-    programs: Mapping[str, Run], rounds: int, repeats: int = 3, warm_up: int = 3
+    programs: Mapping[str, Run],
+    rounds: int,
+    repeats: int = 3,
+    warm_up: int = 3,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
     """Return the seconds that each program takes, `rounds` times `repeats` runs, A B A B.
 
@@ -51,9 +55,9 @@ def in_turns(
                 time.sleep(PAUSE)
                 run()
                 for _ in range(repeats):
-                    start = time.perf_counter()
+                    start = clock()
                     run()
-                    seconds[name].append(time.perf_counter() - start)
+                    seconds[name].append(clock() - start)
             gc.collect()
     finally:
         if collecting:

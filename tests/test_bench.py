@@ -58,6 +58,14 @@ def test_step(tmp_path):
     assert (tmp_path / "step-simple-numpy-batch4.png").stat().st_size < 100_000
 
 
+@pytest.mark.parametrize("network", ["simple", "deep"])
+def test_a_script_of_the_book(network, tmp_path):
+    done = bench("book", "--network", network, *SMALL, out=tmp_path)
+    record = result_of(done, tmp_path, f"book-{network}-numpy-batch4")
+    assert list(record["results"]) == ["xpdl book on numpy", "plain NumPy, float64"]
+    assert "times as fast as plain NumPy" in done.stdout
+
+
 def test_layers(tmp_path):
     done = bench("layers", *SMALL, out=tmp_path)
     record = result_of(done, tmp_path, "layers-deep-numpy-batch4")
@@ -130,6 +138,7 @@ def test_the_books_code_is_timed_where_there_is_a_copy(tmp_path):
         (["step", "--backend", "nonsense"], "unknown backend 'nonsense'"),
         (["step", "--dtype", "float31"], "float31"),
         (["step", "--network", "large"], "large"),
+        (["book", "--network", "layers"], "simple and deep alone"),
         (["stop"], "stop"),
         (["step", "--rounds", "0"], "--rounds"),
         (["step", "--batch-size", "x"], "--batch-size"),
@@ -157,3 +166,20 @@ def test_processors_of_one_name_are_told_apart():
 def test_where_results_go_is_no_part_of_the_command(monkeypatch, out):
     monkeypatch.setattr(sys, "argv", ["bench", "step", *out, "--rounds", "1", "a b"])
     assert command_line() == "python -m bench step --rounds 1 'a b'"
+
+
+def test_convolutions(tmp_path, monkeypatch, capsys):
+    from bench import __main__ as command
+    from bench import convolutions
+
+    shapes = (convolutions.Shape(2, 3, 8, 4, 3, 1, 1), convolutions.Shape(1, 4, 6, 4, 3, 2, 1))
+    monkeypatch.setattr(convolutions.measure, "__defaults__", (False, shapes))
+    arguments = ["convolutions", "--backend", "numpy", "--rounds", "1", "--out", str(tmp_path)]
+    assert command.main(arguments) == 0
+    assert "2, 3, 8, 4, 3, 1, 1" in capsys.readouterr().out
+    first, second = json.loads((tmp_path / "convolutions-numpy.json").read_text())["results"]
+    assert first["by"] == "numpy"
+    assert first["ours_ms"] > 0
+    # Forward and dW of 64 places; forward, dx and dW of 9.
+    assert convolutions.Shape(**first["shape"]).operations == 2 * 2 * 2 * 64 * 4 * 27
+    assert convolutions.Shape(**second["shape"]).operations == 3 * 2 * 9 * 4 * 36

@@ -11,7 +11,7 @@ from xpdl import Network
 from xpdl.backends import get_backend
 from xpdl.errors import DivergenceError, UnknownNameError
 from xpdl.layers import Affine
-from xpdl.losses import SoftmaxWithLoss
+from xpdl.losses import IdentityWithLoss, SoftmaxWithLoss
 from xpdl.precision import PRECISIONS, LossScale, Precision, get_precision
 
 EXPECTED = {  # policy: parameters, compute, accumulate, mixed
@@ -231,7 +231,7 @@ def test_a_scale_saves_small_half_precision_gradients(backend):
 def test_gradients_of_parameters_are_summed_beyond_what_half_precision_holds(backend):
     x = backend.asarray(np.full((4096, 1), 8.0, dtype=np.float16))
     layer = Affine(1, weight_init=0.0)
-    network = Network([layer], (1,), dtype="float16")
+    network = Network([layer], (1,), dtype="float16", loss=IdentityWithLoss())
     layer.forward(x, train=True)
     layer.backward(backend.asarray(np.full((4096, 1), 4.0, dtype=np.float16)))
     assert backend.item(network.grads["affine1.W"]) == 4096 * 32  # 131,072

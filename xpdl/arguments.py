@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 import os
@@ -10,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -20,6 +21,8 @@ LARGEST = 10**9
 """No layer has more units, and no sample more numbers along an axis."""
 
 MOST_AXES = 32
+
+Construct = TypeVar("Construct", bound=Callable[..., None])
 
 
 def whole_number(argument: str, value: object, least: int = 1, most: int | None = None) -> int:
@@ -262,6 +265,36 @@ def plainly(error: Exception) -> str:
 def on_host(a: object) -> bool:
     """Tell whether `a` is an array of the host, whose values can be seen without waiting."""
     return isinstance(a, np.ndarray)
+
+
+def in_our_words(
+    expect: Callable[..., None] | None = None, **words: str
+) -> Callable[[Construct], Construct]:
+    """Let a constructor that is called in the book's words say what to write here instead.
+
+    Parameters
+    ----------
+    expect : callable, optional
+        Is given the positional arguments, and raises where they are the book's.
+    **words : str
+        What is written here, by the book's name of an option.
+    """
+
+    def decorate(construct: Construct) -> Construct:
+        @functools.wraps(construct)
+        def constructing(self: Any, *arguments: Any, **options: Any) -> None:
+            for word in words.keys() & options.keys():
+                raise ArgumentError(
+                    f"{type(self).__name__} has no option {word!r}: what the book calls {word} is "
+                    f"{words[word]} here. See docs/from-the-book.md."
+                )
+            if expect is not None:
+                expect(*arguments)
+            construct(self, *arguments, **options)
+
+        return cast(Construct, constructing)
+
+    return decorate
 
 
 def check_finite(argument: str, a: object) -> None:

@@ -72,6 +72,14 @@ class UnknownNameError(ArgumentError):
 class UnknownParameterError(UnknownNameError, KeyError):
     """A parameter's name that the network does not have."""
 
+    def __init__(self, kind: str, got: object, choices: Iterable[str]) -> None:
+        names = list(choices)
+        super().__init__(kind, got, names)
+        word = re.fullmatch(r"(W|b|gamma|beta)([1-9]\d?)", got) if isinstance(got, str) else None
+        ours = [name for name in names if word and name.endswith(f".{word[1]}")]
+        if word and int(word[2]) <= len(ours):
+            self.args = (f"{self} The book's {got!r} is {ours[int(word[2]) - 1]!r} here.",)
+
     __str__ = Exception.__str__  # a KeyError would show the message's repr
 
 

@@ -96,7 +96,11 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, HostArray]:
     ModelFileError
         If it asks for anything but arrays, or is damaged.
     """
-    content = read_bytes(path, LARGEST_FILE)
+    return arrays_in(read_bytes(path, LARGEST_FILE), str(path))
+
+
+def arrays_in(content: bytes, name: str) -> dict[str, HostArray]:
+    """Return what `read_arrays` does, of a file's content; `name` is what errors call it."""
     stream = io.BytesIO(content)
     try:
         arrays = _Arrays(stream, len(content)).run()
@@ -105,12 +109,12 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, HostArray]:
         return _values(arrays)
     except ModelFileError as error:
         raise ModelFileError(
-            f"{str(path)!r} is refused: {error}. A parameter file may hold a dict of NumPy arrays "
+            f"{name!r} is refused: {error}. A parameter file may hold a dict of NumPy arrays "
             "(float, int or bool) and nothing else. Nothing of it was run."
         ) from error
     except (ValueError, OverflowError) as error:
         raise ModelFileError(
-            f"{str(path)!r} is not a pickle file, or a damaged one: {str(error)[:200]}."
+            f"{name!r} is not a pickle file, or a damaged one: {str(error)[:200]}."
         ) from error
 
 

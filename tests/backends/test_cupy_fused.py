@@ -265,9 +265,15 @@ def test_the_provider_is_chosen_by_name(rehearsed, monkeypatch):
 
 
 def test_what_still_takes_the_generic_way(rehearsed):
-    """Only average pooling, batch normalisation and counts of pixels do: `xpdl info` names them."""
+    """Average pooling, normalisations, groups, ReLU6 and counts of pixels; `xpdl info` says so."""
     providers = rehearsed.providers()
     generic = {name for name, provider in providers.items() if provider == "generic"}
-    normalizing = {"moments", "normalize", "normalize_backward"}
-    pooling = {"average_pooling", "average_pooling_backward"}
-    assert generic == pooling | normalizing | {"confusion"}
+    both_ways = {
+        "normalize",
+        "average_pooling",
+        "grouped_convolution",
+        "normalize_response",
+        "relu6",
+    }
+    wanted = {name + way for name in both_ways for way in ("", "_backward")}
+    assert generic == wanted | {"moments", "confusion"}

@@ -45,9 +45,10 @@ def all_large(monkeypatch):
     monkeypatch.setattr(numpy_backend, "PART_BYTES", 1)
     if available_backends()["numba"] == "ready":
         from xpdl.backends.numba import backend as numba_backend
+        from xpdl.backends.numba import sharing
 
         monkeypatch.setattr(numba_backend, "FEW_BYTES", 0)
-        monkeypatch.setattr(numba_backend, "ENOUGH", 1)
+        monkeypatch.setattr(sharing, "ENOUGH", 1)
 
 
 def laid_out(backend, a, layout):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import xpdl
-from xpdl.backends import available_backends, get_backend
+from xpdl.backends import Backend, available_backends, get_backend
 
 ROOT = Path(xpdl.__file__).parents[1]
 
@@ -68,3 +68,32 @@ def test_read_only_arrays_are_read(numba, rng):
     y.flags.writeable = False
     numba.max_pooling_backward(y, winners, x.shape, (5, 5), (5, 5), (0, 0))
     numba.relu_backward(x, numba.relu(x))
+
+
+@pytest.mark.parametrize(
+    ("images", "filters", "stride", "pad"),
+    [
+        ((2, 40, 21, 23), (37, 40, 5, 5), (2, 2), (2, 1)),  # panels of filters, and of pixels
+        ((11, 70, 4, 4), (24, 70, 3, 3), (2, 1), (1, 1)),  # small images, several at a time
+        ((5, 300, 3, 5), (65, 300, 1, 1), (1, 1), (0, 0)),  # a plain product
+        ((3, 5, 6, 6), (20, 5, 1, 1), (3, 2), (0, 0)),  # pixels that no window sees
+    ],
+    ids=str,
+)
+def test_sums_in_several_pieces(numba, rng, images, filters, stride, pad, monkeypatch):
+    x, W, b = (rng.standard_normal(size, np.float32) for size in (images, filters, filters[:1]))
+    wide = [a.astype(np.float64) for a in (x, W, b)]
+    plain = Backend()
+    right = plain.convolution(*wide, stride, pad)
+    dout = rng.standard_normal(right.shape, np.float32)
+    right = right, *plain.convolution_backward(dout.astype(np.float64), *wide[:2], stride, pad)
+    found = {}
+    for threads in ("1", "3"):
+        monkeypatch.setenv("XPDL_THREADS", threads)
+        y = numba.convolution(x, W, b, stride, pad)
+        found[threads] = y, *numba.convolution_backward(dout, x, W, stride, pad)
+        relu = numba.convolution(x, W, b, stride, pad, relu=True)
+        np.testing.assert_array_equal(relu, np.maximum(y, 0))
+    for one, other, exact in zip(*found.values(), right, strict=True):
+        np.testing.assert_array_equal(one, other)
+        np.testing.assert_allclose(one, exact, rtol=1e-4, atol=1e-5 * np.abs(exact).max())

@@ -450,7 +450,7 @@ def test_info_without_a_home(capsys: Any, monkeypatch: Any) -> None:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(Path, "home", no_home)
     assert main(["info"]) == 0
-    assert capsys.readouterr().out.count("Set XPDL_DATA to a folder.") == 2
+    assert capsys.readouterr().out.count("Set XPDL_DATA to a folder.") == 3
 
 
 def command(*arguments: str, **environment: str) -> list[str]:

@@ -247,7 +247,9 @@ def test_the_best_network_answers_by_the_shifts_that_the_run_has_now(
     monkeypatch: Any, begun: int, resumed: int
 ) -> None:
     accuracies = iter([0.9, 0.5, 0.6])
-    monkeypatch.setattr(preparation.Trainer, "_test_accuracy", lambda self: next(accuracies))
+    monkeypatch.setattr(
+        preparation.Trainer, "_judge", lambda self: ({"accuracy": next(accuracies)}, None)
+    )
     with monkeypatch.context() as patch:
         interrupt_after(patch, 2)
         assert main([*TRAIN, "--shifts", str(begun), "--out", "run"]) == 130

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from xpdl import Network, Trainer
 from xpdl.backends import Backend, get_backend
 from xpdl.datasets import (
+    Batches,
     ColorJitter,
     Compose,
     Cutout,
@@ -20,6 +22,8 @@ from xpdl.datasets import (
     make_augmentation,
 )
 from xpdl.errors import ArgumentError, DTypeError, ShapeError
+from xpdl.layers import Affine, Flatten
+from xpdl.optimizers import SGD
 
 LUMA = np.array([0.299, 0.587, 0.114])
 
@@ -142,11 +146,23 @@ def test_a_mixture_among_other_changes(backend: Backend) -> None:
         np.testing.assert_array_equal(backend.to_numpy(a).ravel(), backend.to_numpy(b).ravel())
 
 
+def test_mixed_targets_are_learned_from(backend: Backend) -> None:
+    net = Network([Flatten(), Affine(5)], input_shape=(3, 6, 7), seed=1)
+    given = backend.asarray(pictures()), backend.asarray(np.eye(5, dtype="float32"))
+    x, t = Mixup(1).with_targets(*given, backend.generator(2))
+    scores = backend.to_numpy(net.predict(x)).astype(float)
+    log_y = scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))
+    wanted = -(backend.to_numpy(t) * log_y).sum(axis=1).mean()
+    np.testing.assert_allclose(float(backend.to_numpy(net.loss(x, t))), wanted, rtol=1e-5)
+
+
 def test_what_mixes_nothing_leaves_the_targets() -> None:
     backend = get_backend()
     labels = backend.asarray(np.arange(5))
     x, t = Noise(0.1).with_targets(backend.asarray(pictures()), labels, backend.generator(0))
     assert t is labels
+    assert not Compose([Noise(0.1), Shift(1)]).mixes
+    assert OfRows(Compose([Noise(0.1), Mixup()]), (3, 6, 7)).mixes
     assert x.shape == (5, 3, 6, 7)
 
 
@@ -167,3 +183,36 @@ def test_what_cannot_be_mixed_is_said() -> None:
 def test_all_are_made_by_name() -> None:
     made = make_augmentation({"colorjitter": {"hue": 5}, "cutout": 3, "mixup": 0.5})
     assert made == Compose([ColorJitter(hue=5), Cutout(3), Mixup(0.5)])
+
+
+def test_a_trainer_mixes_its_batches(backend: Backend) -> None:
+    x, labels = pictures(8), np.arange(8) % 5
+    net = Network([Flatten(), Affine(5)], input_shape=(3, 6, 7), seed=1)
+    seen: list[Any] = []
+
+    class Noting(Noise):
+        def change(self, x: Any, generator: Any) -> Any:
+            seen.append(backend.to_numpy(x))
+            return super().change(x, generator)
+
+    trainer = Trainer(
+        net, (x, labels), optimizer=SGD(0.1), epochs=2, batch_size=8, progress=False,
+        augment=Compose([Mixup(1), Noting(0.1)]), seed=3,
+    )  # fmt: skip
+    trainer.fit()
+    assert len(seen) == 2
+    batches = Batches(x, labels, 8, backend=backend, seed=3)
+    for epoch, given in enumerate(seen):
+        ((there, _),) = batches.epoch(epoch)
+        # Each is a mixture of a picture and the one before it.
+        whole = backend.to_numpy(there).reshape(8, -1).astype(float)
+        before = np.roll(whole, 1, axis=0)
+        share = ((given.reshape(8, -1) - before) * (whole - before)).sum(axis=1)
+        share /= ((whole - before) ** 2).sum(axis=1)
+        assert (share > 0.5 - 1e-5).all()
+        np.testing.assert_allclose(
+            share[:, None] * whole + (1 - share[:, None]) * before,
+            given.reshape(8, -1), atol=1e-5,
+        )  # fmt: skip
+        assert len(np.unique(share.round(4))) > 4
+    assert trainer.history.losses[1] != trainer.history.losses[0]

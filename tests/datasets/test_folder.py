@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from xpdl.datasets import load_folder
+from xpdl.datasets import load_folder, prepare_picture
 from xpdl.datasets.folder import archive, workers
 from xpdl.datasets.folder.decoding import Form, decode
 from xpdl.errors import ArgumentError, DataError, FileAccessError, ImageError
@@ -516,3 +517,35 @@ def test_thousands_of_empty_files_are_one_line(tmp_path: Path) -> None:
     assert len(str(error.value)) < 600
     with pytest.raises(DataError, match="it holds none"):
         load(tmp_path / "d", skip_broken=True)
+
+
+# ---- one picture
+
+
+def test_one_picture_is_brought_to_the_form_of_a_data_set(flowers: Path) -> None:
+    data = load(flowers, size=5)
+    path = flowers / "rose" / "0.png"
+    content = path.read_bytes()
+    with open(path, "rb") as file:
+        given = (path, str(path), content, bytearray(content), io.BytesIO(content), file)
+        for picture_given in (*given, Image.open(path), picture(0)):
+            got = prepare_picture(picture_given, data.shape)
+            np.testing.assert_array_equal(got, data.train[0][0])
+            assert got.dtype == np.uint8
+    assert prepare_picture(path, (1, 30, 2)).shape == (1, 30, 2)
+
+
+def test_what_is_not_one_picture_is_said(flowers: Path, tmp_path: Path) -> None:
+    path = flowers / "rose" / "0.png"
+    for given, shape, kind, told in [
+        (3, (3, 8, 8), ArgumentError, "picture must be a path, bytes"),
+        (io.StringIO("text"), (3, 8, 8), ArgumentError, "picture must be a path, bytes"),
+        (path, (2, 8, 8), ArgumentError, r"1 \(grey\) or 3"),
+        (path, (8, 8), ArgumentError, r"shape must be \(C, H, W\)"),
+        (path, (3, 8, 10**6), ArgumentError, "up to 4,096"),
+        (tmp_path / "gone.png", (3, 8, 8), FileAccessError, "No such file"),
+        (b"not a picture", (3, 8, 8), ImageError, "the picture is not a picture"),
+        (path.read_bytes()[:-40], (3, 8, 8), ImageError, "the picture is damaged or truncated"),
+    ]:
+        with pytest.raises(kind, match=told):
+            prepare_picture(given, shape)  # type: ignore[arg-type]

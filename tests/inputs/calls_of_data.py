@@ -256,6 +256,22 @@ DATA_CALLS: list[Call] = [
         lambda _, array: datasets.encode_idx(array),
     ),
     Call(
+        "prepare_picture",
+        {
+            "picture": Kind(
+                lambda _: Image.fromarray(BYTES[0]),
+                lambda _: [
+                    *refused(None, object(), 3, 1.5, True, [], {}, dict, BYTES[0], b"", NAN),
+                    *refused("", "no such file", ".", "a\0b", b"text", "a" * 200),
+                    *refused(Image.new("L", (0, 0)), Image, io.StringIO("text")),
+                ],
+            ),
+            "shape": shape((1, 5, 4)),
+        },
+        lambda _, **given: datasets.prepare_picture(**given),
+        words={"shape": "shape|size|channels"},
+    ),
+    Call(
         "prepare_digit",
         {
             "picture": Kind(

@@ -42,6 +42,7 @@ from xpdl.layers import (
     Layer,
     LocalResponseNormalization,
     MaxPooling,
+    PadChannels,
     ReLU,
     ReLU6,
     Residual,
@@ -215,6 +216,12 @@ LAYER_CALLS: list[Call] = [
         use=use_layer((2, 4, 6)),
     ),
     Call(
+        "PadChannels",
+        {"before": whole(1), "after": whole(2)},
+        lambda _, **given: PadChannels(**given),
+        use=use_layer((2, 4, 6)),
+    ),
+    Call(
         "LocalResponseNormalization",
         {
             "size": whole(3),
@@ -276,6 +283,7 @@ LAYER_CALLS: list[Call] = [
     *passes("BatchNormalization of images", BatchNormalization, IMAGES),
     *passes("Dropout", lambda: Dropout(0.5), ROWS),
     *passes("AdaptiveAveragePooling", lambda: AdaptiveAveragePooling(3), IMAGES),
+    *passes("PadChannels", lambda: PadChannels(1, 2), IMAGES),
     *passes("LocalResponseNormalization", LocalResponseNormalization, IMAGES),
     *passes("ReLU", ReLU, ROWS),
     *passes("ReLU6", ReLU6, IMAGES),

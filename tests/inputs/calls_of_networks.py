@@ -400,6 +400,45 @@ NETWORK_CALLS: list[Call] = [
             "output_size": "output_size|units",
         },
     ),
+    *(
+        Call(
+            kind.__name__,
+            {"input_shape": shape(size), "output_size": whole(4), **more},
+            lambda _, kind=kind, **given: kind(**given, initialize=False),
+            words={
+                "input_shape": "input_shape|input|shape",
+                "output_size": "output_size|units|filters",
+                "hidden_size": "hidden_size|units",
+            },
+        )
+        for kind, size, more in (
+            (models.LeNet, (1, 12, 12), {}),
+            (
+                models.AlexNet,
+                (3, 67, 67),
+                {"form": name("2012"), "hidden_size": whole(8), "dropout_ratio": number(0.5)},
+            ),
+            (
+                models.VGG,
+                (3, 32, 32),
+                {
+                    "depth": whole(11),
+                    "normalized": flag(True),
+                    "hidden_size": whole(8),
+                    "dropout_ratio": number(0.5),
+                },
+            ),
+            (models.ResNet, (3, 32, 32), {"depth": whole(18)}),
+            (models.CifarResNet, (3, 8, 8), {"depth": whole(8), "plain": flag(True)}),
+            (models.SqueezeNet, (3, 32, 32), {"dropout_ratio": number(0.5)}),
+            (models.MobileNetV2, (3, 32, 32), {"dropout_ratio": number(0.5)}),
+            (
+                models.GoogLeNet,
+                (3, 32, 32),
+                {"form": name("torchvision"), "heads": flag(False)},
+            ),
+        )
+    ),
     Call(
         "MultiLayerNet",
         {

@@ -29,6 +29,7 @@ from xpdl.layers import (
     Layer,
     LocalResponseNormalization,
     MaxPooling,
+    PadChannels,
     ReLU,
     ReLU6,
     Residual,
@@ -65,6 +66,7 @@ CONSTRUCTION: dict[str, tuple[Callable[[], Any], type[Exception], list[str]]] = 
     "no groups": (lambda: Convolution(4, 3, groups=0), ArgumentError, ["groups", "0"]),
     "dilation": (lambda: Convolution(4, 3, dilation=(1, 0)), ArgumentError, ["dilation", "(1, 0)"]),
     "partial windows": (lambda: Convolution(4, 3, remainder="keep"), ArgumentError, ["'keep'"]),
+    "channels below 0": (lambda: PadChannels(-1, 0), ArgumentError, ["before", "-1"]),
     "no bias": (lambda: LocalResponseNormalization(bias=0), ArgumentError, ["bias", "0"]),
     "no channels": (lambda: LocalResponseNormalization(0), ArgumentError, ["size", "0"]),
     "adaptive size": (lambda: AdaptiveAveragePooling((2, 0)), ArgumentError, ["size", "(2, 0)"]),
@@ -103,6 +105,7 @@ PLANS: dict[str, tuple[Callable[[], Layer], tuple[int, ...], list[str]]] = {
     "pooling misfit": (lambda: MaxPooling(2), (1, 7, 8), ["height", "7", "drop"]),
     "pooling of rows": (lambda: MaxPooling(2), (10,), ["MaxPooling", "(10,)"]),
     "global pooling of rows": (GlobalAveragePooling, (10,), ["GlobalAveragePooling", "(10,)"]),
+    "channels of rows": (lambda: PadChannels(1, 1), (10,), ["PadChannels", "(10,)"]),
     "adaptive pooling of rows": (lambda: AdaptiveAveragePooling(2), (10,), ["(10,)"]),
     "response of rows": (LocalResponseNormalization, (10,), ["Response", "(10,)"]),
     "groups of channels": (lambda: Convolution(4, 3, groups=2), (3, 5, 5), ["2 groups", "3 chan"]),
@@ -141,6 +144,7 @@ FORWARD: dict[str, tuple[Callable[[], Layer], tuple[int, ...], tuple[int, ...]]]
     "groups": (lambda: Convolution(4, 3, groups=2), (2, 5, 5), (2, 1, 5, 6)),
     "adaptive pooling": (lambda: AdaptiveAveragePooling(2), (2, 4, 4), (2, 16)),
     "response": (LocalResponseNormalization, (2, 4, 4), (2, 16)),
+    "channels": (lambda: PadChannels(1, 1), (2, 4, 4), (2, 16)),
     "normalisation": (BatchNormalization, (4,), (2, 5)),
 }
 

@@ -25,6 +25,7 @@ from xpdl.layers import (
     Layer,
     LocalResponseNormalization,
     MaxPooling,
+    PadChannels,
     ReLU,
     ReLU6,
     Residual,
@@ -204,6 +205,41 @@ def test_same_padding_gives_a_window_for_each_step(
     assert layer.plan((2, 6, 7)) == (2, *counts)
 
 
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize("remainder", ["drop", "keep"])
+def test_a_relu_and_a_pooling_behind_convolutions_of_every_kind(
+    backend: Backend, rng: Any, groups: int, remainder: str
+) -> None:
+    """What passes the gradient of a ReLU on to what stands before it comes to the same."""
+    layers = [
+        Convolution(4, 3, 1, "same", groups=groups, dilation=2),
+        ReLU(),
+        MaxPooling(2, remainder=remainder),
+        Convolution(4, 2, 1, ((0, 1), (1, 0)), groups=groups),
+        ReLU(),
+        Affine(3),
+    ]
+    together = Network(layers, (4, 5, 7), dtype="float64", seed=1)
+    apart = Network(
+        [layer_from_config(layer.config()) for layer in layers], (4, 5, 7), dtype="float64", seed=1
+    )
+    for layer in apart.leaves().values():
+        layer.relu = layer.pooled = False
+        if isinstance(layer, ReLU):
+            layer.computed_before = False
+        if isinstance(layer, MaxPooling):
+            layer.product = None
+    assert layers[0].relu
+    x, t = backend.asarray(rng.standard_normal((3, 4, 5, 7))), backend.asarray(np.array([0, 2, 1]))
+    found = [
+        {name: backend.to_numpy(g) for name, g in network.gradient(x, t).items()}
+        for network in (together, apart)
+    ]
+    for name, gradient in found[0].items():
+        assert gradient.any()
+        np.testing.assert_allclose(gradient, found[1][name], rtol=1e-9, atol=1e-12, err_msg=name)
+
+
 def test_depthwise_convolution_of_many_channels(backend: Backend, rng: Any) -> None:
     """More than a vector of a processor holds, and no multiple of it."""
     for channels, size, stride, dilation in ((37, 3, 1, 1), (16, 3, 2, 1), (21, 2, 1, 2)):
@@ -376,6 +412,14 @@ ELEMENTWISE = {
 )
 def test_activations(backend: Backend, rng: Any, layer: Any, shape: tuple[int, ...]) -> None:
     check_layer(backend, layer, distinct(rng, shape), ELEMENTWISE[layer], rng=rng)
+
+
+def test_channels_of_zeros(backend: Backend, rng: Any) -> None:
+    def formula(x: Array) -> Array:
+        return np.pad(x, ((0, 0), (2, 1), (0, 0), (0, 0)))
+
+    x = rng.standard_normal((2, 3, 4, 5))
+    check_layer(backend, lambda: PadChannels(2, 1), x, formula, rng=rng)
 
 
 def test_relu6_ends_at_six(backend: Backend, rng: Any) -> None:

@@ -191,9 +191,8 @@ class Wide(Layer):
 
     kind = "wide"
 
-    def __init__(self, a=None, b=None):
-        super().__init__()
-        self.a, self.b = a or Affine(4), b or Affine(4)
+    def __init__(self):
+        self.a, self.b = Affine(4), Affine(4)
 
     def plan(self, input_shape):
         assert self.a.plan(input_shape) == self.b.plan(input_shape)
@@ -330,7 +329,9 @@ def test_a_product_whose_gradient_nobody_wants_is_not_made(backend, monkeypatch)
     products = []
     matmul = type(backend).matmul
     monkeypatch.setattr(
-        type(backend), "matmul", lambda *a, **k: products.append(None) or matmul(*a, **k)
+        type(backend),
+        "matmul",
+        lambda *a, **k: (k.get("out") is None and products.append(None)) or matmul(*a, **k),
     )
     x, t = backend.asarray(np.ones((2, 1, 2, 2)), "float32"), backend.asarray(np.array([0, 1]))
     counts = []

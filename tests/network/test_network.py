@@ -330,7 +330,7 @@ def test_bad_networks() -> None:
         (lambda: Network([Affine(3)], ()), "input_shape"),
         (lambda: Network([Affine(3)], (0,)), "input_shape"),
         (lambda: Network([Affine(3)], "abc"), "input_shape"),
-        (lambda: Network([ReLU()], (3, 4, 4)), "scores"),
+        (lambda: Network([Affine(1)], (3,)), "SigmoidWithLoss"),
         (lambda: Network([Affine(3)], (3,), weight_decay=-1), "weight_decay"),
         (lambda: Network([Affine(3)], (3,), dtype="int8"), "dtype"),
         (lambda: Network([ReLU(), Convolution(2, 9)], (1, 5, 5)), "conv1"),
@@ -340,7 +340,7 @@ def test_bad_networks() -> None:
             make()
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", list(MODELS)[:5])  # those of section 8.2 have tests of their own
 def test_models_take_a_step(backend: Backend, name: str, rng: Any) -> None:
     network = make_model(name)
     assert network.name == name
@@ -437,8 +437,8 @@ def test_a_choice_that_cannot_be_had_does_not_matter_to_arrays(monkeypatch: Any)
 def test_layers_that_stood_elsewhere_compute_as_they_stand_now(backend: Backend, rng: Any) -> None:
     """A ReLU that was joined to the product before it is joined no more."""
     conv, relu = Convolution(3, 3), ReLU()
-    with pytest.raises(ShapeError, match="end with Affine or Flatten"):
-        Network([conv, relu], (1, 6, 6))
+    with pytest.raises(ShapeError, match="conv2"):
+        Network([conv, relu, Convolution(1, 9)], (1, 6, 6))
     network = Network([conv, BatchNormalization(), relu, Affine(2)], (1, 6, 6))
     fresh = Network([Convolution(3, 3), BatchNormalization(), ReLU(), Affine(2)], (1, 6, 6))
     x = backend.asarray(rng.standard_normal((4, 1, 6, 6)).astype("float32"))
@@ -516,7 +516,10 @@ def test_a_float_policy_of_ones_own_is_not_saved_under_a_name(tmp_path: Any) -> 
 def test_statistics_are_not_of_a_single_number(backend: Backend) -> None:
     norm = BatchNormalization()
     norm.build((3,), np.random.default_rng(0))
-    norm.forward(backend.asarray([[1.0, 2.0, 3.0]], dtype="float32"), train=True)
+    one = backend.asarray([[1.0, 2.0, 3.0]], dtype="float32")
+    with pytest.warns(UserWarning, match="one number of each feature"):
+        norm.forward(one, train=True)
+    norm.forward(one, train=True)  # once is enough
     for name, value in (("running_mean", 0), ("running_var", 1)):
         assert (backend.to_numpy(norm.state[name]) == value).all()
     norm.forward(backend.asarray([[1.0, 2.0, 3.0]] * 2, dtype="float32"), train=True)

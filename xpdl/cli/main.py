@@ -19,6 +19,7 @@ import numpy as np
 import xpdl
 from xpdl.backends import available_backends, get_backend
 from xpdl.backends.numpy.threads import thread_count
+from xpdl.cli.book import add_book
 from xpdl.cli.command import (
     Parser,
     add_device_options,
@@ -82,6 +83,7 @@ def _parser() -> Parser:
     _add_predict(commands)
     _add_find_lr(commands)
     _add_profile(commands)
+    add_book(commands)
     _add_info(commands)
     return parser
 

@@ -22,7 +22,8 @@ from xpdl.datasets.augmentation import (
 from xpdl.datasets.batches import Batches
 from xpdl.datasets.catalogue import DATA_SETS
 from xpdl.datasets.cifar import CifarArrays, read_cifar10
-from xpdl.datasets.folder import load_folder
+from xpdl.datasets.digit import prepare_digit
+from xpdl.datasets.folder import load_folder, prepare_picture
 from xpdl.datasets.idx import decode_idx, encode_idx
 from xpdl.datasets.idx_files import load_idx
 from xpdl.datasets.load import load
@@ -35,7 +36,6 @@ from xpdl.datasets.mnist import (
     split_validation,
 )
 from xpdl.datasets.npz import load_npz
-from xpdl.datasets.picture import prepare_digit
 from xpdl.datasets.picture_data import PictureData
 from xpdl.datasets.sources import FileStatus, data_folder, folder_status
 from xpdl.datasets.stored import StoredPictures
@@ -77,6 +77,7 @@ __all__ = [
     "load_npz",
     "make_augmentation",
     "prepare_digit",
+    "prepare_picture",
     "read_cifar10",
     "read_mnist",
     "split_validation",

@@ -139,6 +139,7 @@ class Batches:
 
     def order(self, number: int) -> Array:
         """Return in which order epoch `number` takes the examples, (N,), where the data is."""
+        number = whole_number("number", number, least=0)
         rng = np.random.default_rng([ORDER_STREAM, self.seed, number])
         return self._home.asarray(rng.permutation(self.examples))
 

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import warnings
 from collections.abc import Iterator
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeAlias, Union
 
 import numpy as np
 import numpy.typing as npt
 
-from xpdl.errors import ImageError
+from xpdl.errors import ArgumentError, FileAccessError, ImageError, shown
+from xpdl.files import read_bytes
 
 if TYPE_CHECKING:
     from PIL import Image
+
+Picture: TypeAlias = Union[str, "os.PathLike[str]", bytes, IO[bytes], "Image.Image"]
 
 LARGEST_FILE = 2**26
 """A file with more bytes than this is not read."""
@@ -74,6 +78,42 @@ def readable_suffixes() -> frozenset[str]:
     return frozenset(
         suffix for suffix, name in Image.registered_extensions().items() if name in formats
     )
+
+
+def read_picture(picture: Picture) -> tuple[bytes | Image.Image, str]:
+    """Return what a user gives as a picture: the content of a file, or an image; and a name for it.
+
+    Parameters
+    ----------
+    picture : path, bytes, binary file or PIL.Image.Image
+
+    Raises
+    ------
+    ArgumentError
+        If it is none of these.
+    FileAccessError
+        If a file is missing, a folder, not readable, or too large.
+    """
+    from PIL import Image
+
+    if isinstance(picture, Image.Image):
+        return picture, "the picture"
+    if isinstance(picture, bytes | bytearray | memoryview):
+        return bytes(picture), "the picture"
+    if isinstance(picture, str | os.PathLike):
+        try:
+            return read_bytes(picture, LARGEST_FILE), repr(os.fspath(picture))
+        except FileAccessError as error:
+            raise FileAccessError(f"picture: {error}") from error
+    content = picture.read(LARGEST_FILE + 1) if hasattr(picture, "read") else None
+    if not isinstance(content, bytes):
+        raise ArgumentError(
+            "picture must be a path, bytes, a file that is open for reading bytes, or a "
+            f"PIL.Image.Image, got {shown(picture)}."
+        )
+    if len(content) > LARGEST_FILE:
+        raise FileAccessError(f"picture: the file is larger than {LARGEST_FILE >> 20:,} MB.")
+    return content, "the picture"
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from xpdl.layers.activations import ReLU, ReLU6, Sigmoid, Softmax, Tanh
 from xpdl.layers.affine import Affine
 from xpdl.layers.base import Layer, forget, layer_from_config
+from xpdl.layers.channels import PadChannels
 from xpdl.layers.containers import Flatten, Residual, Sequential
 from xpdl.layers.convolution import Convolution
 from xpdl.layers.dropout import Dropout
@@ -38,6 +39,7 @@ __all__ = [
     "Multiply",
     "Node",
     "Normalize",
+    "PadChannels",
     "ReLU",
     "ReLU6",
     "Residual",

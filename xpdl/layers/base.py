@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -147,11 +148,10 @@ class Layer:
     pooled: bool
     owned: bool
 
-    _unnamed: ClassVar[tuple[str, ...]] = ()  # arguments that no file would know of
-
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        cls._unnamed = _unnamed_arguments(cls)
+        if "__init__" in vars(cls) and not cls.__module__.startswith("xpdl."):
+            _look_at_options(cls)
         known = Layer.classes.get(cls.__name__)
         if known is not None and known.__module__.startswith("xpdl."):
             raise ArgumentError(f"there is a layer {cls.__name__} in xpdl; choose another name.")
@@ -160,12 +160,6 @@ class Layer:
 
     def __new__(cls, *_: Any, **__: Any) -> Self:
         """Make what every layer has, whether or not a subclass calls ``super().__init__()``."""
-        if cls._unnamed:
-            names = ", ".join(map(repr, cls._unnamed))
-            raise ArgumentError(
-                f"{cls.__name__} takes {', '.join(cls._unnamed)}, which no file or copy would "
-                f"keep: write options = ({names},) in the class, and keep each as an attribute."
-            )
         self = super().__new__(cls)
         self.params, self.grads, self.state = (Arrays(cls.__name__) for _ in range(3))
         self.specs, self.state_specs = {}, {}
@@ -412,15 +406,26 @@ class Layer:
         return f"{type(self).__name__}({', '.join(shown)})"
 
 
-def _unnamed_arguments(kind: type[Layer]) -> tuple[str, ...]:
-    """Return what a class of somebody's own takes when it is made and tells no file."""
-    if "__init__" not in vars(kind) or kind.__module__.startswith("xpdl."):
-        return ()
-    if kind.config is not Layer.config:
-        return ()
+def _look_at_options(kind: type[Layer]) -> None:
+    """Let a class of somebody's own refuse to be made with what no file or copy would keep."""
+    make: Any = kind.__init__
     variable = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
-    given = list(inspect.signature(kind.__init__).parameters.values())[1:]
-    return tuple(p.name for p in given if p.kind not in variable and p.name not in kind.options)
+    taken = list(inspect.signature(make).parameters.values())[1:]
+
+    @functools.wraps(make)
+    def made(self: Layer, *arguments: Any, **options: Any) -> None:
+        make(self, *arguments, **options)
+        if type(self).config is not Layer.config or type(self) is not kind:
+            return
+        kept = {*kind.options, *self.params}
+        lost = [p.name for p in taken if p.kind not in variable and p.name not in kept]
+        if lost:
+            raise ArgumentError(
+                f"{kind.__name__} takes {', '.join(lost)}, which no file or copy would keep: write "
+                f"options = {tuple(lost)!r} in the class, and keep each as an attribute."
+            )
+
+    kind.__init__ = made  # type: ignore[method-assign]
 
 
 def layer_from_config(config: Mapping[str, Any]) -> Layer:

@@ -6,23 +6,41 @@ from typing import Any
 
 from xpdl.arguments import plainly
 from xpdl.errors import ArgumentError, UnknownNameError
+from xpdl.models.alexnet import AlexNet
 from xpdl.models.convnets import DeepConvNet, NormalizedConvNet, SimpleConvNet
 from xpdl.models.fully_connected import MultiLayerNet, TwoLayerNet
+from xpdl.models.googlenet import GoogLeNet
+from xpdl.models.lenet import LeNet
+from xpdl.models.mobilenet import MobileNetV2
+from xpdl.models.resnet import CifarResNet, ResNet
+from xpdl.models.squeezenet import SqueezeNet
+from xpdl.models.vgg import VGG
 from xpdl.network import Network
 
 __all__ = [
     "MODELS",
+    "VGG",
+    "AlexNet",
+    "CifarResNet",
     "DeepConvNet",
+    "GoogLeNet",
+    "LeNet",
+    "MobileNetV2",
     "MultiLayerNet",
     "NormalizedConvNet",
+    "ResNet",
     "SimpleConvNet",
+    "SqueezeNet",
     "TwoLayerNet",
     "make_model",
 ]
 
 MODELS: dict[str, type[Network]] = {
     model.__name__: model
-    for model in (DeepConvNet, NormalizedConvNet, SimpleConvNet, TwoLayerNet, MultiLayerNet)
+    for model in (
+        *(DeepConvNet, NormalizedConvNet, SimpleConvNet, TwoLayerNet, MultiLayerNet),
+        *(LeNet, AlexNet, VGG, GoogLeNet, ResNet, CifarResNet, SqueezeNet, MobileNetV2),
+    )
 }
 
 

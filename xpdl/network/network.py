@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
-from xpdl.arguments import array_or_list, check_finite, one_number, whole_number
+from xpdl.arguments import array_or_list, check_finite, in_our_words, one_number, whole_number
 from xpdl.backends import Array, Number, Shape, backend_of
 from xpdl.errors import ArgumentError, BackendMismatchError, DTypeError, ShapeError, shown
 from xpdl.layers import Layer, Node, Normalize
@@ -59,6 +59,12 @@ class Network(Moving, Looking):
         If a layer does not fit what comes before it; the message names the layer.
     """
 
+    @in_our_words(
+        input_dim="input_shape",
+        conv_param="filters, filter_size, pad and stride, each an option",
+        use_dropout="dropout_ratio, with 0 for none",
+        dropout_ration="dropout_ratio",
+    )
     def __init__(
         self,
         layers: Layer | Iterable[Layer] | Mapping[str, Layer] | Node | Mapping[str, Node],
@@ -74,6 +80,14 @@ class Network(Moving, Looking):
         self._build(body, shapes, losses=losses, loss_weights=weights, **options)
 
     # ---- the book's verbs -----------------------------------------------------------------------
+
+    @property
+    def layers(self) -> NoReturn:
+        """What the book's networks have, so that its name leads to ours."""
+        raise AttributeError(
+            f"{self.name} has no layers of its own: the book's net.layers['Affine1'] is "
+            "net.body.layers['affine1'] here, and net.params has all parameters by name."
+        )
 
     def predict(self, x: Any, *, batch_size: int = 100) -> Any:
         """Return scores (N, classes) for x (N, *input_shape), in parts of `batch_size`.

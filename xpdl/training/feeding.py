@@ -124,13 +124,25 @@ class Feeding:
         """Make a step on the examples `part`, changed by `augment` if there is one."""
         xs, ts, weights = self._taken(part)
         if self.augment is not None:
-            # In one memory order, so that a captured step sees what an eager one would.
-            changed = self.augment(xs[0], self._generator)
-            xs = (self.step.network.backend.xp.ascontiguousarray(changed), *xs[1:])
+            x, t = self._augmented(self.augment, xs[0], ts[0])
+            xs, ts = (x, *xs[1:]), (t, *ts[1:])
         rest = () if weights is None else (weights,)
         key = "given", first, update, len(rest), id(self.tally)
         made = self.step.compiled(key, partial(self._make_flat, len(xs), len(ts), first, update))
         made(*xs, *ts, *rest)
+
+    def _augmented(self, augment: Augment, x: Array, t: Array) -> tuple[Array, Array]:
+        """Return pictures x changed, and their targets, which are shares if pictures are mixed."""
+        network = self.step.network
+        xp = network.backend.xp
+        if isinstance(augment, Augmentation) and augment.mixes:
+            if t.ndim == 1:
+                t = xp.eye(network.output_shape[0], dtype=network.precision.accumulate)[t]
+            x, t = augment.with_targets(x, t, self._generator)
+        else:
+            x = augment(x, self._generator)
+        # In one memory order, so that a captured step sees what an eager one would.
+        return xp.ascontiguousarray(x), t
 
     def _taken(self, part: Array) -> tuple[tuple[Array, ...], tuple[Array, ...], Array | None]:
         x, t = self.batches.take(part)

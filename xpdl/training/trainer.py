@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from xpdl.arguments import flag, number, whole_number
+from xpdl.arguments import flag, in_our_words, number, whole_number
 from xpdl.backends import Array
 from xpdl.datasets.batches import check_reached
 from xpdl.errors import ArgumentError, shown
@@ -36,6 +36,16 @@ from xpdl.training.testing import judge
 Data: TypeAlias = tuple[Any, ...]
 Callback: TypeAlias = Callable[["Trainer", Epoch], object]
 StepCallback: TypeAlias = Callable[["Trainer"], object]
+
+
+def _expect_pairs(*arguments: Any) -> None:
+    """See that data comes in pairs, not as the book's Trainer takes it."""
+    if len(arguments) > 3 or (len(arguments) > 2 and hasattr(arguments[1], "dtype")):
+        raise ArgumentError(
+            "Trainer takes a pair of images and labels: the book's Trainer(net, x_train, t_train, "
+            "x_test, t_test) is Trainer(net, (x_train, t_train), (x_test, t_test)) here. "
+            "See docs/from-the-book.md."
+        )
 
 
 class Trainer:
@@ -125,6 +135,15 @@ class Trainer:
         If an argument does not fit; labels and finiteness are checked here, once.
     """
 
+    @in_our_words(
+        _expect_pairs,
+        mini_batch_size="batch_size",
+        optimizer_param="part of the optimizer, such as optimizer=SGD(learning_rate=0.01),",
+        evaluate_sample_num_per_epoch="the number of images in test",
+        verbose="progress",
+        x_test="test=(x_test, t_test)",
+        x_train="train=(x_train, t_train)",
+    )
     def __init__(
         self,
         network: Network,

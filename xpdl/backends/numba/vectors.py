@@ -22,11 +22,11 @@ WIDE = binding.get_host_cpu_features().get("avx512f", False)
 LANES = 16 if WIDE else 8
 ROWS = 8 if WIDE else 6
 
-_floats = ir.VectorType(ir.FloatType(), LANES)
+floats = ir.VectorType(ir.FloatType(), LANES)
 _bytes = ir.VectorType(ir.IntType(8), LANES)
 
 
-class _Code:
+class Code:
     """Writes code that reads and writes the arrays among the arguments of an intrinsic."""
 
     def __init__(self, context: Any, builder: Any, signature: Any, arguments: Any) -> None:
@@ -47,7 +47,7 @@ class _Code:
     def number(self, array: int, *offsets: Any) -> Any:
         return self.builder.load(self.place(array, *offsets))
 
-    def load(self, array: int, *offsets: Any, kind: Any = _floats) -> Any:
+    def load(self, array: int, *offsets: Any, kind: Any = floats) -> Any:
         place = self.builder.bitcast(self.place(array, *offsets), kind.as_pointer())
         return self.builder.load(place, align=1 if kind is _bytes else 4)
 
@@ -55,7 +55,71 @@ class _Code:
         place = self.builder.bitcast(self.place(array, *offsets), vector.type.as_pointer())
         self.builder.store(vector, place, align=1 if vector.type is _bytes else 4)
 
-    def everywhere(self, number: Any, kind: Any = _floats) -> Any:
+    def sums(self, width: int, start: Any) -> dict[tuple[int, int], Any]:
+        """Return a tile's sums, as variables, which begin at start(row, register)."""
+        return {
+            (t, v): cgutils.alloca_once_value(self.builder, start(t, v))
+            for t in range(ROWS)
+            for v in range(width)
+        }
+
+    def add_products(self, x: int, places: Any, column: Any, factors: Any, sums: Any) -> None:
+        """Add x[places[t] + column] times each of `factors` to the sums of row t."""
+        for t, place in enumerate(places):
+            number = self.everywhere(self.number(x, place, column))
+            for v, factor in enumerate(factors):
+                total = self.multiply_add(number, factor, self.builder.load(sums[t, v]))
+                self.builder.store(total, sums[t, v])
+
+    def no_less(self, vector: Any, least: Any) -> Any:
+        low = self.builder.fcmp_ordered("<=", vector, least)
+        return self.builder.select(low, least, vector)
+
+    def square(self, array: int, start: Any, down: Any, across: Any, size: int, other: int) -> Any:
+        """Return where size x size numbers begin, in `other` for places that are negative."""
+        builder = self.builder
+        (rows, r0), (columns, c0) = down, across
+        right = [self.number(columns, c0, constant(j)) for j in range(size)]
+        places = []
+        for i in range(size):
+            below = self.number(rows, r0, constant(i))
+            line = []
+            for j in range(size):
+                place = builder.add(below, right[j])
+                outside = builder.icmp_signed("<", place, constant(0))
+                inside = self.place(array, start, place)
+                chosen = builder.select(outside, self.place(other, constant(0)), inside)
+                line.append(cgutils.alloca_once_value(builder, chosen))
+            places.append(line)
+        return places
+
+    def load_from(self, source: Any, offset: Any) -> Any:
+        place = self.builder.gep(self.builder.load(source), [offset])
+        return self.builder.load(self.builder.bitcast(place, floats.as_pointer()), align=4)
+
+    def store_into(self, target: Any, offset: Any, vector: Any) -> None:
+        place = self.builder.gep(self.builder.load(target), [offset])
+        self.builder.store(vector, self.builder.bitcast(place, floats.as_pointer()), align=4)
+
+    def combine(self, factors: Any, vectors: Any) -> Any:
+        """Return the sum of vectors, each times a number that is known now."""
+        total = None
+        terms = [(f, v) for f, v in zip(factors, vectors, strict=True) if f]
+        for factor, vector in sorted(terms, key=lambda term: abs(term[0]) != 1 or term[0] < 0):
+            if total is None:
+                total = vector if factor == 1 else self.scale(factor, vector)
+            elif factor == 1:
+                total = self.builder.fadd(total, vector)
+            elif factor == -1:
+                total = self.builder.fsub(total, vector)
+            else:
+                total = self.multiply_add(ir.Constant(floats, [factor] * LANES), vector, total)
+        return total
+
+    def scale(self, factor: float, vector: Any) -> Any:
+        return self.builder.fmul(ir.Constant(floats, [factor] * LANES), vector)
+
+    def everywhere(self, number: Any, kind: Any = floats) -> Any:
         """Return a vector of one number."""
         undefined = ir.Constant(kind, ir.Undefined)
         one = self.builder.insert_element(undefined, number, ir.Constant(ir.IntType(32), 0))
@@ -64,62 +128,16 @@ class _Code:
         )
 
     def multiply_add(self, a: Any, b: Any, total: Any) -> Any:
-        kind = ir.FunctionType(_floats, [_floats] * 3)
+        kind = ir.FunctionType(floats, [floats] * 3)
         name = f"llvm.fma.v{LANES}f32"
         return self.builder.call(
             cgutils.get_or_insert_function(self.builder.module, kind, name), [a, b, total]
         )
 
 
-def _size(number: int) -> Any:
+def constant(number: int) -> Any:
+    """Return a number, known now, as a constant that places are counted with."""
     return ir.Constant(ir.IntType(64), number)
-
-
-@intrinsic
-def multiply_tile(
-    typing, vectors, x, x0, rows, r0, columns, f, f0, f_step, start, s0, s_step, y, y0, targets, t0
-):
-    """y[t] = start[t] + sum over k of x[x0 + rows[r0 + t] + columns[k]] f[k], for t < ROWS.
-
-    f[k] is `vectors` registers of numbers from f0 + k f_step on; so is start[t], from
-    s0 + t s_step on, and y[t], from y0 + targets[t0 + t] on.
-    """
-    if not isinstance(vectors, types.IntegerLiteral):
-        return None  # Numba then asks again, with the number itself as the type
-    width, place = vectors.literal_value, types.intp
-    signature = types.none(
-        *(vectors, x, place, rows, place, columns, f, place, place),
-        *(start, place, place, y, place, targets, place),
-    )
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        code = _Code(context, builder, signature, arguments)
-        x, rows, columns, f, start, y, targets = 1, 3, 5, 6, 9, 12, 14
-        x0, r0, f0, f_step, s0, s_step, y0, t0 = (
-            arguments[i] for i in (2, 4, 7, 8, 10, 11, 13, 15)
-        )
-        places = [builder.add(x0, code.number(rows, r0, _size(t))) for t in range(ROWS)]
-        sums = {
-            (t, v): cgutils.alloca_once_value(
-                builder, code.load(start, s0, builder.mul(s_step, _size(t)), _size(v * LANES))
-            )
-            for t in range(ROWS)
-            for v in range(width)
-        }
-        with cgutils.for_range(builder, code.arrays[columns].nitems) as loop:
-            column, line = code.number(columns, loop.index), builder.mul(loop.index, f_step)
-            factors = [code.load(f, f0, line, _size(v * LANES)) for v in range(width)]
-            for t in range(ROWS):
-                number = code.everywhere(code.number(x, places[t], column))
-                for v in range(width):
-                    total = code.multiply_add(number, factors[v], builder.load(sums[t, v]))
-                    builder.store(total, sums[t, v])
-        for (t, v), total in sums.items():
-            target = code.number(targets, t0, _size(t))
-            code.store(builder.load(total), y, y0, target, _size(v * LANES))
-        return context.get_dummy_value()
-
-    return signature, generate
 
 
 @intrinsic
@@ -132,14 +150,14 @@ def find_largest(typing, x, x0, places, y, y0, winners, w0):
     signature = types.none(x, place, places, y, place, winners, place)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        code = _Code(context, builder, signature, arguments)
+        code = Code(context, builder, signature, arguments)
         x, places, y, winners = 0, 2, 3, 5
         x0, y0, w0 = (arguments[i] for i in (1, 4, 6))
-        first = code.load(x, x0, code.number(places, _size(0)))
+        first = code.load(x, x0, code.number(places, constant(0)))
         largest = cgutils.alloca_once_value(builder, first)
         winner = cgutils.alloca_once_value(builder, ir.Constant(_bytes, [0] * LANES))
         count = code.arrays[places].nitems
-        with cgutils.for_range(builder, count, start=_size(1)) as loop:
+        with cgutils.for_range(builder, count, start=constant(1)) as loop:
             new, old = code.load(x, x0, code.number(places, loop.index)), builder.load(largest)
             a_first_nan = builder.and_(
                 builder.fcmp_unordered("uno", new, new), builder.fcmp_ordered("ord", old, old)
@@ -162,11 +180,11 @@ def give_to_winner(typing, gradient, g0, winners, w0, x, x0, places):
     signature = types.none(gradient, place, winners, place, x, place, places)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        code = _Code(context, builder, signature, arguments)
+        code = Code(context, builder, signature, arguments)
         gradient, winners, x, places = 0, 2, 4, 6
         g0, w0, x0 = (arguments[i] for i in (1, 3, 5))
         given, winner = code.load(gradient, g0), code.load(winners, w0, kind=_bytes)
-        nothing = ir.Constant(_floats, [0.0] * LANES)
+        nothing = ir.Constant(floats, [0.0] * LANES)
         with cgutils.for_range(builder, code.arrays[places].nitems) as loop:
             k = code.everywhere(builder.trunc(loop.index, ir.IntType(8)), _bytes)
             wins = builder.icmp_unsigned("==", winner, k)
@@ -183,12 +201,12 @@ def look(typing, numbers):
     signature = numbers.dtype(numbers)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        code = _Code(context, builder, signature, arguments)
+        code = Code(context, builder, signature, arguments)
         if platform.machine() in ("x86_64", "AMD64"):
             kind = ir.FunctionType(ir.VoidType(), [])
             rest = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.sse2.pause")
             builder.call(rest, [])
-        return builder.load_atomic(code.place(0, _size(0)), "acquire", 8)
+        return builder.load_atomic(code.place(0, constant(0)), "acquire", 8)
 
     return signature, generate
 
@@ -199,8 +217,8 @@ def ring(typing, numbers):
     signature = types.none(numbers)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        place = _Code(context, builder, signature, arguments).place(0, _size(0))
-        more = builder.add(builder.load_atomic(place, "acquire", 8), _size(1))
+        place = Code(context, builder, signature, arguments).place(0, constant(0))
+        more = builder.add(builder.load_atomic(place, "acquire", 8), constant(1))
         builder.store_atomic(more, place, "release", 8)
         return context.get_dummy_value()
 
@@ -213,8 +231,8 @@ def take(typing, counters, which):
     signature = types.intp(counters, types.intp)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        place = _Code(context, builder, signature, arguments).place(0, arguments[1])
-        return builder.atomic_rmw("add", place, _size(1), "acq_rel")
+        place = Code(context, builder, signature, arguments).place(0, arguments[1])
+        return builder.atomic_rmw("add", place, constant(1), "acq_rel")
 
     return signature, generate
 
@@ -234,20 +252,20 @@ def weigh_places(typing, x, rows, r0, places, f, start, s0, y, y0, targets):
     signature = types.none(x, rows, place, places, f, start, place, y, place, targets)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        code = _Code(context, builder, signature, arguments)
+        code = Code(context, builder, signature, arguments)
         x, rows, places, f, start, y, targets = 0, 1, 3, 4, 5, 7, 9
         r0, s0, y0 = (arguments[i] for i in (2, 6, 8))
-        begins = [code.number(rows, r0, _size(t)) for t in range(ROWS)]
+        begins = [code.number(rows, r0, constant(t)) for t in range(ROWS)]
         first = code.load(start, s0)
         sums = [cgutils.alloca_once_value(builder, first) for _ in range(ROWS)]
         with cgutils.for_range(builder, code.arrays[places].nitems) as loop:
             at = code.number(places, loop.index)
-            factor = code.load(f, builder.mul(loop.index, _size(LANES)))
+            factor = code.load(f, builder.mul(loop.index, constant(LANES)))
             for begin, total in zip(begins, sums, strict=True):
                 number = code.load(x, begin, at)
                 builder.store(code.multiply_add(number, factor, builder.load(total)), total)
         for t, total in enumerate(sums):
-            code.store(builder.load(total), y, y0, code.number(targets, r0, _size(t)))
+            code.store(builder.load(total), y, y0, code.number(targets, r0, constant(t)))
         return context.get_dummy_value()
 
     return signature, generate
@@ -264,12 +282,12 @@ def sum_places(typing, x, rows, places, k0, g, g0, g_step, count, sums, s0):
     signature = types.none(x, rows, places, place, g, place, place, place, sums, place)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        code = _Code(context, builder, signature, arguments)
+        code = Code(context, builder, signature, arguments)
         x, rows, places, g, sums = 0, 1, 2, 4, 8
         k0, g0, g_step, count, s0 = (arguments[i] for i in (3, 5, 6, 7, 9))
-        taps = [code.number(places, k0, _size(k)) for k in range(TAPS)]
+        taps = [code.number(places, k0, constant(k)) for k in range(TAPS)]
         totals = [
-            cgutils.alloca_once_value(builder, code.load(sums, s0, _size(k * LANES)))
+            cgutils.alloca_once_value(builder, code.load(sums, s0, constant(k * LANES)))
             for k in range(TAPS + 1)
         ]
         with cgutils.for_range(builder, count) as loop:
@@ -280,7 +298,7 @@ def sum_places(typing, x, rows, places, k0, g, g0, g_step, count, sums, s0):
                 builder.store(product, total)
             builder.store(builder.fadd(builder.load(totals[-1]), gradient), totals[-1])
         for k, total in enumerate(totals):
-            code.store(builder.load(total), sums, s0, _size(k * LANES))
+            code.store(builder.load(total), sums, s0, constant(k * LANES))
         return context.get_dummy_value()
 
     return signature, generate

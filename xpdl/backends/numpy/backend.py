@@ -15,7 +15,7 @@ import numpy as np
 
 from xpdl.backends.base import Array, Backend, Pair, Shape, accumulation_dtype, output_size, written
 from xpdl.backends.numpy import convolution as numpy_convolution
-from xpdl.backends.numpy import grouped
+from xpdl.backends.numpy import few_channels, grouped
 from xpdl.backends.numpy.memory import pool
 from xpdl.backends.numpy.threads import single_threaded_blas, workers
 
@@ -67,6 +67,11 @@ class NumpyBackend(Backend):
                 dout, x, W, stride, pad, need_dx, need_db, None, dW, db
             )
             return None if dx is None else _half(dx), dW, db
+        if need_dx and x.shape[1] <= few_channels.MOST:
+            _, dW, db = self.convolution_backward(
+                dout, x, W, stride, pad, False, need_db, None, dW, db
+            )
+            return few_channels.image_gradient(dout, W, x.shape, stride, pad), dW, db
         found: tuple[Array | None, Array, Array]
         fits = all(p < f for p, f in zip(pad, W.shape[2:], strict=True))
         if need_dx and stride == (1, 1) and fits:

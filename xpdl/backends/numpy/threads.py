@@ -283,7 +283,7 @@ class Workers:
         another number, or after a while, and leaves Python's lock to others. The work must then
         change bell[0] itself, at a moment when that lock is free.
         """
-        helpers = min(thread_count(), len(tasks)) - 1
+        helpers = min(thread_count(), len(tasks)) - 1 if len(tasks) > 1 else 0
         # Work within a task stays on its thread: waiting for helpers could wait for ever.
         if helpers < 1 or getattr(self._own, "inside", False):
             return [work(task) for task in tasks]

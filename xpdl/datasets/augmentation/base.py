@@ -19,6 +19,11 @@ class Augmentation:
     equal, and the repr of one is how to make it again, by which a checkpoint knows it.
     """
 
+    @property
+    def mixes(self) -> bool:
+        """Whether targets change too, so that `with_targets` must be called, with one-hot ones."""
+        return False
+
     def __call__(self, x: Array, generator: RandomGenerator) -> Array:
         """Return pictures x (N, C, H, W) changed, each in its own way; x stays as it is.
 
@@ -98,6 +103,10 @@ class OfRows(Augmentation):
         shape = sizes("shape", self.shape)
         self.augment.check(shape)
         self._set(shape=shape)
+
+    @property
+    def mixes(self) -> bool:
+        return self.augment.mixes
 
     def with_targets(self, x: Array, t: Array, generator: RandomGenerator) -> tuple[Array, Array]:
         if x.shape[1:] != (math.prod(self.shape),):

@@ -47,9 +47,13 @@ class Compose(Augmentation):
         for step in self.steps:
             step.check(shape)
 
+    @property
+    def mixes(self) -> bool:
+        return any(step.mixes for step in self.steps)
+
     def with_targets(self, x: Array, t: Array, generator: RandomGenerator) -> tuple[Array, Array]:
         # Geometric steps are one map as long as nothing is mixed between them.
-        for mixes, steps in groupby(self.steps, lambda step: isinstance(step, Mixup)):
+        for mixes, steps in groupby(self.steps, lambda step: step.mixes):
             if mixes:
                 for step in steps:
                     x, t = step.with_targets(x, t, generator)

@@ -44,6 +44,10 @@ class Mixup(Augmentation):
             raise ArgumentError(f"alpha must be a number from 0.01 to 100, got {alpha:g}.")
         self._set(alpha=alpha)
 
+    @property
+    def mixes(self) -> bool:
+        return True
+
     def with_targets(self, x: Array, t: Array, generator: RandomGenerator) -> tuple[Array, Array]:
         if real_array("t", t).dtype.kind != "f" or t.ndim != 2:
             raise DTypeError(

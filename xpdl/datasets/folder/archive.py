@@ -34,7 +34,7 @@ VERSION = 1
 
 _PART_NAMES = ("", *PARTS)
 _SHOWN = 3  # broken files in a message
-_UNFINISHED_AFTER = 3600.0  # seconds without a change, after which nobody writes a file any more
+_UNFINISHED_AFTER = 600.0  # seconds without a change, after which nobody writes a file any more
 
 
 @dataclass(frozen=True)

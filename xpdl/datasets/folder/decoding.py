@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from xpdl.datasets.opening import (
     LARGEST_FILE,
@@ -78,15 +79,28 @@ def decode(path: str, form: Form) -> bytes:
     ImageError, FileAccessError
         If it cannot be read.
     """
+    return pixels_of(_read(path), "it", form, _formats(path)).tobytes()
+
+
+def pixels_of(
+    source: bytes | Image.Image, name: str, form: Form, formats: tuple[str, ...] = USUAL_FORMATS
+) -> npt.NDArray[np.uint8]:
+    """Return a picture's pixels (channels, height, width), as `decode` does.
+
+    Raises
+    ------
+    ImageError
+        If it cannot be read; `name` is what it is called.
+    """
     from PIL import ImageOps
 
-    with opened(_read(path), "it", _formats(path), MOST_JPEG_PIXELS) as image:
+    with opened(source, name, formats, MOST_JPEG_PIXELS) as image:
         image.draft("L" if form.channels == 1 else "RGB", _covering(image, form))
         image = _flat(ImageOps.exif_transpose(image))
         image = _fit(image.convert("L" if form.channels == 1 else "RGB"), form)
         pixels = np.asarray(image)
     planes = pixels[np.newaxis] if form.channels == 1 else pixels.transpose(2, 0, 1)
-    return planes.tobytes()
+    return np.ascontiguousarray(planes)
 
 
 def _read(path: str) -> bytes:

@@ -52,7 +52,8 @@ def share_out(
     DataError
         If no worker process can be started.
     """
-    if workers and len(paths) >= FEWEST:
+    # A program that Python is embedded in has no interpreter to start.
+    if workers and sys.executable and len(paths) >= FEWEST:
         return _Crew(task, paths, advance).work(workers)
     answers = []
     for row, path in enumerate(paths):

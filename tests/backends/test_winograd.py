@@ -1,0 +1,168 @@
+"""Winograd's minimal filtering on the backend numba: right, exact enough, the same every time."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xpdl.backends import Backend, available_backends, get_backend
+from xpdl.errors import ArgumentError
+
+STATE = available_backends()["numba"]
+if STATE != "ready":
+    pytest.skip(STATE, allow_module_level=True)
+
+from xpdl.backends.numba import sharing, winograd  # noqa: E402
+from xpdl.backends.numba.vectors import LANES  # noqa: E402
+
+NUMBA, ONE = get_backend("numba"), (1, 1)
+
+
+def arrays(n, c, size, fn, pad, seed=0):
+    """Return x, W, b and dL/dy, of single precision; images lie channels last."""
+    rng = np.random.default_rng(seed)
+    counts = [extent + 2 * p - 2 for extent, p in zip(size, pad, strict=True)]
+    x, dout = (
+        rng.standard_normal((n, *hw, k), np.float32).transpose(0, 3, 1, 2)
+        for hw, k in ((size, c), (counts, fn))
+    )
+    return x, rng.standard_normal((fn, c, 3, 3), np.float32), rng.random(fn, np.float32), dout
+
+
+def passes(backend, x, W, b, dout, pad):
+    """Return y, dx, dW and db."""
+    y = backend.convolution(x, W, b, ONE, pad)
+    return y, *backend.convolution_backward(dout, x, W, ONE, pad)
+
+
+def exact(*given):
+    *singles, pad = given
+    return passes(Backend(), *(a.astype(np.float64) for a in singles), pad)
+
+
+@st.composite
+def cases(draw):
+    few, pads = st.integers(1, 3), st.integers(0, 2)
+    pad = draw(pads), draw(pads)
+    size = [draw(st.integers(3 - 2 * p if p < 2 else 1, 9)) for p in pad]
+    return draw(few), LANES * draw(few), size, LANES * draw(st.integers(1, 5)), pad
+
+
+@given(case=cases())
+def test_it_is_the_convolution(case):
+    *singles, pad = *arrays(*case), case[-1]
+    assert winograd.chosen(singles[0].shape, singles[1].shape, ONE, pad)
+    for found, right in zip(passes(NUMBA, *singles, pad), exact(*singles, pad), strict=True):
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, right, rtol=1e-4, atol=1e-5 * np.abs(right).max())
+
+
+SHAPES = [
+    (8, 16, (28, 28), 16, (1, 1)),
+    (4, 64, (14, 14), 64, (1, 1)),
+    (3, 256, (7, 7), 128, (1, 1)),
+    (9, 64, (30, 31), 160, (2, 0)),  # several blocks and parts, of different sizes
+]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_its_error_is_at_most_four_times_that_of_the_direct_sum(shape, monkeypatch):
+    singles, pad = arrays(*shape), shape[-1]
+    right = exact(*singles, pad)
+    ours = passes(NUMBA, *singles, pad)
+    monkeypatch.setenv("XPDL_CONVOLUTION", "direct")
+    direct = passes(NUMBA, *singles, pad)
+    for a, b, c in zip(ours[:3], direct[:3], right[:3], strict=True):
+        assert not np.array_equal(a, b)  # it is another way
+        np.testing.assert_allclose(b, c, rtol=1e-4, atol=1e-5 * np.abs(c).max())
+        assert np.abs(a - c).max() <= 4 * np.abs(b - c).max()
+        assert np.std(a - c) <= 4 * np.std(b - c)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_it_is_the_same_to_the_last_bit_on_any_number_of_threads(shape, monkeypatch):
+    monkeypatch.setattr(sharing, "ENOUGH", 1000)
+    found = {}
+    for threads in ("1", "2", "3", "7"):
+        monkeypatch.setenv("XPDL_THREADS", threads)
+        found[threads] = passes(NUMBA, *arrays(*shape), shape[-1])
+    for others in found.values():
+        for one, other in zip(found["1"], others, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_relu_in_the_same_pass_keeps_nan():
+    x, W, b, _ = arrays(2, LANES, (6, 6), LANES, (1, 1))
+    x[0, 0, 0, 0] = np.nan
+    y = NUMBA.convolution(x, W, b, ONE, ONE)
+    assert np.isnan(y).any()
+    np.testing.assert_array_equal(NUMBA.convolution(x, W, b, ONE, ONE, relu=True), np.maximum(y, 0))
+
+
+def test_other_shapes_take_the_direct_sum():
+    images, filters = (2, LANES, 8, 8), (LANES, LANES, 3, 3)
+    assert winograd.chosen(images, filters, ONE, ONE)
+    assert not winograd.chosen((2, 3, 8, 8), (LANES, 3, 3, 3), ONE, ONE)
+    assert not winograd.chosen(images, (LANES + 1, LANES, 3, 3), ONE, ONE)
+    assert not winograd.chosen(images, (LANES, LANES, 5, 5), ONE, ONE)
+    assert not winograd.chosen(images, filters, (2, 2), ONE)
+    assert not winograd.chosen(images, filters, ONE, (3, 3))
+
+
+def test_the_setting_is_told_and_checked(monkeypatch):
+    assert "Winograd" in NUMBA.describe()["convolution"]
+    monkeypatch.setenv("XPDL_CONVOLUTION", "direct")
+    assert NUMBA.describe()["convolution"].startswith("direct")
+    monkeypatch.setenv("XPDL_CONVOLUTION", "fourier")
+    x, W, b, _ = arrays(1, LANES, (4, 4), LANES, ONE)
+    with pytest.raises(ArgumentError, match=r"'fastest' or 'direct', got 'fourier'"):
+        NUMBA.convolution(x, W, b, ONE, ONE)
+
+
+NARROW = """
+from llvmlite import binding
+find = binding.get_host_cpu_features
+def narrow():
+    features = find()
+    for name in features:
+        if "avx512" in name:
+            features[name] = False
+    return features
+binding.get_host_cpu_features = narrow
+
+import test_winograd as t
+from xpdl.backends.numba.vectors import LANES
+assert LANES == 8, LANES
+for stride in (t.ONE, (2, 2)):
+    x, W, b, dout = t.arrays(3, 24, (7, 7), 40, t.ONE)
+    dout = dout[:, :, ::stride[0], ::stride[1]]
+    for backend, dtype in ((t.Backend(), t.np.float64), (t.NUMBA, t.np.float32)):
+        x, W, b, dout = (a.astype(dtype) for a in (x, W, b, dout))
+        y = backend.convolution(x, W, b, stride, t.ONE)
+        found = y, *backend.convolution_backward(dout, x, W, stride, t.ONE)
+        if dtype == t.np.float64:
+            right = found
+    for one, other in zip(found, right, strict=True):
+        t.np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5 * abs(other).max())
+"""
+
+
+@pytest.mark.skipif(LANES == 8, reason="registers are narrow here anyway")
+def test_registers_of_half_the_width(tmp_path):
+    root = Path(__file__).parents[2]
+    paths = os.pathsep.join([str(root), str(Path(__file__).parent)])
+    done = subprocess.run(
+        [sys.executable, "-c", NARROW],
+        env=os.environ | {"PYTHONPATH": paths, "NUMBA_CACHE_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
