@@ -152,10 +152,9 @@ def test_it_shows_names_and_shapes(backend):
 
 def test_blocks_part_weights_from_the_others(backend):
     arrays = array_dict(backend)
-    assert set(arrays.blocks) == {"weights", "others"}
-    assert arrays.decayed_blocks == {"weights"}
-    arrays.blocks["weights"][...] = 1.0
-    arrays.blocks["others"][...] = 2.0
+    assert set(arrays.blocks) == {"conv1.W", "conv1.b"}  # each is called as the first in it
+    arrays.blocks["conv1.W"][...] = 1.0
+    arrays.blocks["conv1.b"][...] = 2.0
     for name, view in arrays.items():
         expected = np.full(SHAPES[name], 1.0 if name in WEIGHTS else 2.0)
         np.testing.assert_array_equal(backend.to_numpy(view), expected)
@@ -164,8 +163,8 @@ def test_blocks_part_weights_from_the_others(backend):
 
 def test_an_empty_block_is_left_out(backend):
     for shapes, weights, block in (
-        ({"W": (2, 2)}, {"W"}, "weights"),
-        ({"b": (2,)}, set(), "others"),
+        ({"W": (2, 2)}, {"W"}, "W"),
+        ({"b": (2,)}, set(), "b"),
     ):
         plan = Layout(shapes, frozenset(weights))
         arrays = ArrayDict(plan, backend.xp.zeros(plan.size, dtype="float32"))

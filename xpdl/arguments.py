@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import math
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -322,3 +324,78 @@ def largest_on_host(a: object) -> float:
     if not isinstance(a, np.ndarray) or not a.size:
         return 0.0
     return float(max(a.max(), -a.min()))
+
+
+def dictionary(argument: str, value: object, of: str = "") -> dict[Any, Any]:
+    """Return `value` as a dictionary.
+
+    Raises
+    ------
+    ArgumentError
+        If it is none; the message says `of` what it should be.
+    """
+    if not isinstance(value, Mapping):
+        wanted = f"a dictionary {of}".strip()
+        raise ArgumentError(f"{argument} must be {wanted}, got {shown(value)}.")
+    return dict(value)
+
+
+def arrays_of_floats(argument: str, arrays: Any, changes: bool = False) -> None:
+    """See that `arrays` is a dictionary of arrays of floats, and not empty.
+
+    Parameters
+    ----------
+    changes : bool
+        Whether they are to be changed, and so must be writable.
+
+    Raises
+    ------
+    ArgumentError, DTypeError
+        If it is none.
+    """
+    if not dictionary(argument, arrays, "of arrays"):
+        raise ArgumentError(f"{argument} is empty; give one array at least.")
+    for name, a in arrays.items():
+        real_array(f"{argument}[{name!r}]", a, "f")
+        if changes:
+            check_writable(f"{argument}[{name!r}]", a)
+
+
+def same_shapes(
+    what: str, arrays: Mapping[str, Any], params: Mapping[str, Any], advice: str = ""
+) -> None:
+    """See that `arrays` are, by names and shapes, those of the parameters `params`.
+
+    Raises
+    ------
+    ArgumentError, ShapeError
+        If they are not.
+    """
+    if arrays.keys() != params.keys():
+        lone = sorted(map(str, arrays.keys() ^ params.keys()))
+        raise ArgumentError(
+            f"{what} and the parameters must have the same names; {', '.join(lone)} stands in one "
+            f"only{advice}."
+        )
+    for name, p in params.items():
+        if getattr(arrays[name], "shape", None) != p.shape:
+            raise ShapeError(
+                f"{what} of {name} must have the shape {p.shape} of the parameter, got "
+                f"{getattr(arrays[name], 'shape', None)}{advice}."
+            )
+
+
+OFTEN_CALLED = {"lr": "learning_rate", "eta": "learning_rate", "eps": "epsilon"}
+
+
+def no_such_option(kind: type, name: str) -> ArgumentError:
+    """Return the error for an option that a class does not have; it names those that it has."""
+    signatures = [inspect.signature(vars(base)["__init__"]) for base in kind.__mro__[:-1]
+                  if "__init__" in vars(base)]  # fmt: skip
+    parameters = [p for signature in signatures for p in list(signature.parameters.values())[1:]]
+    options = list(dict.fromkeys(p.name for p in parameters if p.kind is not p.VAR_KEYWORD))
+    close = [OFTEN_CALLED.get(name), *get_close_matches(name.lower(), options, n=1)]
+    hint = next((f"; did you mean {option}?" for option in close if option in options), ".")
+    return ArgumentError(
+        f"{kind.__name__} has no option {name!r}{hint} Its options are {', '.join(options)}."
+    )

@@ -7,7 +7,7 @@ views into them. An update, a cast, a norm or a finite check is then one call, n
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from numbers import Real
 from typing import Any
 
@@ -36,9 +36,8 @@ class Layout:
     frozen : set of str
         The names of those that no update changes; see `freeze`.
     blocks : dict of str to slice
-        What an update changes: the weights and the others, each in one piece if nothing is frozen.
-    decayed_blocks : set of str
-        Which blocks hold weights.
+        What an update changes: the weights and the others, each in one piece if nothing is frozen,
+        by the name of the first parameter in it.
     """
 
     def __init__(self, shapes: Mapping[str, Shape], decayed: frozenset[str]) -> None:
@@ -61,24 +60,20 @@ class Layout:
     def freeze(self, names: frozenset[str]) -> None:
         """Leave the parameters `names`, and no others, out of `blocks`."""
         self.frozen = names
-        self.blocks: dict[str, slice] = {}
-        parts = {
-            "weights": [name for name in self.offsets if name in self.decayed],
-            "others": [name for name in self.offsets if name not in self.decayed],
-        }
-        for part, members in parts.items():
-            runs: list[slice] = []
-            for name in members:
-                start, end = self.offsets[name], self._ends[name]
-                if name in names or start == end:
-                    continue
-                if runs and runs[-1].stop == start:
-                    start = runs.pop().start
-                runs.append(slice(start, end))
-            self.blocks |= {f"{part}{n or ''}": run for n, run in enumerate(runs)}
-        self.decayed_blocks = frozenset(
-            name for name, run in self.blocks.items() if run.start < self.weights_end
-        )
+        self.blocks = self.runs()
+
+    def runs(self, key: Callable[[str], Hashable] | None = None) -> dict[str, slice]:
+        """Return `blocks`, cut where the `key` of a parameter's name changes, too."""
+        runs: dict[str, slice] = {}
+        first, last = "", None
+        for name, start in self.offsets.items():
+            end, kind = self._ends[name], (name in self.decayed, key and key(name))
+            if name in self.frozen or start == end:
+                continue
+            if kind != last or runs[first].stop != start:
+                first, last, runs[name] = name, kind, slice(start, end)
+            runs[first] = slice(runs[first].start, end)
+        return runs
 
     def view(self, buffer: Array, name: str) -> Array:
         """Return the part of `buffer` that is the parameter `name`, in its shape.
@@ -124,16 +119,13 @@ class ArrayDict(Blocks):
     def frozen(self) -> frozenset[str]:
         return self.layout.frozen
 
+    def runs(self, key: Callable[[str], Hashable] | None = None) -> dict[str, slice]:
+        return self.layout.blocks if key is None else self.layout.runs(key)
+
     @property
     def blocks(self) -> dict[str, Array]:
-        return self.cut(self)
-
-    @property
-    def decayed_blocks(self) -> frozenset[str]:
-        return self.layout.decayed_blocks
-
-    def cut(self, arrays: Blocks) -> dict[str, Array]:
-        return {name: arrays.buffer[run] for name, run in self.layout.blocks.items()}
+        """What an update changes, (size,), in as few pieces as can be; see `Layout`."""
+        return {name: self.buffer[run] for name, run in self.layout.blocks.items()}
 
     @property
     def weights(self) -> Array:

@@ -259,6 +259,7 @@ RULES: dict[str, dict[str, Kind]] = {
     "RMSProp": {"decay_rate": number(0.5), "epsilon": number(0.25)},
     "Adam": {"beta1": number(0.5), "beta2": number(0.75), "epsilon": number(0.25)},
     "AdamW": {"beta1": number(0.5), "beta2": number(0.75), "epsilon": number(0.25)},
+    "Muon": {"momentum": number(0.5), "iterations": whole(3)},
 }
 
 
@@ -372,6 +373,7 @@ FUNCTION_CALLS += [
             ("RMSProp", {}),
             ("Adam", {"weight_decay": 0.25, "decay_all": True}),
             ("AdamW", {}),
+            ("Muon", {"rate_factors": {"b": 0.5}}),
         )
     ),
     Call(

@@ -626,7 +626,7 @@ def test_blocks_hold_all_that_learns_in_as_few_pieces_as_can_be():
             across = expected[layout.weights_end - 1] and expected[layout.weights_end]
             assert len(layout.blocks) == len(bounds) + across  # weights and others are apart
             for name, run in layout.blocks.items():
-                assert (run.stop <= layout.weights_end) == (name in layout.decayed_blocks)
+                assert (run.stop <= layout.weights_end) == (name in layout.decayed)
                 assert run.stop <= layout.weights_end or run.start >= layout.weights_end
 
 
@@ -637,8 +637,8 @@ def test_blocks_are_cut_alike_from_arrays_of_another_layout(backend):
     )
     ours.layout.freeze(frozenset({"c.W", "a.b"}))
     assert theirs.frozen == frozenset()
-    for part in ours.cut(theirs).values():
-        part[...] = 1.0
+    for run in ours.runs().values():
+        theirs.buffer[run] = 1.0
     for name, array in theirs.items():
         filled = backend.to_numpy(array).any()
         assert filled == (name not in ("c.W", "a.b")), name

@@ -10,8 +10,6 @@ order will do. Sums of half-precision numbers are carried in float32.
 
 from __future__ import annotations
 
-import functools
-import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -69,12 +67,7 @@ PRIMITIVES = (
     "all_finite",
     "unscale",
     "adjust_loss_scale",
-    "sgd",
-    "momentum",
-    "nesterov",
-    "adagrad",
-    "rmsprop",
-    "adam",
+    "update_rule",
 )
 """What a backend may override to be fast; the rest of its methods hold and move arrays."""
 
@@ -93,48 +86,6 @@ def accumulation_dtype(dtype: Any) -> np.dtype[Any]:
     """
     dtype = np.dtype(dtype)
     return np.promote_types(dtype, np.float32) if dtype.kind == "f" else np.dtype(np.float32)
-
-
-def skippable(rule: Callable[..., None]) -> Callable[..., None]:
-    """Give a rule (p, g, memory ..., numbers ...) the arguments `go` and `copy`.
-
-    Parameters
-    ----------
-    go : array, (), bool, optional
-        On the device: where it is false nothing changes. The host need not know.
-    copy : array, optional
-        Receives p as it is afterwards, in its own type.
-    """
-    parameters = list(inspect.signature(rule).parameters.values())
-    changing = [
-        place
-        for place, parameter in enumerate(parameters[1:])
-        if parameter.annotation == "Array" and parameter.name != "g"
-    ]
-
-    @functools.wraps(rule)
-    def skipping(
-        self: Backend, *arguments: Any, go: Array | None = None, copy: Array | None = None
-    ) -> None:
-        arrays = [arguments[place] for place in changing]
-        before = [] if go is None else [a.copy() for a in arrays]
-        rule(self, *arguments)
-        if go is not None:
-            for a, kept in zip(arrays, before, strict=True):
-                a[...] = self.xp.where(go, a, kept)
-        if copy is not None:
-            copy[...] = arguments[0].astype(copy.dtype)
-
-    for name in ("go", "copy"):
-        parameters.append(
-            inspect.Parameter(
-                name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation="Array | None"
-            )
-        )
-    skipping.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        parameters, return_annotation="None"
-    )
-    return skipping
 
 
 def check_generator_state(state: Mapping[str, Any]) -> tuple[int, int | None]:
@@ -850,73 +801,47 @@ class Backend:
         good[...] = xp.where(grows, 0, good)
 
     # ---- update rules -------------------------------------------------------------------
-    # p: parameters, g: their gradient, both of one shape; all but g and numbers change in place.
-    # A number may be an array (), of the type of p, that lives on the device.
 
-    @skippable
-    def sgd(self, p: Array, g: Array, rate: Number) -> None:
-        """Step down the gradient: p <- p - rate g. Book, equation 6.2."""
-        p -= rate * g
-
-    @skippable
-    def momentum(self, p: Array, g: Array, v: Array, rate: Number, momentum: float) -> None:
-        """V <- momentum v - rate g; p <- p + v. Book, equations 6.3 and 6.4."""
-        v *= momentum
-        v -= rate * g
-        p += v
-
-    @skippable
-    def nesterov(self, p: Array, g: Array, v: Array, rate: Number, momentum: float) -> None:
-        """V <- momentum v - rate g; p <- p + momentum v - rate g: the gradient one step ahead.
-
-        Sutskever et al. 2013 in the form of Bengio et al. 2012 (arXiv:1212.0901), which keeps
-        the parameters at the point where the gradient is taken.
-        """
-        v *= momentum
-        v -= rate * g
-        p += momentum * v - rate * g
-
-    @skippable
-    def adagrad(self, p: Array, g: Array, h: Array, rate: Number, epsilon: float) -> None:
-        """H <- h + g*g; p <- p - rate g / (sqrt(h) + epsilon). Book, equations 6.5 and 6.6."""
-        h += g * g
-        p -= rate * g / (self.xp.sqrt(h) + epsilon)
-
-    @skippable
-    def rmsprop(
-        self, p: Array, g: Array, h: Array, rate: Number, decay: float, epsilon: float
-    ) -> None:
-        """H <- decay h + (1 - decay) g*g; p <- p - rate g / (sqrt(h) + epsilon). Hinton 2012."""
-        h *= decay
-        h += (1 - decay) * (g * g)
-        p -= rate * g / (self.xp.sqrt(h) + epsilon)
-
-    @skippable
-    def adam(
+    def update_rule(
         self,
-        p: Array,
-        g: Array,
-        m: Array,
-        v: Array,
-        rate: Number,
-        beta1: float,
-        beta2: float,
-        epsilon: float,
-        iteration: Number,
+        name: str,
+        rule: Callable[..., None],
+        options: Mapping[str, Any],
+        arrays: Sequence[Array],
+        numbers: Sequence[Number],
+        go: Array | None = None,
+        copy: Array | None = None,
     ) -> None:
-        """Adam (Kingma and Ba 2015, algorithm 1), at its `iteration`-th call, counted from 1.
+        """Update parameters in place by a rule of `xpdl.optimizers`, where its formula stands.
 
-        m <- beta1 m + (1 - beta1) g            m' = m / (1 - beta1^iteration)
-        v <- beta2 v + (1 - beta2) g*g          v' = v / (1 - beta2^iteration)
-        p <- p - rate m' / (sqrt(v') + epsilon)
+        A device may do a rule that it knows by `name` in one pass of its own.
+
+        Parameters
+        ----------
+        name : str
+            Such as "adam"; empty for a rule that no device knows.
+        rule : callable
+            The rule's arithmetic: takes the arrays, then the numbers.
+        options : dict
+            What it was made with, such as beta1.
+        arrays : sequence of array, of one shape
+            The parameters, their gradient, and the rule's memory; all but the gradient change.
+        numbers : sequence of number
+            The learning rate, and for some rules how many updates were made with this one. Each
+            may be an array (), of the type of the parameters, that lives on the device.
+        go : array, (), bool, optional
+            On the device: where it is false nothing changes. The host need not know.
+        copy : array, optional
+            Receives the parameters as they are afterwards, in its own type.
         """
-        m *= beta1
-        m += (1 - beta1) * g
-        v *= beta2
-        v += (1 - beta2) * (g * g)
-        correction1 = 1 - beta1**iteration
-        correction2 = (1 - beta2**iteration) ** 0.5
-        p -= (rate / correction1) * m / (self.xp.sqrt(v) / correction2 + epsilon)
+        p, _, *memory = arrays
+        before = [] if go is None else [a.copy() for a in (p, *memory)]
+        rule(*arrays, *numbers)
+        if go is not None:
+            for a, kept in zip((p, *memory), before, strict=True):
+                a[...] = self.xp.where(go, a, kept)
+        if copy is not None:
+            copy[...] = p.astype(copy.dtype)
 
 
 def written(value: Array, place: Array | None) -> Array:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from xpdl import optimizers
 from xpdl.backends import Array, backend_of
 
 __all__ = ["SGD", "AdaGrad", "Adam", "Momentum", "Nesterov", "RMSprop", "np"]
@@ -49,6 +50,13 @@ class Optimizer:
         raise NotImplementedError
 
 
+def _do(rule: optimizers.Optimizer, rate: float, *arrays: Array, count: int | None = None) -> None:
+    """Change p, and what is kept beside it, by a rule of `xpdl.optimizers`."""
+    known = rule.device_rule, rule.rule, rule.settings()
+    numbers = (rate,) if count is None else (rate, count)
+    backend_of(*arrays).update_rule(*known, arrays, numbers)
+
+
 def _parts(*arrays: Array) -> Iterator[tuple[Array, ...]]:
     """Yield arrays of one shape a part at a time: as views, that stay in a core's cache."""
     if not all(a.flags.c_contiguous for a in arrays):
@@ -67,7 +75,7 @@ class SGD(Optimizer):
         self.lr = lr
 
     def _change(self, p: Array, g: Array, *kept: Array) -> None:
-        backend_of(p).sgd(p, g, self.lr)
+        _do(optimizers.SGD(), self.lr, p, g)
 
 
 class Momentum(Optimizer):
@@ -80,14 +88,14 @@ class Momentum(Optimizer):
         self.lr, self.momentum = lr, momentum
 
     def _change(self, p: Array, g: Array, *kept: Array) -> None:
-        backend_of(p).momentum(p, g, *kept, self.lr, self.momentum)
+        _do(optimizers.Momentum(momentum=self.momentum), self.lr, p, g, *kept)
 
 
 class Nesterov(Momentum):
     """v <- momentum v - lr g; p <- p + momentum v - lr g. Bengio et al. 2012 (arXiv:1212.0901)."""
 
     def _change(self, p: Array, g: Array, *kept: Array) -> None:
-        backend_of(p).nesterov(p, g, *kept, self.lr, self.momentum)
+        _do(optimizers.Nesterov(momentum=self.momentum), self.lr, p, g, *kept)
 
 
 class AdaGrad(Optimizer):
@@ -100,7 +108,7 @@ class AdaGrad(Optimizer):
         self.lr = lr
 
     def _change(self, p: Array, g: Array, *kept: Array) -> None:
-        backend_of(p).adagrad(p, g, *kept, self.lr, EPSILON)
+        _do(optimizers.AdaGrad(epsilon=EPSILON), self.lr, p, g, *kept)
 
 
 class RMSprop(Optimizer):
@@ -113,7 +121,8 @@ class RMSprop(Optimizer):
         self.lr, self.decay_rate = lr, decay_rate
 
     def _change(self, p: Array, g: Array, *kept: Array) -> None:
-        backend_of(p).rmsprop(p, g, *kept, self.lr, self.decay_rate, EPSILON)
+        rule = optimizers.RMSProp(decay_rate=self.decay_rate, epsilon=EPSILON)
+        _do(rule, self.lr, p, g, *kept)
 
 
 class Adam(Optimizer):
@@ -133,6 +142,7 @@ class Adam(Optimizer):
         self.iter += 1
 
     def _change(self, p: Array, g: Array, *kept: Array) -> None:
-        # The backend's rule adds its epsilon to the corrected sqrt(v), the book to v's own.
+        # Our rule adds its epsilon to the corrected sqrt(v), the book to v's own.
         epsilon = EPSILON / (1 - self.beta2**self.iter) ** 0.5
-        backend_of(p).adam(p, g, *kept, self.lr, self.beta1, self.beta2, epsilon, self.iter)
+        rule = optimizers.Adam(beta1=self.beta1, beta2=self.beta2, epsilon=epsilon)
+        _do(rule, self.lr, p, g, *kept, count=self.iter)

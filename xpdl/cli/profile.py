@@ -45,7 +45,9 @@ def _profile(options: argparse.Namespace) -> int:
     print(f"{profile.title}; medians of {profile.rounds}")
     print(profile.table())
     providers = backend.providers(network.precision.compute)
-    used = {providers[name] for name in ("convolution", "matmul", "max_pooling", "relu", "adam")}
+    used = {
+        providers[name] for name in ("convolution", "matmul", "max_pooling", "relu", "update_rule")
+    }
     print(f"computed by: {', '.join(sorted(used))} (see xpdl info --backend {backend.name})")
     if options.chart is not None:
         save_figures(Path(), {options.chart: profile.chart()})

@@ -273,9 +273,10 @@ class Network(Checking, Moving, Looking):
     def decay_gradients(self, scale: Number = 1.0) -> None:
         """Add the gradient of the weights' decay, times `scale`, to `grads`."""
         if self.weight_decay:
-            blocks = self.params.blocks
-            for name in self.params.decayed_blocks:
-                self.grads.blocks[name] += (scale * self.weight_decay) * blocks[name]
+            grads = self.grads.blocks
+            for name, W in self.params.blocks.items():
+                if name in self.params.decayed:
+                    grads[name] += (scale * self.weight_decay) * W
 
     def inputs_and_targets(self, x: Any, t: Any) -> tuple[Arrays, Arrays]:
         """Return x and t as tuples of arrays, an array an input and an output, seen to fit.

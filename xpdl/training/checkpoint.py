@@ -200,8 +200,9 @@ class _Resting:
 
     def apply(self, trainer: Any) -> Tally | None:
         """Bring the trainer there; return its epoch that is not at its end."""
-        network, average = trainer.network, trainer.average
+        network, average, rate = trainer.network, trainer.average, trainer.learning_rate
         trainer.optimizer.load_state_dict(self.optimizer)
+        trainer.optimizer.learning_rate = rate  # the saved one is that of a step
         if average is not None:
             average.restore(self.averaged, self.updates)
         network.load_arrays(self.network)

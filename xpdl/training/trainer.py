@@ -67,8 +67,8 @@ class Trainer(Resuming):
     validation : (x, t), optional
         Data by which the best epoch, `patience` and nothing else is chosen.
     optimizer : str or Optimizer
-        A name ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw"), made with its
-        default settings, or an optimizer.
+        A name ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw", "muon"), made
+        with its default settings, or an optimizer.
     epochs : int
         How many passes over the data.
     batch_size : int or mapping of int to int

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any
@@ -558,119 +558,48 @@ class FusedCupyBackend(CapturingCupyBackend):
 
     # ---- update rules -------------------------------------------------------------------
 
-    def sgd(
+    def update_rule(
         self,
-        p: Array,
-        g: Array,
-        rate: Number,
-        *,
+        name: str,
+        rule: Callable[..., None],
+        options: Mapping[str, Any],
+        arrays: Sequence[Array],
+        numbers: Sequence[Number],
         go: Array | None = None,
         copy: Array | None = None,
     ) -> None:
-        if not self._update("sgd", (p, g), (), rate, go, copy):
-            super().sgd(p, g, rate, go=go, copy=copy)
-
-    def momentum(
-        self,
-        p: Array,
-        g: Array,
-        v: Array,
-        rate: Number,
-        momentum: float,
-        *,
-        go: Array | None = None,
-        copy: Array | None = None,
-    ) -> None:
-        if not self._update("momentum", (p, g, v), (momentum,), rate, go, copy):
-            super().momentum(p, g, v, rate, momentum, go=go, copy=copy)
-
-    def nesterov(
-        self,
-        p: Array,
-        g: Array,
-        v: Array,
-        rate: Number,
-        momentum: float,
-        *,
-        go: Array | None = None,
-        copy: Array | None = None,
-    ) -> None:
-        if not self._update("nesterov", (p, g, v), (momentum,), rate, go, copy):
-            super().nesterov(p, g, v, rate, momentum, go=go, copy=copy)
-
-    def adagrad(
-        self,
-        p: Array,
-        g: Array,
-        h: Array,
-        rate: Number,
-        epsilon: float,
-        *,
-        go: Array | None = None,
-        copy: Array | None = None,
-    ) -> None:
-        if not self._update("adagrad", (p, g, h), (epsilon,), rate, go, copy):
-            super().adagrad(p, g, h, rate, epsilon, go=go, copy=copy)
-
-    def rmsprop(
-        self,
-        p: Array,
-        g: Array,
-        h: Array,
-        rate: Number,
-        decay: float,
-        epsilon: float,
-        *,
-        go: Array | None = None,
-        copy: Array | None = None,
-    ) -> None:
-        numbers = (decay, 1 - decay, epsilon)
-        if not self._update("rmsprop", (p, g, h), numbers, rate, go, copy):
-            super().rmsprop(p, g, h, rate, decay, epsilon, go=go, copy=copy)
-
-    def adam(
-        self,
-        p: Array,
-        g: Array,
-        m: Array,
-        v: Array,
-        rate: Number,
-        beta1: float,
-        beta2: float,
-        epsilon: float,
-        iteration: Number,
-        *,
-        go: Array | None = None,
-        copy: Array | None = None,
-    ) -> None:
-        logarithms = (math.log(beta) if beta else -math.inf for beta in (beta1, beta2))
-        numbers = (beta1, 1 - beta1, beta2, 1 - beta2, *logarithms, epsilon)
-        if not self._update("adam", (p, g, m, v), numbers, rate, go, copy, iteration):
-            super().adam(p, g, m, v, rate, beta1, beta2, epsilon, iteration, go=go, copy=copy)
-
-    def _update(
-        self,
-        rule: str,
-        arrays: tuple[Array, ...],
-        numbers: tuple[float, ...],
-        rate: Number,
-        go: Array | None,
-        copy: Array | None,
-        iteration: Number | None = None,
-    ) -> bool:
-        """Do an update rule in one pass; False if these arrays want the generic way."""
-        p = arrays[0]
-        if p.dtype.name not in ("float32", "float64") or not _alike(*arrays):
-            return False
-        if copy is not None and not (copy.dtype == np.float16 and copy.flags.c_contiguous):
-            return False
-        count = () if iteration is None else self._number(iteration, p.dtype)
+        p, dtype = arrays[0], arrays[0].dtype
+        scalars = _scalars(name, options)
+        fits = dtype.name in ("float32", "float64") and _alike(*arrays)
+        if copy is not None:
+            fits = fits and copy.dtype == np.float16 and copy.flags.c_contiguous
+        if scalars is None or not fits:
+            super().update_rule(name, rule, options, arrays, numbers, go, copy)
+            return
+        rate, *count = (self._number(number, dtype) for number in numbers)
         self.run(
-            *(rule, p.dtype.name, p.size, *arrays, *map(p.dtype.type, numbers), *count),
-            *(_NOWHERE if go is None else go, _NOWHERE if copy is None else copy),
-            *self._number(rate, p.dtype),
+            *(name, dtype.name, p.size, *arrays, *map(dtype.type, scalars), *sum(count, ())),
+            *(_NOWHERE if go is None else go, _NOWHERE if copy is None else copy, *rate),
         )
-        return True
+
+
+def _scalars(name: str, of: Mapping[str, Any]) -> tuple[float, ...] | None:
+    """Return what the kernel of an update rule takes of its options; None if there is none."""
+    match name:
+        case "sgd":
+            return ()
+        case "momentum" | "nesterov":
+            return (of["momentum"],)
+        case "adagrad":
+            return (of["epsilon"],)
+        case "rmsprop":
+            return of["decay_rate"], 1 - of["decay_rate"], of["epsilon"]
+        case "adam":
+            betas = of["beta1"], of["beta2"]
+            kept = (number for beta in betas for number in (beta, 1 - beta))
+            logarithms = (math.log(beta) if beta else -math.inf for beta in betas)
+            return *kept, *logarithms, of["epsilon"]
+    return None
 
 
 def _spans(images: int, numbers: int, itemsize: int | None = None) -> Iterator[slice]:

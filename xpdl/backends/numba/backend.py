@@ -6,12 +6,13 @@ backend ``numpy``, as do the primitives that are not overridden here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from xpdl.backends.base import Array, Number, Pair, Shape, output_size, skippable, written
+from xpdl.backends.base import Array, Number, Pair, Shape, output_size, written
 from xpdl.backends.numpy import few_channels
 from xpdl.backends.numpy.backend import NumpyBackend, by_feature, lies_in_pixels, pixel_lines
 from xpdl.backends.numpy.memory import pool
@@ -281,23 +282,38 @@ class NumbaBackend(NumpyBackend):
             return dx
         return super().relu6_backward(dout, y)
 
-    @skippable
-    def adam(
+    def update_rule(
         self,
-        p: Array,
-        g: Array,
-        m: Array,
-        v: Array,
-        rate: Number,
-        beta1: float,
-        beta2: float,
-        epsilon: float,
-        iteration: Number,
+        name: str,
+        rule: Callable[..., None],
+        options: Mapping[str, Any],
+        arrays: Sequence[Array],
+        numbers: Sequence[Number],
+        go: Array | None = None,
+        copy: Array | None = None,
     ) -> None:
-        correction1, correction2 = 1 - beta1**iteration, (1 - beta2**iteration) ** 0.5
-        numbers = (rate / correction1, beta1, 1 - beta1, beta2, 1 - beta2, correction2, epsilon)
-        if not _each_element(kernels.adam, p, g, m, v, scalars=(np.array(numbers, np.float32),)):
-            super().adam(p, g, m, v, rate, beta1, beta2, epsilon, iteration)
+        if name == "adam":
+            rule = partial(_adam, rule, options)
+        super().update_rule(name, rule, options, arrays, numbers, go, copy)
+
+
+def _adam(
+    plain: Callable[..., None],
+    options: Mapping[str, Any],
+    p: Array,
+    g: Array,
+    m: Array,
+    v: Array,
+    rate: Number,
+    count: Number,
+) -> None:
+    """Do Adam in one pass, or else the plain way; see there for what it computes."""
+    beta1, beta2 = options["beta1"], options["beta2"]
+    correction1, correction2 = 1 - beta1**count, (1 - beta2**count) ** 0.5
+    numbers = (rate / correction1, beta1, 1 - beta1, beta2, 1 - beta2, correction2)
+    scalars = np.array((*numbers, options["epsilon"]), np.float32)
+    if not _each_element(kernels.adam, p, g, m, v, scalars=(scalars,)):
+        plain(p, g, m, v, rate, count)
 
 
 def _all_single(*arrays: Array | None) -> bool:

@@ -253,7 +253,7 @@ def _relu6_backward(gradient, y, dx):
 
 @compiled
 def adam(p, g, m, v, numbers, shares, which):
-    """Do Adam in one pass; see `Backend.adam` for what it computes."""
+    """Do Adam in one pass; see `xpdl.optimizers.Adam` for what it computes."""
     begin(shares)
     part, first, last = next_part(shares, which)
     while part >= 0:

@@ -1,0 +1,131 @@
+"""What an optimizer remembers from update to update, and how that is saved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from xpdl.arguments import dictionary, number, plainly, same_shapes, whole_number
+from xpdl.backends import accumulation_dtype, backend_of
+from xpdl.errors import ArgumentError, DTypeError, ModelFileError
+from xpdl.optimizers.blocks import Arrays, Blocks
+from xpdl.optimizers.clock import Clock, whole
+from xpdl.optimizers.freezing import OwnCounts
+
+
+class Memory(Clock):
+    """An optimizer's memory.
+
+    Attributes
+    ----------
+    state : dict of str to dict of str to array
+        What the rule remembers of each parameter: slot, then the parameter's name.
+    """
+
+    slots: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self) -> None:
+        self.state: dict[str, Arrays] = {}
+        self._counts = OwnCounts()
+        self._restored: dict[str, dict[str, Any]] | None = None  # until parameters are seen
+
+    def keep_time_on_host(self) -> None:
+        super().keep_time_on_host()
+        self._counts.keep_on_host()
+
+    def _remember(self, params: Arrays) -> None:
+        """Make sure that there is memory for `params`: zeros at first, or what was restored."""
+        if not self.state:
+            memory = {slot: _zeros_like(params) for slot in self.slots}
+            if self._restored is not None:
+                _restore(memory, self._restored)
+                self._restored = None
+            for name in self._counts.apart.keys() - params.keys():
+                saved = "the saved optimizer state counts updates"
+                raise ModelFileError(f"{saved} of {name}, which the network has not.")
+            self.state = memory
+        for slot, arrays in self.state.items():
+            what, advice = f"this {type(self).__name__}'s {slot}", "; make a new optimizer for them"
+            same_shapes(what, arrays, params, advice)
+            for name, p in () if isinstance(params, Blocks) else params.items():
+                dtype = arrays[name].dtype
+                if dtype != accumulation_dtype(p.dtype):
+                    raise DTypeError(f"{what} of {name} is {dtype}, for {p.dtype}{advice}.")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that is needed to go on later: host arrays by slot and name, and numbers."""
+        state = self.state if self._restored is None else self._restored
+        iteration = whole(self.iteration)
+        counts = self._counts.on_host(iteration)
+        return {
+            "rule": type(self).__name__,
+            "iteration": iteration,
+            "learning_rate": self.host_learning_rate(),
+            "state": {
+                slot: {name: backend_of(a).to_numpy(a) for name, a in arrays.items()}
+                for slot, arrays in state.items()
+            },
+            **({"counts": counts} if counts else {}),  # of parameters that were frozen for a while
+        }
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned; names and shapes are checked at the next update.
+
+        Raises
+        ------
+        ModelFileError
+            If it is of another rule, or damaged. Nothing is changed then.
+        """
+        self.check_state_dict(saved)
+        self.iteration = int(saved["iteration"])
+        self._rate = self._host_rate = number("learning_rate", saved["learning_rate"])
+        self._counts = OwnCounts(saved.get("counts"))
+        self.state = {}
+        self._restored = {slot: dict(arrays) for slot, arrays in saved["state"].items()} or None
+
+    def check_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """See that `load_state_dict` would take what `state_dict` returned.
+
+        Raises
+        ------
+        ModelFileError
+            As `load_state_dict`.
+        """
+        rule, what = type(self).__name__, "the saved optimizer state"
+        try:
+            found = dictionary(what, saved)["rule"]
+            state = dictionary("its state", saved["state"], "by slot")
+            for slot, arrays in state.items():
+                dictionary(f"its {slot}", arrays, "of arrays")
+            number("learning_rate", saved["learning_rate"])
+            updates = whole_number("iteration", saved["iteration"], least=0, most=2**62)
+            for name, count in dictionary("counts of updates", saved.get("counts", {})).items():
+                whole_number(f"counts of updates of {name}", count, least=0, most=updates)
+        except (ArgumentError, KeyError) as error:
+            raise ModelFileError(f"{what} is damaged: {plainly(error).strip('.')}.") from error
+        if found != rule:
+            raise ModelFileError(f"the saved state is of {found!r}, not of {rule!r}.")
+        if (updates or state) and set(state) != set(self.slots):
+            raise ModelFileError(
+                f"the saved state has the slots {sorted(state)}, {rule} wants {sorted(self.slots)}."
+            )
+
+
+def _zeros_like(params: Arrays) -> Arrays:
+    if isinstance(params, Blocks):
+        return params.zeros_like()
+    # In half precision the squares of gradients, and Adam's epsilon, would be 0.
+    xp = backend_of(*params.values()).xp
+    return {name: xp.zeros_like(p, accumulation_dtype(p.dtype)) for name, p in params.items()}
+
+
+def _restore(memory: Mapping[str, Arrays], saved: Mapping[str, Arrays]) -> None:
+    """Copy saved host arrays into `memory`, once all names and shapes are seen to agree."""
+    for slot, arrays in memory.items():
+        try:
+            same_shapes(f"the saved optimizer state's {slot}", saved[slot], arrays)
+        except ArgumentError as error:
+            raise ModelFileError(str(error)) from error
+    for slot, arrays in memory.items():
+        for name, array in arrays.items():
+            array[...] = backend_of(array).asarray(saved[slot][name], dtype=array.dtype)
