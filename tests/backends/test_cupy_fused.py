@@ -14,7 +14,7 @@ from brute_force import assert_close, sum_dtype
 import xpdl
 from xpdl import backends
 from xpdl.backends import get_backend
-from xpdl.backends.cupy import cublas
+from xpdl.backends.cupy import cublas, launching
 from xpdl.backends.cupy import fused as cupy_fused
 from xpdl.backends.cupy.backend import CupyBackend
 from xpdl.errors import BackendError, BackendUnavailableError, ShapeError, UnknownNameError
@@ -40,7 +40,7 @@ def fused(request):
 def test_convolution_in_spans_and_in_pieces_of_16_bytes(
     fused, monkeypatch, rng, at_once, dtype, channels
 ):
-    monkeypatch.setattr(cupy_fused, "COLUMN_BYTES", at_once)
+    monkeypatch.setattr(launching, "COLUMN_BYTES", at_once)
     x = rng.standard_normal((5, 7, 6, channels)).astype(dtype)
     W = rng.standard_normal((4, channels, 3, 2)).astype(dtype)
     b = rng.standard_normal(4).astype(dtype)
@@ -219,8 +219,8 @@ def test_a_product_that_does_not_fit_is_refused(rehearsed):
 
 def test_an_image_beyond_what_a_kernel_counts_is_refused():
     with pytest.raises(ShapeError, match="XPDL_PROVIDER=generic"):
-        list(cupy_fused._spans(1, 2**30 + 1))
-    assert list(cupy_fused._spans(5, 2**29)) == [slice(0, 2), slice(2, 4), slice(4, 5)]
+        list(launching.spans_of(1, 2**30 + 1))
+    assert list(launching.spans_of(5, 2**29)) == [slice(0, 2), slice(2, 4), slice(4, 5)]
 
 
 def test_a_failing_library_is_named(rehearsed, monkeypatch):

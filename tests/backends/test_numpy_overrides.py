@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from xpdl.backends import Backend, available_backends, get_backend, use_backend
 from xpdl.backends.cupy.backend import CapturingCupyBackend, CupyBackend
 from xpdl.backends.cupy.fused import FusedCupyBackend
-from xpdl.backends.numpy import backend as numpy_backend
 from xpdl.backends.numpy import convolution as numpy_convolution
+from xpdl.backends.numpy import elements as numpy_elements
 from xpdl.backends.numpy.backend import NumpyBackend
 from xpdl.backends.numpy.memory import pool
 from xpdl.backends.strict.backend import StrictBackend
@@ -529,7 +529,7 @@ def test_a_step_of_float32_takes_the_quick_way_all_along(monkeypatch, rng, name,
     def refuse(*arguments, **options):
         raise AssertionError("the slow way")
 
-    monkeypatch.setattr(numpy_backend, "PART_BYTES", 50_000)  # eight images are little else
+    monkeypatch.setattr(numpy_elements, "PART_BYTES", 50_000)  # eight images are little else
     network = kind()
     network.to(fast)
     for kind in slower:

@@ -14,7 +14,8 @@ import numpy as np
 
 from xpdl.backends.base import Array, Number, Pair, Shape, output_size, written
 from xpdl.backends.numpy import few_channels
-from xpdl.backends.numpy.backend import NumpyBackend, by_feature, lies_in_pixels, pixel_lines
+from xpdl.backends.numpy.backend import NumpyBackend
+from xpdl.backends.numpy.elements import by_feature, lies_in_pixels, pixel_lines
 from xpdl.backends.numpy.memory import pool
 from xpdl.errors import BackendUnavailableError
 

@@ -17,11 +17,9 @@ from itertools import product
 import numpy as np
 
 from xpdl.backends.base import Array, Backend, Pair, Shape, output_size, spread
+from xpdl.backends.numpy.elements import parts_of
 from xpdl.backends.numpy.memory import pool
 from xpdl.backends.numpy.threads import workers
-
-PART_BYTES = 512 * 1024
-"""Of a depthwise convolution, threads take parts of this size: a core's own cache holds them."""
 
 
 def convolution(
@@ -97,7 +95,7 @@ def depthwise(
         if relu:
             np.maximum(total, 0, out=total)
 
-    workers.each(_parts(n, y.nbytes), work)
+    workers.each(parts_of(n, y.nbytes), work)
     return y.transpose(0, 3, 1, 2)
 
 
@@ -124,7 +122,7 @@ def depthwise_backward(
             dx[part] = target[:, ph : ph + h, pw : pw + w]
         return dW, given.sum(axis=(0, 1, 2))
 
-    parts = workers.each(_parts(n, dout.nbytes), work)
+    parts = workers.each(parts_of(n, dout.nbytes), work)
     dW, db = (np.sum([part[k] for part in parts], axis=0) for k in (0, 1))
     dW = dW.transpose(2, 0, 1).reshape(W.shape)
     return dx.transpose(0, 3, 1, 2) if need_dx else None, dW, db
@@ -191,9 +189,3 @@ def _within(images: Array, pad: Pair) -> Array:
     """Return images (N, H, W, C) within a border of zeros."""
     (ph, pw) = pad
     return np.pad(images, ((0, 0), (ph, ph), (pw, pw), (0, 0))) if ph + pw else images
-
-
-def _parts(count: int, size: int) -> list[slice]:
-    """Cut range(count), of `size` bytes in all, into parts of about `PART_BYTES`."""
-    step = max(1, count * PART_BYTES // max(1, size))
-    return [slice(i, min(i + step, count)) for i in range(0, count, step)]

@@ -1,0 +1,152 @@
+"""Every primitive of the framework, written once over `xp`: the textbook version.
+
+`Backend` is complete as it stands: on NumPy arrays it is the backend ``generic``, slow and plain,
+against which every faster version is tested. A device overrides `xp` and the few methods that a
+benchmark shows worth it.
+
+4-D data is (N, C, H, W): batch, channels, height, width; filters are (FN, C, FH, FW). Any memory
+order will do. Sums of half-precision numbers are carried in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from xpdl.backends.base.types import (
+    Array,
+    Number,
+    Pads,
+    Pair,
+    RandomGenerator,
+    Shape,
+    Step,
+    accumulation_dtype,
+    by_group,
+    check_generator_state,
+    host_array,
+    output_size,
+    spread,
+    written,
+)
+from xpdl.backends.base.windows import Windows
+
+__all__ = [
+    "PRIMITIVES",
+    "Array",
+    "Backend",
+    "Number",
+    "Pads",
+    "Pair",
+    "RandomGenerator",
+    "Shape",
+    "Step",
+    "accumulation_dtype",
+    "by_group",
+    "check_generator_state",
+    "host_array",
+    "output_size",
+    "spread",
+    "written",
+]
+
+PRIMITIVES = (
+    "matmul",
+    "convolution",
+    "convolution_backward",
+    "grouped_convolution",
+    "grouped_convolution_backward",
+    "max_pooling",
+    "max_pooling_backward",
+    "average_pooling",
+    "average_pooling_backward",
+    "moments",
+    "normalize",
+    "normalize_backward",
+    "normalize_response",
+    "normalize_response_backward",
+    "sum",
+    "add_bias",
+    "relu",
+    "relu_backward",
+    "relu6",
+    "relu6_backward",
+    "softmax_with_loss",
+    "softmax_with_loss_backward",
+    "confusion",
+    "dropout",
+    "dropout_backward",
+    "gather",
+    "all_finite",
+    "unscale",
+    "adjust_loss_scale",
+    "update_rule",
+)
+"""What a backend may override to be fast; the rest of its methods hold and move arrays."""
+
+
+class Backend(Windows):
+    """Arrays and primitives of one device; this class itself serves NumPy, plainly."""
+
+    name = "generic"
+    provider = "generic"  # by what name `providers` calls the code of this class
+    compiles = False  # whether `compile_step` does anything
+
+    @classmethod
+    def providers(cls, dtype: Any = "float32") -> dict[str, str]:
+        """Return each primitive's name with the name of the backend whose code computes it.
+
+        For arrays of `dtype`. On the backend ``numba``, convolution is "numba" for float32 and
+        "numpy" for float64; a primitive that no backend overrides is "generic".
+        """
+        return {
+            primitive: next(
+                vars(kind).get("provider") or vars(kind).get("name", "generic")
+                for kind in cls.__mro__
+                if primitive in vars(kind)
+            )
+            for primitive in PRIMITIVES
+        }
+
+    # ---- update rules -------------------------------------------------------------------
+
+    def update_rule(
+        self,
+        name: str,
+        rule: Callable[..., None],
+        options: Mapping[str, Any],
+        arrays: Sequence[Array],
+        numbers: Sequence[Number],
+        go: Array | None = None,
+        copy: Array | None = None,
+    ) -> None:
+        """Update parameters in place by a rule of `xpdl.optimizers`, where its formula stands.
+
+        A device may do a rule that it knows by `name` in one pass of its own.
+
+        Parameters
+        ----------
+        name : str
+            Such as "adam"; empty for a rule that no device knows.
+        rule : callable
+            The rule's arithmetic: takes the arrays, then the numbers.
+        options : dict
+            What it was made with, such as beta1.
+        arrays : sequence of array, of one shape
+            The parameters, their gradient, and the rule's memory; all but the gradient change.
+        numbers : sequence of number
+            The learning rate, and for some rules how many updates were made with this one. Each
+            may be an array (), of the type of the parameters, that lives on the device.
+        go : array, (), bool, optional
+            On the device: where it is false nothing changes. The host need not know.
+        copy : array, optional
+            Receives the parameters as they are afterwards, in its own type.
+        """
+        p, _, *memory = arrays
+        before = [] if go is None else [a.copy() for a in (p, *memory)]
+        rule(*arrays, *numbers)
+        if go is not None:
+            for a, kept in zip((p, *memory), before, strict=True):
+                a[...] = self.xp.where(go, a, kept)
+        if copy is not None:
+            copy[...] = p.astype(copy.dtype)
