@@ -7,7 +7,7 @@ from itertools import accumulate
 from typing import Any
 
 from xpdl.arguments import whole_number
-from xpdl.backends import Array, Shape, array_module
+from xpdl.backends import Array, Shape, array_module, backend_of
 from xpdl.errors import ShapeError
 from xpdl.layers.base import Kept, Layer, expect_floats
 
@@ -21,6 +21,8 @@ class Add(Layer):
     kind = "add"
     arity = None
     count: Any = Kept()
+    shape: Any = Kept()
+    home: Any = Kept()
 
     def plan(self, *input_shapes: Shape) -> Shape:
         return _one_shape("Add", input_shapes)
@@ -28,10 +30,11 @@ class Add(Layer):
     def forward(self, *xs: Array, train: bool = False) -> Array:  # type: ignore[override]
         _expect("Add", xs, self.owned)
         if train:
-            self.count = len(xs)
+            self.count, self.shape, self.home = len(xs), xs[0].shape, backend_of(*xs)
         return reduce(_sum, xs)
 
     def backward(self, dout: Array) -> tuple[Array, ...]:  # type: ignore[override]
+        self.expect_gradient(dout, self.shape, home=self.home)
         return (dout,) * self.count
 
 
@@ -56,6 +59,7 @@ class Multiply(Layer):
 
     def backward(self, dout: Array) -> tuple[Array, ...]:  # type: ignore[override]
         xs = self.xs
+        self.expect_gradient(dout, xs[0].shape, *xs)
         return tuple(
             reduce(_product, [other for j, other in enumerate(xs) if j != i], dout)
             for i in range(len(xs))
@@ -77,6 +81,8 @@ class Concatenate(Layer):
     arity = None
     options = ("axis",)
     lengths: Any = Kept()
+    shape: Any = Kept()
+    home: Any = Kept()
 
     def __init__(self, axis: int = 1) -> None:
         super().__init__()
@@ -98,12 +104,15 @@ class Concatenate(Layer):
             expect_floats("Concatenate", x)
         if not self.owned:
             self.plan(*(x.shape[1:] for x in xs))
-        xp = array_module(*xs)
+        home = backend_of(*xs)
+        y = home.xp.concatenate(xs, axis=self.axis)
         if train:
             self.lengths = [x.shape[self.axis] for x in xs]
-        return xp.concatenate(xs, axis=self.axis)
+            self.shape, self.home = y.shape, home
+        return y
 
     def backward(self, dout: Array) -> tuple[Array, ...]:  # type: ignore[override]
+        self.expect_gradient(dout, self.shape, home=self.home)
         ends = list(accumulate(self.lengths))
         before = (slice(None),) * self.axis
         return tuple(

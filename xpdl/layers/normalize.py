@@ -52,16 +52,19 @@ class Normalize(Layer):
             raise ArgumentError(f"deviation must be above 0, got {shown(deviation)}.")
 
     def plan(self, input_shape: Shape) -> Shape:
+        channels = input_shape[0] if input_shape else 1
         for name in ("mean", "deviation"):
             count = len(getattr(self, name))
-            if count not in (1, input_shape[0]):
+            if count not in (1, channels):
                 raise ShapeError(
-                    f"{name} is of {count} channels, the input {input_shape} has {input_shape[0]}."
+                    f"{name} is of {count} channels, the input {input_shape} has {channels}."
                 )
         return input_shape
 
     def forward(self, x: Array, train: bool = False) -> Array:
         real_array("x", x, "iuf")
+        if not self.owned:
+            self.plan(x.shape[1:])
         wide = accumulation_dtype(x.dtype)
         y = x.astype(wide, copy=False)
         if x.dtype.kind != "f":
@@ -110,4 +113,4 @@ def _numbers(argument: str, value: Any) -> tuple[float, ...]:
     listed = list(value) if isinstance(value, list | tuple) else [value]
     if not listed:
         raise ArgumentError(f"{argument} must be a number or one a channel, got {shown(value)}.")
-    return tuple(number(argument, each, least=float("-inf")) for each in listed)
+    return tuple(number(argument, each, above=float("-inf")) for each in listed)

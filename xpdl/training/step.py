@@ -56,6 +56,8 @@ class Step:
     ) -> None:
         if not isinstance(network, Network):
             raise ArgumentError(f"network must be a Network, got {shown(network)}.")
+        if average is not None and not isinstance(average, MovingAverage):
+            raise ArgumentError(f"average must be a MovingAverage, got {shown(average)}.")
         self.network = network
         self.optimizer = get_optimizer(optimizer)
         self.average = average
