@@ -65,7 +65,7 @@ class UnknownNameError(ArgumentError):
         )
         hint = next((f" Did you mean {name!r}?" for name in names if [name.lower()] == close), "")
         super().__init__(
-            f"unknown {kind} {shown(got)}; the choices are {', '.join(names)}.{hint}{advice}"
+            f"unknown {kind} {shown(got)}; the choices are {', '.join(names)}.{hint or advice}"
         )
 
 

@@ -222,8 +222,9 @@ class Graph(Layer):
 
     def backward(self, *douts: Array | None) -> Any:
         """Return dL/dx for the input, or a tuple; None stands for an output that counts nothing."""
-        if len(douts) != len(self.ends):
-            raise ArgumentError(f"dout must be {len(self.ends)} arrays, got {len(douts)}.")
+        if len(douts) != len(self.ends) or all(dout is None for dout in douts):
+            wanted = f"{len(self.ends)} arrays, or None for some" if len(self.ends) > 1 else "one"
+            raise ArgumentError(f"dout must be {wanted}, got {', '.join(map(shown, douts))}.")
         gradients: dict[str, Array] = {}
         for name, dout in zip(self.ends, douts, strict=True):
             _add_up(gradients, name, dout)

@@ -8,7 +8,7 @@ from typing import Any
 
 from xpdl.arguments import whole_number
 from xpdl.backends import Array, Shape, array_module, backend_of
-from xpdl.errors import ShapeError
+from xpdl.errors import ShapeError, shown
 from xpdl.layers.base import Kept, Layer, expect_floats
 
 
@@ -95,7 +95,7 @@ class Concatenate(Layer):
             if len(shape) <= i or len(shape) != len(first) or others[0] != others[1]:
                 raise ShapeError(
                     f"Concatenate wants inputs that differ along axis {self.axis} alone, got "
-                    f"{' and '.join(map(str, input_shapes))}."
+                    f"{' and '.join(map(shown, input_shapes))}."
                 )
         return (*first[:i], sum(shape[i] for shape in input_shapes), *first[i + 1 :])
 
@@ -104,6 +104,10 @@ class Concatenate(Layer):
             expect_floats("Concatenate", x)
         if not self.owned:
             self.plan(*(x.shape[1:] for x in xs))
+            if len({len(x) for x in xs}) > 1:
+                raise ShapeError(
+                    f"Concatenate wants inputs of as many samples each, got {[len(x) for x in xs]}."
+                )
         home = backend_of(*xs)
         y = home.xp.concatenate(xs, axis=self.axis)
         if train:
@@ -124,7 +128,7 @@ class Concatenate(Layer):
 def _one_shape(layer: str, shapes: tuple[Shape, ...]) -> Shape:
     if any(shape != shapes[0] for shape in shapes):
         raise ShapeError(
-            f"{layer} wants inputs of one shape, got {' and '.join(map(str, shapes))}; a layer "
+            f"{layer} wants inputs of one shape, got {' and '.join(map(shown, shapes))}; a layer "
             "before it (in a Residual: shortcut=Convolution(filters, 1)) can bring them to one."
         )
     return shapes[0]

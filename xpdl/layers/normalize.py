@@ -34,7 +34,8 @@ class Normalize(Layer):
 
     kind = "normalize"
     options = ("divisor", "mean", "deviation")
-    shape: Any = Kept()
+    x_shape: Any = Kept()
+    home: Any = Kept()
     dtype: Any = None  # that of what it returns; a network sets the type that it computes in
     _told = False
 
@@ -57,7 +58,8 @@ class Normalize(Layer):
             count = len(getattr(self, name))
             if count not in (1, channels):
                 raise ShapeError(
-                    f"{name} is of {count} channels, the input {input_shape} has {channels}."
+                    f"{name} is of {count} channels, the input x {shown(input_shape)} has "
+                    f"{channels}."
                 )
         return input_shape
 
@@ -74,23 +76,23 @@ class Normalize(Layer):
         if set(self.deviation) != {1.0}:
             y = y / self._along(self.deviation, y)
         if train:
-            self.shape = x.shape
+            self.x_shape, self.home = x.shape, backend_of(x)
         elif x.dtype.kind == "f":
             self._look_at(y)
         return y.astype(self.dtype or wide, copy=False)
 
     def backward(self, dout: Array) -> Array:
-        self.expect_gradient(dout, self.shape)
+        self.expect_gradient(dout, self.x_shape, home=self.home)
         return (dout / self._along(self.deviation, dout)).astype(dout.dtype, copy=False)
 
     def _along(self, numbers: tuple[float, ...], x: Array) -> Number:
         """Return the number, or those of the channels of x in its type; on a device, put once."""
         if len(numbers) == 1:
             return numbers[0]
-        backend = backend_of(x)
-        key = numbers, backend.array_type, x.dtype, x.ndim
+        backend, dtype = backend_of(x), x.dtype.newbyteorder("=")
+        key = numbers, backend.array_type, dtype, x.ndim
         if key not in self._placed:
-            placed = backend.asarray(list(numbers), x.dtype)
+            placed = backend.asarray(list(numbers), dtype)
             self._placed[key] = placed.reshape(-1, *(1,) * (x.ndim - 2))
         return self._placed[key]
 
