@@ -66,6 +66,7 @@ IMAGES = np.arange(2 * 3 * 4 * 6, dtype="f4").reshape(2, 3, 4, 6) % 7 / 4 - 0.75
 ROWS = np.arange(4 * 5, dtype="f4").reshape(4, 5) % 7 / 4 - 0.75
 TARGETS = np.array([0, 4, 2, 1])
 ONE_HOT = np.eye(5, dtype="f4")[TARGETS]
+SAMPLE_WEIGHTS = array(np.array([1.0, 0.5, 2.0, 0.0]), kinds="fiub", none=True)
 
 
 NO_SUCH_CLASS = {
@@ -505,8 +506,8 @@ LAYER_CALLS: list[Call] = [
     *(
         Call(
             f"SoftmaxWithLoss{title}.forward",
-            {"x": array(ROWS), "t": target},
-            lambda loss, x, t: (loss.forward(x, t), loss.backward()),
+            {"x": array(ROWS), "t": target, "weights": SAMPLE_WEIGHTS},
+            lambda loss, x, t, weights: (loss.forward(x, t, weights), loss.backward()),
             lambda _, smoothing=smoothing: SoftmaxWithLoss(smoothing),
             words={"x": "x|t"},
             documented=NO_SUCH_CLASS | {"x: one column less": "the last class is none then"},
@@ -526,8 +527,7 @@ LAYER_CALLS: list[Call] = [
             words={"x": "x|t|weights"},
         )
         for kind, weights in (
-            (kind, array(np.array([1.0, 0.5, 2.0, 0.0]), kinds="fiub", none=True))
-            for kind in (IdentityWithLoss, SigmoidWithLoss)
+            (kind, SAMPLE_WEIGHTS) for kind in (IdentityWithLoss, SigmoidWithLoss)
         )
     ),
     *(
