@@ -79,7 +79,7 @@ class UnknownNameError(ArgumentError):
         close = nearest(got, names)
         hint = "" if close is None else f" Did you mean {close!r}?"
         super().__init__(
-            f"unknown {kind} {shown(got)}; the choices are {', '.join(names)}.{hint}{advice}"
+            f"unknown {kind} {shown(got)}; the choices are {', '.join(names)}.{hint or advice}"
         )
 
 

@@ -53,3 +53,26 @@ def test_a_state_of_the_generators_that_is_none_is_refused(reader):
     about = json.loads(text)
     about["epoch"]["augmentation"] = 1
     expect_refused(reader, arrays, json.dumps(about))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"loss": [1.0]},
+        {"loss": True},
+        {"train": {"accuracy": [0.5]}},
+        {"train": [0.5]},
+        {"test_accuracy": "0.5"},
+        {"learning_rate": None},
+        {"seconds": {}},
+        {"skipped_steps": 0.5},
+        {"batch_size": [7]},
+        {"loss_scale": "2"},
+    ],
+    ids=str,
+)
+def test_a_history_of_other_kinds_is_refused(reader, change):
+    arrays, text = inputs.arrays_in(reader.seeds[0])
+    about = json.loads(text)
+    about["history"]["epochs"][0] |= change
+    expect_refused(reader, arrays, json.dumps(about))

@@ -145,7 +145,8 @@ AUGMENTATIONS: dict[str, dict[str, Kind]] = {
 
 
 def batches(backend: Backend) -> datasets.Batches:
-    return datasets.Batches(ROWS.copy(), TARGETS.copy(), 3, backend=backend)
+    weights = np.ones(len(ROWS), "f4")
+    return datasets.Batches(ROWS.copy(), TARGETS.copy(), 3, backend=backend, weights=weights)
 
 
 DATA_CALLS: list[Call] = [
@@ -314,13 +315,14 @@ DATA_CALLS: list[Call] = [
                 ],
             ),
             "divisor": number(2.0, none=True),
+            "weights": array(ROWS[:, 0], kinds="biuf", none=True),
         },
         lambda _, **given: datasets.Batches(**given),
         use=lambda _, made: ([*made.epoch(0)], [*made.in_order()], len(made), made.batch_size),
-        words={"x": "x|t", "t": "t|x"},
+        words={"x": "x|t", "t": "t|x", "weights": "weights|x"},
         on_device={
             f"{argument}: an array of another backend": "host arrays are put on the device"
-            for argument in "xt"
+            for argument in ("x", "t", "weights")
         },
     ),
     *(
@@ -330,7 +332,7 @@ DATA_CALLS: list[Call] = [
             lambda made, number, verb=verb: consumed(getattr(made, verb)(number)),
             batches,
         )
-        for verb in ("size", "in_epoch", "parts", "epoch")
+        for verb in ("size", "in_epoch", "parts", "epoch", "order")
     ),
     Call(
         "Batches.steps",
@@ -338,11 +340,14 @@ DATA_CALLS: list[Call] = [
         lambda made, count: next(made.steps(count), None),
         batches,
     ),
-    Call(
-        "Batches.take",
-        {"part": array(np.array([0, 2]), dtype="int64", kinds="iu")},
-        lambda made, part: made.take(part),
-        batches,
+    *(
+        Call(
+            f"Batches.{verb}",
+            {"part": array(np.array([0, 2]), dtype="int64", kinds="iu")},
+            lambda made, part, verb=verb: getattr(made, verb)(part),
+            batches,
+        )
+        for verb in ("take", "weigh")
     ),
     Call("Batches.in_order", {}, lambda made: [*made.in_order()], batches),
     # ---- augmentation --------------------------------------------------------------------------

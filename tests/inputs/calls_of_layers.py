@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from hostile_values import (
     EITHER,
+    INF,
+    NAN,
     REFUSED,
     SAME,
     Hostile,
@@ -20,6 +22,7 @@ from hostile_values import (
     number,
     refused,
     rng,
+    same,
     shape,
     sides,
     thing,
@@ -32,16 +35,22 @@ from xpdl import layers, losses
 from xpdl.backends import Backend
 from xpdl.layers import (
     AdaptiveAveragePooling,
+    Add,
     Affine,
     AveragePooling,
     BatchNormalization,
+    Concatenate,
     Convolution,
     Dropout,
     Flatten,
     GlobalAveragePooling,
+    Graph,
+    Input,
     Layer,
     LocalResponseNormalization,
     MaxPooling,
+    Multiply,
+    Normalize,
     PadChannels,
     ReLU,
     ReLU6,
@@ -57,6 +66,7 @@ IMAGES = np.arange(2 * 3 * 4 * 6, dtype="f4").reshape(2, 3, 4, 6) % 7 / 4 - 0.75
 ROWS = np.arange(4 * 5, dtype="f4").reshape(4, 5) % 7 / 4 - 0.75
 TARGETS = np.array([0, 4, 2, 1])
 ONE_HOT = np.eye(5, dtype="f4")[TARGETS]
+SAMPLE_WEIGHTS = array(np.array([1.0, 0.5, 2.0, 0.0]), kinds="fiub", none=True)
 
 
 NO_SUCH_CLASS = {
@@ -76,7 +86,7 @@ def use_layer(*inputs: tuple[int, ...]) -> Callable[[Backend, Any], None]:
         for input_shape in inputs:
             layer.build(input_shape, seeded())
             x = backend.asarray(np.ones((2, *input_shape)), "float32")
-            y = layer.forward(x, True)
+            y = layer.forward(x, train=True)
             layer.backward(backend.xp.ones_like(y))
             layer.forward(x)
             repr(layer), layer.config()
@@ -90,16 +100,96 @@ def trained(make: Callable[[], Layer], x: np.ndarray[Any, Any]) -> Callable[[Bac
     def subject(backend: Backend) -> Layer:
         layer = make()
         layer.build(x.shape[1:], seeded())
-        layer.forward(backend.asarray(x, "float32"), True)
+        layer.forward(backend.asarray(x, "float32"), train=True)
         return layer
 
     return subject
 
 
+def merges(make: Callable[[], Layer], x: np.ndarray[Any, Any]) -> Iterator[Call]:
+    """Yield the calls of a layer of two inputs, of which one is x and the other replaced."""
+    title = type(make()).__name__
+
+    def subject(backend: Backend) -> Layer:
+        layer, a = make(), backend.asarray(x, "float32")
+        layer.forward(a, a, train=True)
+        return layer
+
+    yield Call(
+        f"{title}.build",
+        {"input_shape": shape(x.shape[1:], least=0), "rng": rng(), "dtype": dtype("float32")},
+        lambda layer, **given: layer.build(**given),
+        lambda backend: make(),
+        words={"input_shape": "input_shape|inputs?"},
+    )
+    yield Call(
+        f"{title}.forward",
+        {"x1": array(x, elsewhere=REFUSED), "x2": array(x), "train": truth(True)},
+        lambda layer, x1, x2, train: layer.forward(x1, x2, train=train),
+        subject,
+        words={"x1": "x|inputs", "x2": "x|inputs"},
+    )
+    dout = np.arange(np.concatenate([x, x], 1).size if title == "Concatenate" else x.size)
+    y = (len(x), -1, *x.shape[2:])
+    yield Call(
+        f"{title}.backward",
+        {"dout": array(dout.reshape(y) % 5 / 4 - 0.5)},
+        lambda layer, dout: layer.backward(dout),
+        subject,
+    )
+
+
+def branches() -> Graph:
+    """Return a graph of one input and two ways to its output."""
+    x = Input((5,))
+    return Graph(x, Add()(Affine(3)(x), ReLU()(Affine(3)(x))))
+
+
+def two_inputs() -> Graph:
+    a, b = Input((5,)), Input((5,))
+    return Graph([a, b], Add()(a, Tanh()(b)))
+
+
+def node(_: Backend | None = None) -> Any:
+    return Input((5,))
+
+
+MADE = "what is made of the inputs"
+
+
+def of_the(inputs: Any) -> Any:
+    """Return the output of a graph that begins at `inputs`, where that is a node."""
+    x = inputs if isinstance(inputs, Input) else Input((5,))
+    return Add()(x, ReLU()(x))
+
+
+def node_name(value: str) -> Kind:
+    """Return the kind of a node's name."""
+    wrong = refused(object(), 1.5, True, 3, [1], {"a": 1}, dict, b"a", "", "a.b")
+    return Kind(lambda _: value, lambda _: [*wrong, *either(None, "\0", "a" * 10_000)])
+
+
+def numbers(value: Any) -> Kind:
+    """Return the kind of a number, or one a channel."""
+    kind = number(0.5)
+
+    def hostile(backend: Backend) -> list[Hostile]:
+        listed = [[], (), [None], ["1"], [[1.0]], [NAN], [INF], {1.0}, "12", np.ones((2, 2))]
+        single = [h for h in kind.hostile(backend) if h.verdict == REFUSED and not _listed(h.value)]
+        alike = same(value, list(value), np.array(value), tuple(map(np.float64, value)))
+        return [*single, *refused(*listed), *alike, *either(1e-320, INF, -INF, (1.0, 2.0))]
+
+    return Kind(lambda _: value, hostile)
+
+
+def _listed(value: Any) -> bool:
+    return isinstance(value, list) or getattr(value, "ndim", 0) > 0
+
+
 def passes(
-    title: str, make: Callable[[], Layer], x: np.ndarray[Any, Any], **more: Any
+    title: str, make: Callable[[], Layer], x: np.ndarray[Any, Any], kinds: str = "f"
 ) -> Iterator[Call]:
-    """Yield the calls that all layers have in common."""
+    """Yield the calls that all layers have in common; `kinds` are the types that they take."""
     subject = trained(make, x)
     from xpdl.backends import use_backend
 
@@ -123,12 +213,12 @@ def passes(
     yield Call(
         f"{title}.forward",
         {
-            "x": array(x, elsewhere=REFUSED if learns else EITHER),
+            "x": array(x, kinds=kinds, elsewhere=REFUSED if learns else EITHER),
             "train": truth(True),
         },
-        lambda layer, **given: layer.forward(**given),
+        lambda layer, x, train: layer.forward(x, train=train),
         subject,
-        words={"x": "x|image|width|height"},
+        words={"x": "x|image|width|height|inputs"},
     )
     yield Call(
         f"{title}.backward",
@@ -264,12 +354,71 @@ LAYER_CALLS: list[Call] = [
                     5,
                     ReLU(),
                     [[ReLU()]],
-                )
+                ),
+                **more,
             },
-            lambda _, layers, kind=kind: kind(layers),
+            lambda _, kind=kind, **given: kind(**given),
             use=use_layer((5,)),
         )
-        for kind in (Sequential, Residual)
+        for kind, more in (
+            (Sequential, {}),
+            (
+                Residual,
+                {"shortcut": thing(lambda _: Affine(5), ReLU, [ReLU()], Input((5,)), none=True)},
+            ),
+        )
+    ),
+    Call("Add", {}, lambda _: Add()),
+    Call("Multiply", {}, lambda _: Multiply()),
+    Call("Concatenate", {"axis": whole(1)}, lambda _, axis: Concatenate(axis)),
+    Call(
+        "Normalize",
+        {
+            "divisor": number(2.0),
+            "mean": numbers((0.5, 0.25, 1.0)),
+            "deviation": numbers((0.5, 0.25, 2.0)),
+        },
+        lambda _, **given: Normalize(**given),
+        use=use_layer((3, 4, 6)),
+    ),
+    Call(
+        "Input",
+        {"shape": shape((3, 4, 6)), "name": node_name("picture")},
+        lambda _, **given: Input(**given),
+        use=lambda _, made: (ReLU()(made), repr(made)),
+    ),
+    Call(
+        "Graph",
+        {
+            "inputs": thing(node, [], {}, {1: Input((5,))}, [None], ReLU()(Input((5,)))),
+            "outputs": thing(lambda _: MADE, [], {1: Input((5,))}, ReLU(), Input((5,))),
+        },
+        lambda _, inputs, outputs: Graph(inputs, of_the(inputs) if outputs is MADE else outputs),
+        use=use_layer((5,)),
+        words={"outputs": "outputs?"},
+    ),
+    Call(
+        "Layer of nodes",
+        {
+            "x1": thing(node, Input, ReLU(), Input((6,))),
+            "x2": thing(node, Input, ReLU(), Input((6,))),
+            "name": node_name("sum"),
+        },
+        lambda layer, x1, x2, name: layer(x1, x2, name=name),
+        lambda _: Add(),
+        words={"x1": "Add|sum", "x2": "Add|sum"},
+    ),
+    *merges(Add, ROWS),
+    *merges(Multiply, ROWS),
+    *merges(Concatenate, IMAGES),
+    *passes("Normalize", lambda: Normalize(2.0, (0.5, 0.25, 1.0), (0.5, 0.25, 2.0)), IMAGES, "iuf"),
+    *passes("Graph", branches, ROWS),
+    Call(
+        "Graph of two inputs.forward",
+        {"x1": array(ROWS), "x2": array(ROWS), "train": truth(True)},
+        lambda layer, x1, x2, train: layer.forward(x1, x2, train=train),
+        lambda _: two_inputs(),
+        words={"x1": "x|inputs", "x2": "x|inputs"},
     ),
     *passes("Affine", lambda: Affine(3), ROWS),
     *passes("Affine of images", lambda: Affine(3), IMAGES),
@@ -357,8 +506,8 @@ LAYER_CALLS: list[Call] = [
     *(
         Call(
             f"SoftmaxWithLoss{title}.forward",
-            {"x": array(ROWS), "t": target},
-            lambda loss, x, t: (loss.forward(x, t), loss.backward()),
+            {"x": array(ROWS), "t": target, "weights": SAMPLE_WEIGHTS},
+            lambda loss, x, t, weights: (loss.forward(x, t, weights), loss.backward()),
             lambda _, smoothing=smoothing: SoftmaxWithLoss(smoothing),
             words={"x": "x|t"},
             documented=NO_SUCH_CLASS | {"x: one column less": "the last class is none then"},
@@ -378,8 +527,7 @@ LAYER_CALLS: list[Call] = [
             words={"x": "x|t|weights"},
         )
         for kind, weights in (
-            (kind, array(np.array([1.0, 0.5, 2.0, 0.0]), kinds="fiub", none=True))
-            for kind in (IdentityWithLoss, SigmoidWithLoss)
+            (kind, SAMPLE_WEIGHTS) for kind in (IdentityWithLoss, SigmoidWithLoss)
         )
     ),
     *(

@@ -7,7 +7,7 @@ import tempfile
 from typing import Any
 
 import numpy as np
-from calls_of_layers import NO_SUCH_CLASS, ROWS, TARGETS
+from calls_of_layers import MADE, NO_SUCH_CLASS, ROWS, TARGETS, of_the
 from hostile_values import (
     EITHER,
     NAN,
@@ -32,9 +32,20 @@ from verdicts import Call
 
 from xpdl import models
 from xpdl.backends import Backend, get_backend
-from xpdl.layers import Affine, BatchNormalization, Convolution, Dropout, ReLU
+from xpdl.layers import (
+    Add,
+    Affine,
+    BatchNormalization,
+    Convolution,
+    Dropout,
+    Input,
+    Normalize,
+    ReLU,
+)
 from xpdl.losses import IdentityWithLoss, SoftmaxWithLoss
 from xpdl.network import Network, network_from_config
+from xpdl.training import Step
+from xpdl.training.averaging import MovingAverage
 from xpdl.tuning import Ensemble, ShiftAverage
 
 PICTURES = np.arange(4 * 1 * 4 * 4, dtype="f4").reshape(4, 1, 4, 4) % 7 / 8
@@ -78,8 +89,22 @@ def arrays_with(*b: Any) -> dict[str, Any]:
     return arrays | ({"affine1.b": b[0]} if b else {})
 
 
+def several(_: Backend | None = None) -> Network:
+    a, b = Input((5,), "a"), Input((5,), "b")
+    ends = {"sum": Add()(a, Affine(5)(b)), "class": Affine(5)(b)}
+    losses = {"sum": IdentityWithLoss(), "class": SoftmaxWithLoss()}
+    return Network([a, b], ends, loss=losses, seed=3)
+
+
+def sent_forward(network: Network, x: Any) -> Network:
+    network.forward(x, train=True)
+    return network
+
+
+WEIGHTS = array(np.array([1.0, 0.5, 2.0, 0.25]), kinds="biuf", none=True)
 LABELS = array(TARGETS, dtype="int64", kinds="iu", lists=SAME)
 X = array(PICTURES, kinds="biuf", lists=SAME)
+GIVEN = array(PICTURES, kinds="biuf")  # of which a list becomes what NumPy makes of it
 BATCH_SIZE = whole(2)
 PATH = Kind(
     lambda _: "network.safetensors",
@@ -125,6 +150,13 @@ NETWORK_CALLS: list[Call] = [
             "seed": whole(3),
             "dtype": dtype("float32"),
             "weight_decay": number(0.25),
+            "loss_weights": thing(
+                lambda _: {"y": 0.5}, {"z": 1.0}, {"y": "1"}, {"y": NAN}, none=True
+            ),
+            "normalize": thing(lambda _: Normalize(2.0), Normalize, none=True),
+            "class_names": thing(
+                lambda _: ["a", "b", "c", "d", "e"], ["a"], "abcde", [1, 2, 3, 4, 5], none=True
+            ),
             "name": Kind(
                 lambda _: "net",
                 lambda _: [
@@ -136,7 +168,59 @@ NETWORK_CALLS: list[Call] = [
         },
         lambda _, **given: Network(**given),
         use=use_network,
-        words={"input_shape": "input_shape|input|x", "layers": "layers?"},
+        words={
+            "input_shape": "input_shape|input|x",
+            "layers": "layers?",
+            "loss_weights": "loss_weights|the weight of y",
+        },
+        documented={
+            "loss_weights: {}": "each counts 1",
+            **{
+                f"class_names: {names}": "what a plan that failed noted down, the next does anew"
+                for names in ("[]", "['a']")
+            },
+        },
+    ),
+    Call(
+        "Network of nodes",
+        {
+            "inputs": thing(lambda _: Input((5,)), [], {}, {1: Input((5,))}, [Input((5,)), None]),
+            "outputs": thing(lambda _: MADE, [], {}, ReLU(), {1: Input((5,))}),
+        },
+        lambda _, inputs, outputs: Network(inputs, of_the(inputs) if outputs is MADE else outputs),
+        use=use_network,
+        words={"inputs": "inputs|input_shape|layers?", "outputs": "outputs?|input_shape"},
+    ),
+    Call(
+        "Network of two outputs.loss",
+        {
+            "x": thing(lambda b: {"a": b.asarray(ROWS), "b": b.asarray(ROWS)}, ROWS, {"a": ROWS}),
+            "t": thing(
+                lambda b: {"sum": b.asarray(ROWS), "class": b.asarray(TARGETS)},
+                TARGETS,
+                {"sum": ROWS},
+                {"sum": ROWS, "class": None},
+                {"sum": TARGETS, "class": ROWS},
+            ),
+        },
+        lambda network, **given: network.loss(**given),
+        several,
+    ),
+    Call(
+        "Network of two outputs.backward",
+        {
+            "dout": thing(
+                lambda b: {"sum": b.asarray(ROWS), "class": b.asarray(ROWS)},
+                ROWS,
+                {"sum": None},
+                {"sum": ROWS, "class": ROWS[:2]},
+                {"sum": ROWS, "class": ROWS[:, 1:]},
+            ),
+        },
+        lambda network, dout: (network.backward(dout), network.grads),
+        lambda backend: sent_forward(
+            several(), {"a": backend.asarray(ROWS), "b": backend.asarray(ROWS)}
+        ),
     ),
     Call(
         "Network.predict",
@@ -160,10 +244,14 @@ NETWORK_CALLS: list[Call] = [
             on_device=NO_SUCH_CLASS,
         )
         for verb, more in (
-            ("loss", {"train": truth(True)}),
-            ("gradient", {}),
+            ("loss", {"weights": WEIGHTS, "train": truth(True)}),
+            ("gradient", {"weights": WEIGHTS}),
             ("accuracy", {"batch_size": BATCH_SIZE}),
-            ("forward_backward", {"scale": number(2.0), "refresh": truth(True)}),
+            ("measures", {"batch_size": BATCH_SIZE}),
+            (
+                "forward_backward",
+                {"scale": number(2.0), "weights": WEIGHTS, "refresh": truth(True)},
+            ),
         )
     ),
     Call(
@@ -182,6 +270,71 @@ NETWORK_CALLS: list[Call] = [
         lambda network, **given: network.gradient(**given),
         regression,
         words={"x": "x|t"},
+    ),
+    Call(
+        "Network.inputs_and_targets",
+        {"x": GIVEN, "t": array(TARGETS, dtype="int64", kinds="iu")},
+        lambda network, **given: network.inputs_and_targets(**given),
+        classifier,
+        words={"x": "x|t"},
+        on_device=NO_SUCH_CLASS,
+    ),
+    *(
+        Call(
+            f"Network.{verb}",
+            {"x": x, **more},
+            lambda network, verb=verb, **given: getattr(network, verb)(**given),
+            classifier,
+        )
+        for verb, x, more in (("inputs", GIVEN, {}), ("forward", X, {"train": truth(True)}))
+    ),
+    Call(
+        "Network.asarray",
+        {"a": array(PICTURES, kinds="biuf", numbers=EITHER)},
+        lambda network, a: network.asarray("x", a),
+        classifier,
+        words={"a": "x"},
+    ),
+    Call(
+        "Network.weights_of",
+        {"weights": WEIGHTS},
+        lambda network, weights: network.weights_of(weights, 4),
+        classifier,
+    ),
+    Call(
+        "Network.backward",
+        {"dout": array(ROWS, kinds="biuf", lists=SAME), "accumulate": truth(True)},
+        lambda network, **given: (network.backward(**given), network.grads),
+        lambda backend: sent_forward(classifier(), backend.asarray(PICTURES)),
+    ),
+    Call(
+        "Network.upto",
+        {"name": Kind(lambda _: "relu1", lambda _: refused(*NAMES))},
+        lambda network, name: (
+            network.upto(name).predict(PICTURES) if network.backend.xp is np else network.upto(name)
+        ),
+        classifier,
+        words={"name": "layer|names?"},
+    ),
+    Call(
+        "training.Step",
+        {
+            "network": thing(lambda _: classifier(), Network),
+            "optimizer": name("adam"),
+            "average": thing(lambda _: None, MovingAverage, none=True),
+            "accumulate": whole(2),
+            "capture": flag(True),
+        },
+        lambda _, **given: Step(**given),
+        use=lambda backend, step: step(backend.asarray(PICTURES), backend.asarray(TARGETS)),
+    ),
+    Call(
+        "Step(x, t)",
+        {"x": X, "t": LABELS, "weights": WEIGHTS, "last": truth(True)},
+        lambda step, **given: step(**given),
+        lambda _: Step(classifier(), "sgd", accumulate=2),
+        words={"x": "x|t"},
+        on_device=NO_SUCH_CLASS,
     ),
     Call(
         "Network.activations",

@@ -186,6 +186,36 @@ def test_what_the_graph_refuses() -> None:
         Network(x, {"size": Affine(2)(x)}, loss={"sise": IdentityWithLoss()})
 
 
+def test_names_and_numbers_of_nodes_that_a_graph_refuses() -> None:
+    x = Input((4,))
+    with pytest.raises(ArgumentError, match="two nodes are called 'tanh1'"):
+        Graph(x, Add()(Tanh()(x, name="tanh1"), Tanh()(x)))
+    with pytest.raises(ArgumentError, match="outputs: two nodes have one name"):
+        Graph(x, [Tanh()(x, name="end"), ReLU()(x, name="end")])
+    a, b = Input((4,)), Input((4,))
+    two = Graph([a, b], Add()(a, b))
+    with pytest.raises(ArgumentError, match="Graph wants 2 inputs, got 1"):
+        two(x)
+    with pytest.raises(ArgumentError, match="Graph wants 2 inputs, got 1"):
+        Sequential([two, Tanh()])
+    with pytest.raises(ArgumentError, match="Graph wants 2 inputs, got 1"):
+        two.build((4,), np.random.default_rng(0))
+    assert two(x, Tanh()(x)).shape == (4,)
+
+
+def test_gradients_that_do_not_fit_are_refused_before_anything_changes() -> None:
+    network = two_by_two()
+    names = list(network.output_shapes)
+    x = {name: np.ones((3, *shape), "f4") for name, shape in network.input_shapes.items()}
+    network.forward(x, train=True)
+    dout = {name: np.ones((3, *shape), "f4") for name, shape in network.output_shapes.items()}
+    before = network.grads.buffer.copy()
+    for wrong in (None, dout[names[1]][:2], dout[names[1]][:, :1], "text", np.array(["a"])):
+        with pytest.raises(ArgumentError, match="dout must"):
+            network.backward(dout | {names[1]: wrong})
+    assert (network.grads.buffer == before).all()
+
+
 class Wrong(Layer):
     """Gives what it did not promise."""
 

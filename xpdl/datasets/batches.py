@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from itertools import chain, islice
 from itertools import count as counting
 from typing import Any
@@ -151,17 +152,11 @@ class Batches:
         DTypeError, ShapeError, ArgumentError
             If `part` is no array of whole numbers, or (on the host) there are none of these.
         """
-        if real_array("part", part, "iu").ndim != 1:
-            raise ShapeError(f"part must be the numbers of examples, (size,), got {part.shape}.")
-        try:
+        with self._explaining(part):
             return (
                 _alone({name: self._floats(name, part) for name in self._xs}),
                 _alone({name: self._here(t[part]) for name, t in self._ts.items()}),
             )
-        except IndexError as error:
-            raise ArgumentError(
-                f"part must hold numbers of examples below {self.examples}: {error}."
-            ) from error
 
     def first(self) -> Any:
         """Return the first example, (1, ...), as in a batch; of several inputs, by name."""
@@ -173,8 +168,15 @@ class Batches:
         return [*self._xs.values(), *self._ts.values(), *weights]
 
     def weigh(self, part: Array) -> Array | None:
-        """Return what the examples `part` count, (size,); None if all count alike."""
-        return None if self.weights is None else self._here(self.weights[part])
+        """Return what the examples `part` count, (size,); None if all count alike.
+
+        Raises
+        ------
+        DTypeError, ShapeError, ArgumentError
+            As `take`.
+        """
+        with self._explaining(part):
+            return None if self.weights is None else self._here(self.weights[part])
 
     def epoch(self, number: int) -> Iterator[tuple[Array, Array]]:
         """Yield the batches (x, t) of epoch `number`, counted from 0."""
@@ -189,6 +191,24 @@ class Batches:
         """Yield the batches (x, t) from the first example to the last, in the first size."""
         every = self._home.xp.arange(self.examples)
         yield from map(self.take, self._in_turn(_parts(every, self.size(0))))
+
+    @contextmanager
+    def _explaining(self, part: Array) -> Iterator[None]:
+        """Within a block: see that `part` is numbers of examples, and say if there are none such.
+
+        Raises
+        ------
+        DTypeError, ShapeError, ArgumentError
+            If it is not.
+        """
+        if real_array("part", part, "iu").ndim != 1:
+            raise ShapeError(f"part must be the numbers of examples, (size,), got {part.shape}.")
+        try:
+            yield
+        except IndexError as error:
+            raise ArgumentError(
+                f"part must hold numbers of examples below {self.examples}: {error}."
+            ) from error
 
     def _in_turn(self, parts: Iterator[Array]) -> Iterator[Array]:
         for ahead in (self._ahead or {}).values():

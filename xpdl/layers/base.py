@@ -41,7 +41,7 @@ class Layer:
     """
 
     kind: ClassVar[str] = "layer"
-    arity: ClassVar[int | None] = 1  # how many inputs; None for two or more
+    arity: int | None = 1  # how many inputs; None for two or more
     # Whether `forward` can compute a ReLU in the same pass, and `backward` then its gradient.
     takes_relu: ClassVar[bool] = False
     options: ClassVar[tuple[str, ...]] = ()
@@ -119,6 +119,7 @@ class Layer:
         """
         if count != self.arity if self.arity is not None else count < 2:
             wanted = "two inputs or more" if self.arity is None else f"{self.arity} input"
+            wanted += "s" if self.arity is not None and self.arity > 1 else ""
             raise ArgumentError(f"{type(self).__name__} wants {wanted}, got {count}.")
 
     # ---- for a subclass to write ----------------------------------------------------------

@@ -76,6 +76,9 @@ class Graph(Layer):
         inner = [node for node in nodes if node.layer is not None]
         for node, name in zip(inner, names_of(inner), strict=True):
             names[node] = name
+        twice = [name for name, count in Counter(names.values()).items() if count > 1]
+        if twice:
+            raise ArgumentError(f"two nodes are called {twice[0]!r}; give them names of their own.")
         self._lay(
             tuple(starts),
             {
@@ -107,6 +110,7 @@ class Graph(Layer):
             if name not in known:
                 raise UnknownNameError("node", name, known)
         self.inputs, self.nodes, self.outputs = tuple(inputs), dict(nodes), dict(outputs)
+        self.arity = len(self.inputs)
         self.layers: dict[str, Layer] = layers
         self.shapes: dict[str, Shape] = {}
         self.places, self._aliases, self.ends = self._laid_out(self.inputs)
@@ -119,6 +123,7 @@ class Graph(Layer):
         """Return all places, with those of the graphs within; whose names mean which; the ends."""
         if self in around:
             raise ArgumentError(f"{type(self).__name__} holds itself: a graph has no circles.")
+        self.check_arity(len(sources))
         found = dict(zip(self.inputs, sources, strict=True))
         places: list[Place] = []
         aliases: dict[str, str] = {}
@@ -140,6 +145,7 @@ class Graph(Layer):
 
     def plan(self, *input_shapes: Shape) -> Any:
         """Return the output's shape, or one an output; a layer that does not fit is named."""
+        self.check_arity(len(input_shapes))
         shapes = dict(zip(self.inputs, input_shapes, strict=True))
         for name, layer, reads in ((p.name, p.layer, p.reads) for p in self.places):
             if layer.owned:
@@ -201,6 +207,7 @@ class Graph(Layer):
 
     def forward(self, *xs: Array, train: bool = False) -> Any:  # type: ignore[override]
         """Return the output, or a tuple of them, for the inputs xs."""
+        self.check_arity(len(xs))
         values, last = dict(zip(self.inputs, xs, strict=True)), self._last
         for place in self.places:
             forward: Any = place.layer.forward
@@ -215,6 +222,9 @@ class Graph(Layer):
 
     def backward(self, *douts: Array | None) -> Any:
         """Return dL/dx for the input, or a tuple; None stands for an output that counts nothing."""
+        if len(douts) != len(self.ends) or all(dout is None for dout in douts):
+            wanted = f"{len(self.ends)} arrays, or None for some" if len(self.ends) > 1 else "one"
+            raise ArgumentError(f"dout must be {wanted}, got {', '.join(map(shown, douts))}.")
         gradients: dict[str, Array] = {}
         for name, dout in zip(self.ends, douts, strict=True):
             _add_up(gradients, name, dout)

@@ -7,8 +7,8 @@ from itertools import accumulate
 from typing import Any
 
 from xpdl.arguments import whole_number
-from xpdl.backends import Array, Shape, array_module
-from xpdl.errors import ShapeError
+from xpdl.backends import Array, Shape, array_module, backend_of
+from xpdl.errors import ShapeError, shown
 from xpdl.layers.base import Layer
 from xpdl.layers.checks import expect_floats
 from xpdl.layers.kept import Kept
@@ -23,6 +23,8 @@ class Add(Layer):
     kind = "add"
     arity = None
     count: Any = Kept()
+    shape: Any = Kept()
+    home: Any = Kept()
 
     def plan(self, *input_shapes: Shape) -> Shape:
         return _one_shape("Add", input_shapes)
@@ -30,10 +32,11 @@ class Add(Layer):
     def forward(self, *xs: Array, train: bool = False) -> Array:  # type: ignore[override]
         _expect("Add", xs, self.owned)
         if train:
-            self.count = len(xs)
+            self.count, self.shape, self.home = len(xs), xs[0].shape, backend_of(*xs)
         return reduce(_sum, xs)
 
     def backward(self, dout: Array) -> tuple[Array, ...]:  # type: ignore[override]
+        self.expect_gradient(dout, self.shape, home=self.home)
         return (dout,) * self.count
 
 
@@ -58,6 +61,7 @@ class Multiply(Layer):
 
     def backward(self, dout: Array) -> tuple[Array, ...]:  # type: ignore[override]
         xs = self.xs
+        self.expect_gradient(dout, xs[0].shape, *xs)
         return tuple(
             reduce(_product, [other for j, other in enumerate(xs) if j != i], dout)
             for i in range(len(xs))
@@ -79,6 +83,8 @@ class Concatenate(Layer):
     arity = None
     options = ("axis",)
     lengths: Any = Kept()
+    shape: Any = Kept()
+    home: Any = Kept()
 
     def __init__(self, axis: int = 1) -> None:
         super().__init__()
@@ -91,7 +97,7 @@ class Concatenate(Layer):
             if len(shape) <= i or len(shape) != len(first) or others[0] != others[1]:
                 raise ShapeError(
                     f"Concatenate wants inputs that differ along axis {self.axis} alone, got "
-                    f"{' and '.join(map(str, input_shapes))}."
+                    f"{' and '.join(map(shown, input_shapes))}."
                 )
         return (*first[:i], sum(shape[i] for shape in input_shapes), *first[i + 1 :])
 
@@ -100,12 +106,19 @@ class Concatenate(Layer):
             expect_floats("Concatenate", x)
         if not self.owned:
             self.plan(*(x.shape[1:] for x in xs))
-        xp = array_module(*xs)
+            if len({len(x) for x in xs}) > 1:
+                raise ShapeError(
+                    f"Concatenate wants inputs of as many samples each, got {[len(x) for x in xs]}."
+                )
+        home = backend_of(*xs)
+        y = home.xp.concatenate(xs, axis=self.axis)
         if train:
             self.lengths = [x.shape[self.axis] for x in xs]
-        return xp.concatenate(xs, axis=self.axis)
+            self.shape, self.home = y.shape, home
+        return y
 
     def backward(self, dout: Array) -> tuple[Array, ...]:  # type: ignore[override]
+        self.expect_gradient(dout, self.shape, home=self.home)
         ends = list(accumulate(self.lengths))
         before = (slice(None),) * self.axis
         return tuple(
@@ -117,7 +130,7 @@ class Concatenate(Layer):
 def _one_shape(layer: str, shapes: tuple[Shape, ...]) -> Shape:
     if any(shape != shapes[0] for shape in shapes):
         raise ShapeError(
-            f"{layer} wants inputs of one shape, got {' and '.join(map(str, shapes))}; a layer "
+            f"{layer} wants inputs of one shape, got {' and '.join(map(shown, shapes))}; a layer "
             "before it (in a Residual: shortcut=Convolution(filters, 1)) can bring them to one."
         )
     return shapes[0]

@@ -81,7 +81,10 @@ def named_nodes(argument: str, given: Any, name: str) -> dict[str, Node]:
     if isinstance(given, Node):
         return {given.name or name if isinstance(given, Input) else name: given}
     if isinstance(given, list | tuple):
-        given = {getattr(n, "name", None) or f"{name}{i}": n for i, n in enumerate(given, 1)}
+        nodes = given
+        given = {getattr(n, "name", None) or f"{name}{i}": n for i, n in enumerate(nodes, 1)}
+        if len(given) < len(nodes):
+            raise ArgumentError(f"{argument}: two nodes have one name; give them their own.")
     if not isinstance(given, Mapping) or not given:
         raise ArgumentError(f"{argument} must be a node, or several by name, got {shown(given)}.")
     for key, node in given.items():

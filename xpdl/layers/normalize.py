@@ -35,7 +35,8 @@ class Normalize(Layer):
 
     kind = "normalize"
     options = ("divisor", "mean", "deviation")
-    shape: Any = Kept()
+    x_shape: Any = Kept()
+    home: Any = Kept()
     dtype: Any = None  # that of what it returns; a network sets the type that it computes in
     _told = False
 
@@ -53,16 +54,20 @@ class Normalize(Layer):
             raise ArgumentError(f"deviation must be above 0, got {shown(deviation)}.")
 
     def plan(self, input_shape: Shape) -> Shape:
+        channels = input_shape[0] if input_shape else 1
         for name in ("mean", "deviation"):
             count = len(getattr(self, name))
-            if count not in (1, input_shape[0]):
+            if count not in (1, channels):
                 raise ShapeError(
-                    f"{name} is of {count} channels, the input {input_shape} has {input_shape[0]}."
+                    f"{name} is of {count} channels, the input x {shown(input_shape)} has "
+                    f"{channels}."
                 )
         return input_shape
 
     def forward(self, x: Array, train: bool = False) -> Array:
         real_array("x", x, "iuf")
+        if not self.owned:
+            self.plan(x.shape[1:])
         wide = accumulation_dtype(x.dtype)
         y = x.astype(wide, copy=False)
         if x.dtype.kind != "f":
@@ -72,23 +77,23 @@ class Normalize(Layer):
         if set(self.deviation) != {1.0}:
             y = y / self._along(self.deviation, y)
         if train:
-            self.shape = x.shape
+            self.x_shape, self.home = x.shape, backend_of(x)
         elif x.dtype.kind == "f":
             self._look_at(y)
         return y.astype(self.dtype or wide, copy=False)
 
     def backward(self, dout: Array) -> Array:
-        self.expect_gradient(dout, self.shape)
+        self.expect_gradient(dout, self.x_shape, home=self.home)
         return (dout / self._along(self.deviation, dout)).astype(dout.dtype, copy=False)
 
     def _along(self, numbers: tuple[float, ...], x: Array) -> Number:
         """Return the number, or those of the channels of x in its type; on a device, put once."""
         if len(numbers) == 1:
             return numbers[0]
-        backend = backend_of(x)
-        key = numbers, backend.array_type, x.dtype, x.ndim
+        backend, dtype = backend_of(x), x.dtype.newbyteorder("=")
+        key = numbers, backend.array_type, dtype, x.ndim
         if key not in self._placed:
-            placed = backend.asarray(list(numbers), x.dtype)
+            placed = backend.asarray(list(numbers), dtype)
             self._placed[key] = placed.reshape(-1, *(1,) * (x.ndim - 2))
         return self._placed[key]
 
@@ -111,4 +116,4 @@ def _numbers(argument: str, value: Any) -> tuple[float, ...]:
     listed = list(value) if isinstance(value, list | tuple) else [value]
     if not listed:
         raise ArgumentError(f"{argument} must be a number or one a channel, got {shown(value)}.")
-    return tuple(number(argument, each, least=float("-inf")) for each in listed)
+    return tuple(number(argument, each, above=float("-inf")) for each in listed)

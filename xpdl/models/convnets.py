@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from xpdl.arguments import flag, number, whole_number
+from xpdl.arguments import flag, number, sizes, whole_number
 from xpdl.errors import ArgumentError, shown
 from xpdl.initializers import WeightInit
 from xpdl.layers import (
@@ -171,5 +171,5 @@ def _remainder(input_shape: Sequence[int]) -> str:
 
     Pictures of other sizes lose a row and a column there.
     """
-    sides = input_shape[1:] if isinstance(input_shape, Sequence) else ()
+    sides = sizes("input_shape", input_shape)[1:]
     return "error" if all(side % 8 == 4 for side in sides) else "drop"

@@ -41,6 +41,13 @@ class Checking(Parts):
         check_finite(name, x)
         return x
 
+    def _gradient(self, name: str, dout: Any) -> Array:
+        dout, shape = self.asarray("dout", dout), self.output_shapes[name]
+        if not dout.ndim or dout.shape[1:] != shape:
+            wanted = ", ".join(map(str, shape))
+            raise ShapeError(f"dout must be (N, {wanted}) for {name}, got {dout.shape}.")
+        return dout.astype(self.precision.compute, copy=False)
+
     def _targets(self, t: Any, samples: int) -> Arrays:
         given = self._several("t", t, self.output_shapes)
         targets = []

@@ -181,18 +181,14 @@ class Network(Checking, Moving, Looking):
             dout = {names[0]: dout}
         if not isinstance(dout, Mapping) or not dout or not dout.keys() <= set(names):
             raise ArgumentError(f"dout must be of {', '.join(names)}, got {shown(dout)}.")
-        for name, array in dout.items():
-            if array.shape[1:] != self.output_shapes[name]:
-                raise ShapeError(
-                    f"dout must have the shape (N, {', '.join(map(str, self.output_shapes[name]))})"
-                    f" of {name}, got {array.shape}."
-                )
+        douts = {name: self._gradient(name, array) for name, array in dout.items()}
+        if len({len(array) for array in douts.values()}) > 1:
+            raise ShapeError(
+                f"dout must hold as many samples each, got {[len(a) for a in douts.values()]}."
+            )
         if not self._input_gradient:
             self._arrange(input_gradient=True)
-        dx = self._backward(
-            *(self.asarray(name, dout[name]) if name in dout else None for name in names),
-            accumulate=accumulate,
-        )
+        dx = self._backward(*(douts.get(name) for name in names), accumulate=accumulate)
         return dx if not isinstance(dx, tuple) else dict(zip(self.body.inputs, dx, strict=True))
 
     def forward_backward(

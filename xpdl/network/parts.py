@@ -44,7 +44,7 @@ class Parts:
         if not isinstance(self.name, str):
             raise ArgumentError(f"name must be a str, got {shown(name)}.")
         seed, initialize = whole_number("seed", seed, least=0), flag("initialize", initialize)
-        precision = get_precision(dtype)
+        precision, class_names = get_precision(dtype), _class_names(class_names)
         self.weight_decay = number("weight_decay", weight_decay)
         self.body, self.input_shapes = body, dict(input_shapes)
         self.losses, self.loss_weights = dict(losses), dict(loss_weights)
@@ -54,7 +54,8 @@ class Parts:
         for output, loss in self.losses.items():
             loss.plan(self.output_shapes[output])
         self._warn_of_two_softmaxes()
-        self.class_names = _class_names(class_names, self.output_shapes, self.loss_layer)
+        self.class_names = class_names
+        self._check_class_names()
         self._leaves = dict(body.leaves())
         self._normalize = _normalizing(body)
         given, counted = (
@@ -71,6 +72,12 @@ class Parts:
             self._draw(np.random.default_rng([WEIGHT_STREAM, seed]), given)
             for name, values in counted.items():
                 self.state[name][...] = self.backend.asarray(values, dtype=precision.accumulate)
+
+    def _check_class_names(self) -> None:
+        """See that there is a name for each class."""
+        names, wanted = self.class_names, next(iter(self.output_shapes.values()))
+        if names is not None and self.loss_layer.classifies and len(names) not in wanted:
+            raise ShapeError(f"class_names has {len(names)} names, the network ends in {wanted}.")
 
     def _warn_of_two_softmaxes(self) -> None:
         """Say where scores go through softmax twice, which learns badly."""
@@ -323,17 +330,12 @@ def _normalizing(body: Graph) -> dict[str, Normalize]:
     return found
 
 
-def _class_names(
-    names: Sequence[str] | None, shapes: Mapping[str, Shape], loss: Loss
-) -> tuple[str, ...] | None:
+def _class_names(names: Sequence[str] | None) -> tuple[str, ...] | None:
     if names is None:
         return None
     listed = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
     if not listed:
         raise ArgumentError(f"class_names must be a list of str, got {shown(names)}.")
-    wanted = next(iter(shapes.values()))
-    if loss.classifies and len(names) not in wanted:
-        raise ShapeError(f"class_names has {len(names)} names, the network ends in {wanted}.")
     return tuple(names)
 
 

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from xpdl.arguments import number, whole_number
+
 
 @dataclass
 class Epoch:
@@ -78,11 +80,20 @@ class History:
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> History:
-        """Return the history that `as_dict` made `value` of."""
+        """Return the history that `as_dict` made `value` of.
+
+        Raises
+        ------
+        ArgumentError, KeyError, TypeError, ValueError
+            If it is not that.
+        """
         return cls(
-            [_heard(loss) for loss in value["losses"]],
+            [_heard("losses", loss) for loss in value["losses"]],
             [_heard_epoch(epoch) for epoch in value["epochs"]],
-            [(int(step), float(scale)) for step, scale in value.get("loss_scales", [])],
+            [
+                (whole_number("a step in loss_scales", step, least=0), number("loss_scales", scale))
+                for step, scale in value.get("loss_scales", [])
+            ],
         )
 
     def add_loss_scales(self, scales: Iterable[float]) -> None:
@@ -94,8 +105,20 @@ class History:
 
 def _heard_epoch(epoch: dict[str, Any]) -> Epoch:
     """Return an epoch from a file; one from before what was found had names has accuracies."""
+    heard: dict[str, Any] = {
+        "loss": _heard("loss", epoch["loss"]),
+        "number": whole_number("number", epoch["number"], least=0),
+        "learning_rate": number("learning_rate", epoch["learning_rate"]),
+        "seconds": number("seconds", epoch["seconds"]),
+        "skipped_steps": whole_number("skipped_steps", epoch.get("skipped_steps", 0), least=0),
+    }
+    if epoch.get("batch_size") is not None:
+        heard["batch_size"] = whole_number("batch_size", epoch["batch_size"])
+    for name in ("loss_scale", "train_accuracy", "test_accuracy"):
+        if epoch.get(name) is not None:
+            heard[name] = number(name, epoch[name])
     found = {
-        name: None if told is None else {key: _heard(value) for key, value in told.items()}
+        name: None if told is None else {key: _heard(key, value) for key, value in told.items()}
         for name in ("train", "test", "validation")
         for told in [epoch.get(name)]
     }
@@ -103,12 +126,15 @@ def _heard_epoch(epoch: dict[str, Any]) -> Epoch:
         accuracy = epoch.get(f"{name}_accuracy")
         if found[name] is None and accuracy is not None:
             found[name] = {"accuracy": accuracy}
-    return Epoch(**epoch | {"loss": _heard(epoch["loss"])} | found)
+    return Epoch(**epoch | heard | found)
 
 
 def _told(loss: float) -> float | None:
     return loss if math.isfinite(loss) else None  # JSON has no NaN
 
 
-def _heard(loss: float | None) -> float:
-    return math.nan if loss is None else float(loss)
+def _heard(name: str, value: object) -> float:
+    """Return a number from a file, which may be any, or None for one that is not finite."""
+    if value is None:
+        return math.nan
+    return value if isinstance(value, float) else number(name, value, above=-math.inf)

@@ -14,6 +14,7 @@ from xpdl.errors import ArgumentError, shown
 from xpdl.network import Network
 from xpdl.optimizers import Optimizer, get_optimizer
 from xpdl.precision import LossScale
+from xpdl.targets import divisor
 from xpdl.training.averaging import MovingAverage
 
 Arrays = tuple[Array, ...]
@@ -57,6 +58,8 @@ class Step:
     ) -> None:
         if not isinstance(network, Network):
             raise ArgumentError(f"network must be a Network, got {shown(network)}.")
+        if average is not None and not isinstance(average, MovingAverage):
+            raise ArgumentError(f"average must be a MovingAverage, got {shown(average)}.")
         self.network = network
         self.optimizer = get_optimizer(optimizer)
         self.average = average
@@ -64,7 +67,7 @@ class Step:
         self.capture = flag("capture", capture)
         self.loss_scale = LossScale(network.backend) if network.precision.mixed else None
         xp, wide = network.backend.xp, network.precision.accumulate
-        self._before = [(a, xp.empty_like(a)) for a in network.state.values()]
+        self._before = [(a, a.copy()) for a in network.state.values()]
         # Of the batches whose gradients wait in the buffer: their losses' weights, and losses.
         self._weight, self._loss = (xp.zeros((), dtype=wide) for _ in range(2))
         self._batches = 0
@@ -147,7 +150,7 @@ class Step:
             self._add_up(loss, network.loss_weight(len(xs[0])), first)
             if not update:
                 return loss, seen
-            network.grads.buffer *= self._samples / self._weight
+            network.grads.buffer *= self._samples / divisor(network.backend.xp, self._weight)
         network.decay_gradients(factor)
         go: Array | None
         go, loss = self._look_at(loss)
