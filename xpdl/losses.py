@@ -252,7 +252,7 @@ class SoftmaxWithLoss(Loss):
 
     def backward(self, dout: Number = 1.0) -> Array:
         y, t = self.y, self.t
-        targets.check_number(dout, y)
+        dout = targets.number_on(dout, y)
         dout = dout if self._scale is None else dout * self._scale
         sums = None if self._sum_to_1 else t.sum(axis=1, dtype=y.dtype)
         dx = backend_of(y).softmax_with_loss_backward(y, t, dout, self._dtype, sums)
@@ -301,7 +301,7 @@ class _OfEachOutput(Loss):
         return losses.sum() / divisor
 
     def backward(self, dout: Number = 1.0) -> Array:
-        targets.check_number(dout, self.slope)
+        dout = targets.number_on(dout, self.slope)
         dx = self.slope * (dout / self._divisor)
         return dx.astype(self._dtype, copy=False)
 

@@ -149,15 +149,17 @@ def check_shares(t: Array, ignored: int | None) -> None:
         )
 
 
-def check_number(dout: Number, kept: Array) -> None:
-    """See that dout is a number, or an array () on the backend of what forward kept.
+def number_on(dout: Number, kept: Array) -> Number:
+    """Return dout, a number as Python's or an array () on the backend of what forward kept.
 
     Raises
     ------
     ArgumentError, BackendMismatchError
         If it is neither.
     """
-    backend_of(one_number("dout", dout), kept)
+    dout = one_number("dout", dout)
+    backend_of(dout, kept)
+    return dout
 
 
 # ---- what targets count -------------------------------------------------------------------------

@@ -539,6 +539,7 @@ LAYER_CALLS: list[Call] = [
                     lambda backend: [
                         *refused(None, "text", object(), [], {}, 1j, np.array(["a"])),
                         *either(0, -1, 10**30, True),
+                        *same(2.0, np.float64(2), np.float32(2), np.int8(2)),
                         Hostile("an array ()", backend.asarray(2.0, "float32"), SAME, 2.0),
                         Hostile("an array (3,)", backend.asarray(np.ones(3)), REFUSED),
                     ],

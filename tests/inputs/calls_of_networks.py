@@ -332,7 +332,7 @@ NETWORK_CALLS: list[Call] = [
         "Step(x, t)",
         {"x": X, "t": LABELS, "weights": WEIGHTS, "last": truth(True)},
         lambda step, **given: step(**given),
-        lambda _: Step(classifier(), "sgd", accumulate=2),
+        lambda _: Step(classifier(), "sgd", accumulate=2, capture=False),
         words={"x": "x|t"},
         on_device=NO_SUCH_CLASS,
     ),

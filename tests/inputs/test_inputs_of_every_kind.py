@@ -72,7 +72,7 @@ def test_every_kind_of_value_works_or_is_refused(name: str) -> None:
 
 # What takes arrays, or makes them.
 WITH_ARRAYS = ("forward", "backward", ".update", "Network.", "(x, gen", "Affine(W", "Convolution(W")
-WITH_ARRAYS += ("Batches", "gradient_", "cross_", "sum_sq")
+WITH_ARRAYS += ("Batches", "Step(x", "two outputs", "gradient_", "cross_", "sum_sq")
 ON_ARRAYS = [
     name for name in CALLS if name in dir(functions) or any(part in name for part in WITH_ARRAYS)
 ]

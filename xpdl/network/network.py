@@ -214,7 +214,8 @@ class Network(Checking, Moving, Looking):
         """
         xs = self.inputs(x)
         ts, weights = self._targets(t, len(xs[0])), self.weights_of(weights, len(xs[0]))
-        backend_of(one_number("scale", scale), self.params.buffer)
+        scale = one_number("scale", scale)
+        backend_of(scale, self.params.buffer)
         with self.explaining_memory(len(xs[0]), train=True):
             loss, ys = self.propagate(xs, ts, weights, scale, refresh=refresh)
         self.decay_gradients(scale)
