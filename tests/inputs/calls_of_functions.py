@@ -250,6 +250,7 @@ OPTIONS = {
     "weight_decay": number(0.25),
     "decay_all": flag(True),
     "clip_norm": number(0.5, none=True),
+    "rate_factors": thing(lambda _: {"W": 0.5}, {"W": "x"}, {3: 0.5}, none=True),
 }
 RULES: dict[str, dict[str, Kind]] = {
     "SGD": {},
