@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import io
 import subprocess
 import sys
+import tokenize
 from pathlib import Path
 
 import pytest
@@ -68,3 +70,51 @@ def test_nothing_is_pickled_or_evaluated(path: Path) -> None:
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: p.name)
 def test_names_say_what_a_thing_is(path: Path) -> None:
     assert path.stem not in {"utils", "util", "helpers", "helper", "common", "misc"}
+
+
+# What a batch walks through, and no more: a file that leaves these folders shows here.
+CORE = [
+    *("backends/base", "network", "optimizers", "losses.py", "targets.py", "parameters.py"),
+    *("layers/base.py", "layers/arrays.py", "layers/checks.py", "layers/kept.py"),
+    *("layers/graph.py", "layers/node.py"),
+    *("training/step.py", "training/trainer.py", "training/resuming.py"),
+]
+LONGEST_CORE = 3_510  # lines of code; it is to become shorter
+LONGEST_FILE = 400
+
+
+def lines_of_code(path: Path) -> int:
+    """Return how many lines of a file are neither docstring nor comment nor blank."""
+    text = path.read_text()
+    docstrings: set[int] = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(
+            node
+        ):
+            first = node.body[0]
+            docstrings |= set(range(first.lineno, (first.end_lineno or first.lineno) + 1))
+    nothing = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT,
+               tokenize.ENDMARKER}  # fmt: skip
+    code: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type not in nothing:
+            code |= set(range(token.start[0], token.end[0] + 1))
+    return len(code - docstrings)
+
+
+def test_the_core_can_be_read_in_an_afternoon(capsys: pytest.CaptureFixture[str]) -> None:
+    lengths = {}
+    for name in CORE:
+        place = PACKAGE / name
+        files = sorted(place.rglob("*.py")) if place.is_dir() else [place]
+        lengths[name] = sum(map(lines_of_code, files))
+    total = sum(lengths.values())
+    with capsys.disabled():
+        print(f"\nthe core: {total:,} lines of code, of them "
+              + ", ".join(f"{name} {n}" for name, n in lengths.items()))  # fmt: skip
+    assert total <= LONGEST_CORE
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: p.name)
+def test_no_file_is_long(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= LONGEST_FILE

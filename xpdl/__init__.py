@@ -2,27 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xpdl import (
-    datasets,
-    errors,
-    functions,
-    initializers,
-    layers,
-    losses,
-    measures,
-    models,
-    network,
-    optimizers,
-    plots,
-    schedules,
-    storage,
-    training,
-    tuning,
-)
+from xpdl import errors
 from xpdl.arguments import real_dtype
 from xpdl.backends import (
     Array,
@@ -32,13 +17,41 @@ from xpdl.backends import (
     get_backend,
     use_backend,
 )
-from xpdl.gradient import gradient_check, numerical_gradient
-from xpdl.layers import Input
-from xpdl.network import Network
 from xpdl.precision import get_precision
-from xpdl.storage import load
-from xpdl.training import History, Step, Trainer
 from xpdl.version import __version__ as __version__
+
+if TYPE_CHECKING:  # the rooms are opened when somebody asks for them
+    from xpdl import (
+        datasets,
+        functions,
+        initializers,
+        layers,
+        losses,
+        measures,
+        models,
+        network,
+        optimizers,
+        plots,
+        schedules,
+        storage,
+        training,
+        tuning,
+    )
+    from xpdl.gradient import gradient_check, numerical_gradient
+    from xpdl.layers import Input
+    from xpdl.network import Network
+    from xpdl.storage import load
+    from xpdl.training import History, Step, Trainer
+
+_ROOMS = (
+    *("datasets", "functions", "initializers", "layers", "losses", "measures", "models", "network"),
+    *("optimizers", "plots", "schedules", "storage", "training", "tuning"),
+)
+_STANDS_IN = {
+    "History": "training", "Input": "layers", "Network": "network", "Step": "training",
+    "Trainer": "training", "gradient_check": "gradient", "load": "storage",
+    "numerical_gradient": "gradient",
+}  # fmt: skip
 
 __all__ = [
     "Array",
@@ -93,6 +106,17 @@ def to_numpy(a: Array) -> Array:
     A number of NumPy's, as a sum of a host array is, becomes an array () like that of a device.
     """
     return np.array(a) if isinstance(a, np.generic) else backend_of(a).to_numpy(a)
+
+
+def __getattr__(name: str) -> Any:
+    """Open the room `name`, or the one that `name` stands in: `import xpdl` alone is quick."""
+    if name in _ROOMS:
+        return import_module(f"xpdl.{name}")
+    if name in _STANDS_IN:
+        found = getattr(import_module(f"xpdl.{_STANDS_IN[name]}"), name)
+        globals()[name] = found  # so that it is looked for once
+        return found
+    raise AttributeError(f"module 'xpdl' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

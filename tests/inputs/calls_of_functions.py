@@ -250,7 +250,9 @@ OPTIONS = {
     "weight_decay": number(0.25),
     "decay_all": flag(True),
     "clip_norm": number(0.5, none=True),
-    "rate_factors": thing(lambda _: {"W": 0.5}, {"W": "x"}, {3: 0.5}, none=True),
+    "rate_factors": Kind(
+        lambda _: {"W": 0.5}, lambda _: refused("text", 0, True, 1.5, [], {3: 0.5}, {"W": "x"})
+    ),
 }
 RULES: dict[str, dict[str, Kind]] = {
     "SGD": {},

@@ -7,6 +7,7 @@ on any backend.
 from xpdl.plots.charts import confusion_matrix, layer_histograms, layer_times
 from xpdl.plots.curves import curve_grid, curves, learning_curves, rate_curve
 from xpdl.plots.graphs import Edge, computational_graph
+from xpdl.plots.networks import network_graph
 from xpdl.plots.pictures import feature_maps, filters, misclassified, picture_grid
 from xpdl.plots.planes import decision_regions, gradient_field, optimizer_paths, surface
 
@@ -24,6 +25,7 @@ __all__ = [
     "layer_times",
     "learning_curves",
     "misclassified",
+    "network_graph",
     "optimizer_paths",
     "picture_grid",
     "rate_curve",

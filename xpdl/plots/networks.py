@@ -40,7 +40,12 @@ def network_graph(network: Any, title: str = "") -> Figure:
     depth, lane = _layout(list(network.input_shapes), reads)
     nodes = {labels[name]: (float(lane[name]), -float(depth[name])) for name in labels}
     edges = [
-        Edge(labels[source], labels[name], " x ".join(map(str, network.body.shapes[source])))
+        Edge(
+            labels[source],
+            labels[name],
+            " x ".join(map(str, network.body.shapes[source])),
+            at=0.5 if lane[source] == lane[name] else 0.22,  # beside where it begins
+        )
         for name, sources in reads.items()
         for source in sources
     ]
