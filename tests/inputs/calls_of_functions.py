@@ -252,6 +252,10 @@ OPTIONS = {
     "clip_norm": number(0.5, none=True),
     "rate_factors": thing(lambda _: {"W": 0.5}, {"W": "x"}, {3: 0.5}, none=True),
 }
+FACTORS = {
+    "rate_factors: {}": "all of one rate",
+    "rate_factors: {'a': 1}": "which parameters there are, update sees, and says what fits none",
+}
 RULES: dict[str, dict[str, Kind]] = {
     "SGD": {},
     "Momentum": {"momentum": number(0.5)},
@@ -347,6 +351,7 @@ FUNCTION_CALLS += [
             {**OPTIONS, **options},
             lambda _, rule=rule, **given: getattr(optimizers, rule)(**given),
             use=use_optimizer,
+            documented=FACTORS,
         )
         for rule, options in RULES.items()
     ),
@@ -354,6 +359,7 @@ FUNCTION_CALLS += [
         "Optimizer",
         OPTIONS,
         lambda _, **given: optimizers.Optimizer(**given),
+        documented=FACTORS,
     ),
     *(
         Call(
