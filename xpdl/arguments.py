@@ -19,7 +19,6 @@ from xpdl.errors import ArgumentError, DTypeError, NonFiniteError, ShapeError, s
 
 LARGEST = 10**9
 """No layer has more units, and no sample more numbers along an axis."""
-
 MOST_AXES = 32
 
 Construct = TypeVar("Construct", bound=Callable[..., None])

@@ -150,8 +150,7 @@ class SoftmaxWithLoss(Loss):
 
     classifies = True
     options = ("label_smoothing", "ignored", "class_weights")
-    label_smoothing = 0.0
-    ignored: int | None = None
+    label_smoothing, ignored = 0.0, None  # type: float, int | None
     class_weights: targets.ClassWeights = None
     measure: Measure = measures.Accuracy()
     _output_shape: Shape | None = None
