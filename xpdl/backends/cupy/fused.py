@@ -72,6 +72,8 @@ class FusedCupyBackend(FusedElements):
     # ---- products and sums --------------------------------------------------------------
 
     def matmul(self, a: Array, b: Array, dtype: Any = None, out: Array | None = None) -> Array:
+        if a.ndim == b.ndim == 3 and len(a) == len(b) and out is None:  # of groups, one by one
+            return self.xp.stack([self.matmul(a[g], b[g], dtype) for g in range(len(a))])
         if not (a.ndim == b.ndim == 2 and a.dtype == b.dtype and a.dtype.name in REALS):
             return super().matmul(a, b, dtype, out)
         if a.shape[1] != b.shape[0]:
