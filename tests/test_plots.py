@@ -10,6 +10,7 @@ from PIL import Image
 
 from xpdl import plots
 from xpdl.errors import ArgumentError, ShapeError, UnknownNameError
+from xpdl.models import SimpleConvNet
 
 
 def pixels(figure):
@@ -37,6 +38,7 @@ def each_kind(asarray):
         "curves": plots.curves({"a": floats(5), "b": ([1, 2], [3, 4])}, "title", xlabel="x"),
         "curve_grid": plots.curve_grid({"one": {"a": floats(5)}, "two": {"a": floats(5)}}),
         "learning_curves": plots.learning_curves([3.0, 2.0], [0.5], [0.6]),
+        "network_graph": plots.network_graph(SimpleConvNet()),
         "rate_curve": plots.rate_curve([1e-3, 1e-2, 0.1], floats(3), floats(3), 0.02, "rates"),
         "layer_histograms": plots.layer_histograms({"He": {"1": floats(50), "2": floats(5, 5)}}),
         "confusion_matrix": plots.confusion_matrix(asarray(np.arange(3)), [0, 1, 1]),

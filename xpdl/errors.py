@@ -73,13 +73,13 @@ class UnknownNameError(ArgumentError):
         names = list(choices)
         if not isinstance(got, str):
             super().__init__(
-                f"unknown {kind} ({shown(got)}); the choices are {', '.join(names)}.{advice}"
+                f"unknown {kind} ({shown(got)}){advice}; the choices are {', '.join(names)}."
             )
             return
         close = nearest(got, names)
-        hint = "" if close is None else f" Did you mean {close!r}?"
+        hint, more = (f" Did you mean {close!r}?", "") if close else ("", advice)
         super().__init__(
-            f"unknown {kind} {shown(got)}; the choices are {', '.join(names)}.{hint or advice}"
+            f"unknown {kind} {shown(got)}{more}; the choices are {', '.join(names)}.{hint}"
         )
 
 

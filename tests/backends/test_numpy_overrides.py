@@ -14,17 +14,23 @@ from hypothesis import strategies as st
 
 from xpdl.backends import Backend, available_backends, get_backend, use_backend
 from xpdl.backends.cupy.backend import CapturingCupyBackend, CupyBackend
+from xpdl.backends.cupy.elements import FusedElements
 from xpdl.backends.cupy.fused import FusedCupyBackend
+from xpdl.backends.cupy.launching import LaunchingCupyBackend
 from xpdl.backends.numpy import convolution as numpy_convolution
 from xpdl.backends.numpy import elements as numpy_elements
 from xpdl.backends.numpy.backend import NumpyBackend
+from xpdl.backends.numpy.elements import NumpyElements
 from xpdl.backends.numpy.memory import pool
 from xpdl.backends.strict.backend import StrictBackend
 from xpdl.models import DeepConvNet, NormalizedConvNet
 from xpdl.optimizers import Adam
 
 NUMBA = available_backends()["numba"]
-SUBCLASSES = [NumpyBackend, CupyBackend, CapturingCupyBackend, FusedCupyBackend, StrictBackend]
+SUBCLASSES = [
+    *(NumpyElements, NumpyBackend, CupyBackend, CapturingCupyBackend, LaunchingCupyBackend),
+    *(FusedElements, FusedCupyBackend, StrictBackend),
+]
 if NUMBA == "ready":
     SUBCLASSES.append(type(get_backend("numba")))
 OVERRIDES = [
@@ -110,7 +116,7 @@ def test_every_override_is_held_to_numbers():
     names = {
         name
         for kind in SUBCLASSES
-        if issubclass(kind, NumpyBackend)
+        if issubclass(kind, NumpyElements)
         for name, value in vars(kind).items()
         if inspect.isfunction(value)
     }

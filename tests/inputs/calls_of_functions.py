@@ -254,10 +254,6 @@ OPTIONS = {
         lambda _: {"W": 0.5}, lambda _: refused("text", 0, True, 1.5, [], {3: 0.5}, {"W": "x"})
     ),
 }
-FACTORS = {
-    "rate_factors: {}": "all of one rate",
-    "rate_factors: {'a': 1}": "which parameters there are, update sees, and says what fits none",
-}
 RULES: dict[str, dict[str, Kind]] = {
     "SGD": {},
     "Momentum": {"momentum": number(0.5)},
@@ -353,7 +349,6 @@ FUNCTION_CALLS += [
             {**OPTIONS, **options},
             lambda _, rule=rule, **given: getattr(optimizers, rule)(**given),
             use=use_optimizer,
-            documented=FACTORS,
         )
         for rule, options in RULES.items()
     ),
@@ -361,7 +356,6 @@ FUNCTION_CALLS += [
         "Optimizer",
         OPTIONS,
         lambda _, **given: optimizers.Optimizer(**given),
-        documented=FACTORS,
     ),
     *(
         Call(

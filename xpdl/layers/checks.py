@@ -26,7 +26,7 @@ def named_type(config: Mapping[str, Any], kind: str, classes: Mapping[str, type]
         )
     name = config["type"]
     if not isinstance(name, str) or name not in classes:
-        hint = f" A {kind} of your own must be imported before its file is read."
+        hint = " (one of your own must be imported before its file is read)"
         raise UnknownNameError(kind, name, classes, hint)
     return name
 
