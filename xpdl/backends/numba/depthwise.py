@@ -9,9 +9,9 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
-from numba import njit
 
 from xpdl.backends.base import Array, Pair, output_size, spread
+from xpdl.backends.numba.cache import compiled
 from xpdl.backends.numba.vectors import LANES, ROWS, TAPS, sum_places, weigh_places
 from xpdl.backends.numpy.memory import pool
 from xpdl.backends.numpy.threads import workers
@@ -24,8 +24,6 @@ ENOUGH = 1_000_000
 
 STRIP_BYTES = 256 * 1024
 """Of an image, so much is taken at once."""
-
-compiled = njit(nogil=True, cache=True, error_model="numpy")
 
 
 def convolution(

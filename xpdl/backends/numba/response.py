@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from xpdl.backends.base import Array
+from xpdl.backends.numba.cache import compiled
 from xpdl.backends.numpy.memory import pool
 from xpdl.backends.numpy.threads import workers
 
 PART = 50_000
 """A part is worth a thread's waking if it has so many numbers."""
-
-compiled = njit(nogil=True, cache=True, error_model="numpy")
 
 
 def normalize(x: Array, size: int, bias: float, alpha: float, beta: float) -> tuple[Array, Array]:
