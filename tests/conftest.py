@@ -64,6 +64,13 @@ def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
 
 
 @pytest.fixture
+def on_numpy() -> Iterator[None]:
+    """NumPy's backend, whatever is chosen: for what is no matter of the backend."""
+    with xpdl.use_backend("numpy"):
+        yield
+
+
+@pytest.fixture
 def rehearsed(monkeypatch: pytest.MonkeyPatch) -> Backend:
     """The CuPy backend, its CUDA kernels compiled by g++ and run on this CPU; see `rehearsal`."""
     if rehearsal.why_not():

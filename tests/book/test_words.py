@@ -65,6 +65,7 @@ def test_layers_of_a_network():
     ("word", "ours"),
     [("W1", "affine1.W"), ("b2", "affine2.b"), ("gamma1", "norm1.gamma"), ("W2", "affine2.W")],
 )
+@pytest.mark.usefixtures("on_numpy")
 def test_parameters_by_the_books_names(word, ours):
     net = MultiLayerNet(4, [3], 2, use_batchnorm=True)
     assert ours in net.params

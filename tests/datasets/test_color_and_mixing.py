@@ -103,6 +103,7 @@ def test_a_cutout_is_about_any_pixel(backend: Backend) -> None:
 
 
 @pytest.mark.parametrize("alpha", [0.01, 0.2, 1, 3, 100])
+@pytest.mark.usefixtures("on_numpy")
 def test_the_shares_of_a_mixture_are_beta_distributed(alpha: float) -> None:
     backend = get_backend()
     x = backend.asarray(np.zeros((100_000, 1, 1, 1), "float32"))
@@ -166,6 +167,7 @@ def test_what_mixes_nothing_leaves_the_targets() -> None:
     assert x.shape == (5, 3, 6, 7)
 
 
+@pytest.mark.usefixtures("on_numpy")
 def test_what_cannot_be_mixed_is_said() -> None:
     backend, x = get_backend(), pictures()
     generator = backend.generator(0)

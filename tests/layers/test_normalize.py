@@ -59,6 +59,7 @@ def test_a_training_on_bytes_is_one_on_floats(backend: Backend) -> None:
         np.testing.assert_array_equal(a, left[1][name])
 
 
+@pytest.mark.usefixtures("on_numpy")
 def test_only_such_a_network_divides() -> None:
     plain = Network([Affine(1)], 2, loss=xpdl.losses.IdentityWithLoss(), dtype="float64")
     plain.params["affine1.W"] = np.ones((2, 1))
@@ -67,6 +68,7 @@ def test_only_such_a_network_divides() -> None:
         Trainer(plain, (np.ones((2, 2)), np.ones((2, 1))), divisor=255)
 
 
+@pytest.mark.usefixtures("on_numpy")
 def test_it_is_in_the_file_with_the_names(tmp_path: Any) -> None:
     network = net(class_names=["cat", "dog", "eel"])
     network.save(tmp_path / "net")
@@ -79,6 +81,7 @@ def test_it_is_in_the_file_with_the_names(tmp_path: Any) -> None:
         net(class_names=["cat", "dog"])
 
 
+@pytest.mark.usefixtures("on_numpy")
 def test_names_and_masks_stay_as_they_are() -> None:
     with_it, without = net(), Network([Convolution(3, 3), ReLU(), Affine(3)], (2, 5, 5))
     assert list(with_it.params) == list(without.params)
@@ -86,6 +89,7 @@ def test_names_and_masks_stay_as_they_are() -> None:
         np.testing.assert_array_equal(with_it.params[name], a)
 
 
+@pytest.mark.usefixtures("on_numpy")
 def test_floats_that_are_not_scaled_are_said_once() -> None:
     network = net()
     with pytest.warns(UserWarning, match=r"deviations from the mean.*integers are divided by 255"):
@@ -111,6 +115,7 @@ def test_what_it_refuses() -> None:
         ((4, 50), r"x\.reshape\(-1, 2, 5, 5\)"),
     ],
 )
+@pytest.mark.usefixtures("on_numpy")
 def test_the_advice_on_shapes_is_right(shape: tuple[int, ...], advice: str) -> None:
     with pytest.raises(ShapeError, match=advice):
         net().predict(np.zeros(shape, "float32"))
@@ -119,6 +124,7 @@ def test_the_advice_on_shapes_is_right(shape: tuple[int, ...], advice: str) -> N
 @pytest.mark.parametrize(
     ("shape", "advice"), [((4, 5, 5), r"x\[:, None\]"), ((5, 5), "None, None")]
 )
+@pytest.mark.usefixtures("on_numpy")
 def test_the_advice_on_grey_pictures(shape: tuple[int, ...], advice: str) -> None:
     with pytest.raises(ShapeError, match=advice):
         Network([Affine(2)], (1, 5, 5)).predict(np.zeros(shape, "float32"))

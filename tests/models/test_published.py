@@ -83,6 +83,7 @@ def test_a_step_and_a_file(backend, rng, tmp_path, name):
         np.testing.assert_array_equal(again.predict(x), network.predict(x))
 
 
+@pytest.mark.usefixtures("on_numpy")
 def test_the_heads_of_googlenet_count_a_part(rng):
     network = GoogLeNet((3, 64, 64), 5, form="torchvision", seed=1)
     scores = network.predict(rng.random((2, 3, 64, 64), np.float32))

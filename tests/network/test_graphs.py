@@ -78,6 +78,7 @@ def test_gradients_of_two_inputs_and_two_losses(backend: Backend, rng: Any) -> N
     assert max(gradient_check(network, on(backend, x), on(backend, t)).values()) < 1e-7
 
 
+@pytest.mark.usefixtures("on_numpy")
 def test_the_loss_is_the_weighted_sum(rng: Any) -> None:
     network, (x, t) = two_by_two(), data_of_two(rng)
     scores = network.predict(x)
@@ -89,6 +90,7 @@ def test_the_loss_is_the_weighted_sum(rng: Any) -> None:
     assert network.accuracy(x, t) == hits.mean()  # of the first output
 
 
+@pytest.mark.usefixtures("on_numpy")
 def test_names_summary_files_and_copies(tmp_path: Any, rng: Any) -> None:
     network, (x, t) = two_by_two(), data_of_two(rng)
     assert [name for name in network.params if name.endswith("W")] == [
@@ -108,6 +110,7 @@ def test_names_summary_files_and_copies(tmp_path: Any, rng: Any) -> None:
     assert all(a.dtype == np.float32 for a in single.values())
 
 
+@pytest.mark.usefixtures("on_numpy")
 def test_a_relu_is_joined_only_where_nothing_else_reads_the_product(rng: Any) -> None:
     x = Input((4,))
     product = Affine(5)(x)
@@ -137,6 +140,7 @@ def test_a_shortcut_brings_the_shapes_together(backend: Backend, rng: Any) -> No
         Network([Residual([Affine(3)])], 4)
 
 
+@pytest.mark.usefixtures("on_numpy")
 def test_values_that_nobody_reads_any_more_are_let_go(monkeypatch: Any) -> None:
     held: list[int] = []
 
@@ -203,6 +207,7 @@ def test_names_and_numbers_of_nodes_that_a_graph_refuses() -> None:
     assert two(x, Tanh()(x)).shape == (4,)
 
 
+@pytest.mark.usefixtures("on_numpy")
 def test_gradients_that_do_not_fit_are_refused_before_anything_changes() -> None:
     network = two_by_two()
     names = list(network.output_shapes)
@@ -233,6 +238,7 @@ class Wrong(Layer):
 
 @pytest.mark.parametrize(("how", "told"), [("shape", "promised"), ("type", "float64 of float32"),
                                            ("list", "must return floats")])  # fmt: skip
+@pytest.mark.usefixtures("on_numpy")
 def test_a_layer_of_ones_own_is_looked_at_each_time(how: str, told: str) -> None:
     network = Network([Affine(3), Wrong(how), Affine(2)], 4)
     with pytest.raises(ArgumentError, match=f"layer1.*{told}"):
@@ -266,6 +272,7 @@ def test_forward_and_backward_by_hand(backend: Backend, rng: Any) -> None:
         np.testing.assert_array_equal(backend.to_numpy(g), kept[name])
 
 
+@pytest.mark.usefixtures("on_numpy")
 def test_an_output_that_counts_nothing_has_no_gradient(rng: Any) -> None:
     network, (x, _) = two_by_two(), data_of_two(rng)
     network.grads["affine4.W"] = 7.0
@@ -304,6 +311,7 @@ def test_the_front_of_a_network(backend: Backend, rng: Any) -> None:
         network.upto("norm2")
 
 
+@pytest.mark.usefixtures("on_numpy")
 def test_what_is_written_into_a_network_is_copied_into_place() -> None:
     network = Network([Affine(3), BatchNormalization(), Affine(2)], 4, dtype="float16")
     place = network.state["norm1.running_var"]

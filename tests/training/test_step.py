@@ -186,6 +186,7 @@ def test_two_networks_that_play_against_each_other(backend: Backend) -> None:
         assert (sides[0] - sides[1]) / (2 * h) == pytest.approx(computed[place], rel=1e-4, abs=1e-9)
 
 
+@pytest.mark.usefixtures("on_numpy")
 def test_what_a_step_refuses() -> None:
     with pytest.raises(ArgumentError, match="network must be a Network"):
         Step([Affine(2)])  # type: ignore[arg-type]
