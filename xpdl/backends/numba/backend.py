@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from xpdl.backends.base import Array, Number, Pair, Shape, output_size, written
+from xpdl.backends.numba.pixels import by_pixel
 from xpdl.backends.numpy import few_channels
 from xpdl.backends.numpy.backend import NumpyBackend
 from xpdl.backends.numpy.elements import by_feature, lies_in_pixels, pixel_lines
@@ -323,9 +324,7 @@ def _all_single(*arrays: Array | None) -> bool:
 
 def _flat_images(x: Array) -> Array:
     """Return x (N, C, H, W) as one row in the order N, H, W, C; a copy only if it must be."""
-    last = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
-    # A read-only array is another type to Numba, and would be compiled for once more.
-    return (last if last.flags.writeable else last.copy()).reshape(-1)
+    return by_pixel(x).reshape(-1)
 
 
 def _in_lines(*arrays: Array) -> bool:

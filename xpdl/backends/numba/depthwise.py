@@ -12,6 +12,7 @@ import numpy as np
 
 from xpdl.backends.base import Array, Pair, output_size, spread
 from xpdl.backends.numba.cache import compiled
+from xpdl.backends.numba.pixels import by_pixel
 from xpdl.backends.numba.vectors import LANES, ROWS, TAPS, sum_places, weigh_places
 from xpdl.backends.numpy.memory import pool
 from xpdl.backends.numpy.threads import workers
@@ -35,7 +36,7 @@ def convolution(
     oh, ow = (output_size(*axis) for axis in zip((h, w), reach, stride, pad, strict=True))
     y = pool.empty((n, oh, ow, c), np.float32)
     room = h + 2 * pad[0], w + 2 * pad[1]
-    _filter(_pixels(x), pad, (1, 1), room, W, b, stride, dilation, relu, y)
+    _filter(by_pixel(x), pad, (1, 1), room, W, b, stride, dilation, relu, y)
     return y.transpose(0, 3, 1, 2)
 
 
@@ -44,8 +45,8 @@ def backward(
 ) -> tuple[Array | None, Array, Array]:
     """Return what `Backend.grouped_convolution_backward` does for as many groups as channels."""
     (n, c, h, w), (fh, fw) = x.shape, W.shape[2:]
-    gradient = _pixels(dout)
-    dW, db = _sums(_pixels(x), gradient, W, stride, pad, dilation)
+    gradient = by_pixel(dout)
+    dW, db = _sums(by_pixel(x), gradient, W, stride, pad, dilation)
     if not need_dx:
         return None, dW, db
     # A pixel gathers from the windows that saw it, `stride` apart: filters turned by half a turn.
@@ -118,13 +119,6 @@ def _parts(count: int, cost: int) -> list[Pair]:
     """Cut range(count), which takes `cost` multiplications in all, into parts of equal size."""
     parts = max(1, min(count, TASKS, cost // ENOUGH))
     return [(count * k // parts, count * (k + 1) // parts) for k in range(parts)]
-
-
-def _pixels(x: Array) -> Array:
-    """Return images as (N, H, W, C) in one piece; a copy only if it must be."""
-    last = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
-    # A read-only array is another type to Numba, and would be compiled for once more.
-    return last if last.flags.writeable else last.copy()
 
 
 def _whole(c: int) -> int:

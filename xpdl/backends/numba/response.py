@@ -6,6 +6,7 @@ import numpy as np
 
 from xpdl.backends.base import Array
 from xpdl.backends.numba.cache import compiled
+from xpdl.backends.numba.pixels import by_pixel
 from xpdl.backends.numpy.memory import pool
 from xpdl.backends.numpy.threads import workers
 
@@ -41,9 +42,7 @@ def backward(dout: Array, x: Array, s: Array, size: int, alpha: float, beta: flo
 
 def _lines(a: Array) -> Array:
     """Return a view (pixels, C) of an array (N, C, H, W) that lies pixel by pixel."""
-    lines = a.transpose(0, 2, 3, 1).reshape(-1, a.shape[1])
-    # A read-only array is another type to Numba, and would be compiled for once more.
-    return lines if lines.flags.writeable else lines.copy()
+    return by_pixel(a).reshape(-1, a.shape[1])
 
 
 def _parts(lines: Array) -> list[slice]:
