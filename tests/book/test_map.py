@@ -130,7 +130,7 @@ def _small_mnist(monkeypatch):
         monkeypatch.setattr(place, mnist.read_mnist)
 
 
-@pytest.mark.usefixtures("_small_mnist")
+@pytest.mark.usefixtures("_small_mnist", "on_numpy")  # the book's column is NumPy's
 def test_every_line_runs_in_both_columns(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     np.random.seed(0)
