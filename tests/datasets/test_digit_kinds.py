@@ -66,6 +66,8 @@ def test_pictures_without_a_digit_are_said_to_be_blank() -> None:
         KINDS["dust"](np.zeros((28, 28), np.uint8), rng),
         KINDS["salt and pepper"](np.zeros((28, 28), np.uint8), rng),
         KINDS["paper on a dark table"](np.zeros((28, 28), np.uint8), rng),
+        KINDS["one bit of grey paper"](np.zeros((28, 28), np.uint8), rng),
+        KINDS["much noise"](np.zeros((28, 28), np.uint8), rng),
     ]
     for image in blank:
         with pytest.raises(ImageError, match="is blank"):
