@@ -102,7 +102,6 @@ def test_probabilities_and_not_scores_are_averaged(backend: Backend) -> None:
     """One member that shouts is one vote: its large scores do not outweigh two others."""
     loud, *others = (Network([Affine(2)], (1,), seed=i) for i in range(3))
     for network, scores in ((loud, [0.0, 100.0]), *((other, [1.0, 0.0]) for other in others)):
-        network.params["affine1.W"][...] = 0
         network.params["affine1.b"][...] = backend.asarray(scores, "float32")
     x = backend.asarray(np.zeros((4, 1), "float32"))
     quiet = 1 / (1 + np.exp(-1.0))
