@@ -18,6 +18,7 @@ from xpdl.backends.numpy import few_channels
 from xpdl.backends.numpy.backend import NumpyBackend
 from xpdl.backends.numpy.elements import by_feature, lies_in_pixels, pixel_lines
 from xpdl.backends.numpy.memory import pool
+from xpdl.backends.numpy.seen import seen_part
 from xpdl.errors import BackendUnavailableError
 
 try:
@@ -66,7 +67,7 @@ class NumbaBackend(NumpyBackend):
     def convolution(
         self, x: Array, W: Array, b: Array | None, stride: Pair, pad: Pair, relu: bool = False
     ) -> Array:
-        if not _all_single(x, W, b):
+        if not _all_single(x, W, b) or seen_part(x.shape[2:], W.shape[2:], stride, pad):
             return super().convolution(x, W, b, stride, pad, relu)
         image = _flat_images(x)
         if winograd.chosen(x.shape, W.shape, stride, pad):
@@ -87,7 +88,8 @@ class NumbaBackend(NumpyBackend):
         dW: Array | None = None,
         db: Array | None = None,
     ) -> tuple[Array | None, Array, Array | None]:
-        if not _all_single(dout, x, W) or (need_dx and x.shape[1] <= few_channels.MOST):
+        few = need_dx and x.shape[1] <= few_channels.MOST
+        if not _all_single(dout, x, W) or few or seen_part(x.shape[2:], W.shape[2:], stride, pad):
             return super().convolution_backward(
                 dout, x, W, stride, pad, need_dx, need_db, y, dW, db
             )
