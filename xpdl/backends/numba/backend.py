@@ -94,7 +94,7 @@ class NumbaBackend(NumpyBackend):
                 dout, x, W, stride, pad, need_dx, need_db, y, dW, db
             )
         if y is not None:
-            dout = self.relu_backward(dout, y)
+            dout = self.relu_backward(_in_pixels(dout), y)
         image, gradient, counts = _flat_images(x), _flat_images(dout), dout.shape[2:]
         if winograd.chosen(x.shape, W.shape, stride, pad):
             dx = None
@@ -180,7 +180,7 @@ class NumbaBackend(NumpyBackend):
         if dout.dtype == np.float16 or not isinstance(winners, np.ndarray):
             return super().max_pooling_backward(dout, winners, shape, size, stride, pad, y, total)
         if y is not None:
-            dout = self.relu_backward(dout, y, total)
+            dout = self.relu_backward(_in_pixels(dout), y, total)
         (n, c, h, w), counts = shape, dout.shape[2:]
         gradient = _flat_images(dout.astype(np.float32, copy=False))
         dx = pool.empty((n, h, w, c), np.float32)
@@ -330,6 +330,11 @@ def _all_single(*arrays: Array | None) -> bool:
 def _flat_images(x: Array) -> Array:
     """Return x (N, C, H, W) as one row in the order N, H, W, C; a copy only if it must be."""
     return by_pixel(x).reshape(-1)
+
+
+def _in_pixels(dout: Array) -> Array:
+    """Return a gradient (N, C, H, W) in memory pixel by pixel, as what it will meet is."""
+    return by_pixel(dout).transpose(0, 3, 1, 2)
 
 
 def _in_lines(*arrays: Array) -> bool:
