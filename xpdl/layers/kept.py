@@ -31,7 +31,8 @@ class Kept:
 
 def forget(owner: Any) -> None:
     """Let go of all that the last forward pass of a layer or a loss kept for its backward pass."""
-    owner.__dict__.update(_nothing_kept(type(owner)))
+    kind: Any = type(owner)
+    owner.__dict__.update(_nothing_kept(kind))
 
 
 @cache
