@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from xpdl.architecture.shapes import advice
 from xpdl.arguments import array_or_list, check_finite
 from xpdl.backends import Array, Shape, backend_of
 from xpdl.errors import ArgumentError, BackendMismatchError, DTypeError, ShapeError, shown
 from xpdl.network.parts import Parts
-from xpdl.network.shapes import advice
 
 Arrays = tuple[Array, ...]
 

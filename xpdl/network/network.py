@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
+from xpdl.architecture import Looking, Moving, described, losses_of
 from xpdl.arguments import in_our_words, one_number, whole_number
 from xpdl.backends import Array, Number, backend_of
 from xpdl.errors import ArgumentError, ShapeError, shown
 from xpdl.layers import Layer, Node, Normalize
 from xpdl.losses import Loss
 from xpdl.network.checking import Arrays, Checking
-from xpdl.network.looking import Looking
-from xpdl.network.moving import Moving
-from xpdl.network.parts import described, losses_of
 from xpdl.parameters import ArrayDict
 
 
