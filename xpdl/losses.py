@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from xpdl import functions, measures, targets
-from xpdl.arguments import check_finite, number, on_host, plainly, real_array
+from xpdl.arguments import check_finite, number, on_host, real_array
 from xpdl.backends import Array, Backend, Number, Shape, accumulation_dtype, backend_of
-from xpdl.errors import ArgumentError, NotReadyError, ShapeError, shown
-from xpdl.layers.checks import expect_floats, named_type
+from xpdl.configs import Configurable, made_from
+from xpdl.errors import NotReadyError, ShapeError
+from xpdl.layers.checks import expect_floats
 from xpdl.layers.kept import Kept
 from xpdl.measures import Measure
 
 
-class Loss:
+class Loss(Configurable):
     """Base of the losses: a weighted mean, (), in float32 at least, on the device.
 
     L = sum w l / sum w, over samples or answers l; 0, with a gradient of 0, where all w are 0.
@@ -34,19 +34,11 @@ class Loss:
         ignored. Parts of a batch count alike for a loss of one's own that leaves it at 1.
     """
 
-    classes: ClassVar[dict[str, type[Loss]]] = {}
-    options: ClassVar[tuple[str, ...]] = ()
+    family = "loss"
+    classes: ClassVar[dict[str, type]] = {}
     classifies: bool = False
     measure: Measure = Measure()
     weight: Number = 1
-
-    def __init_subclass__(cls, **options: Any) -> None:
-        super().__init_subclass__(**options)
-        known = Loss.classes.get(cls.__name__)
-        if known is not None and known.__module__.startswith("xpdl."):
-            raise ArgumentError(f"there is a loss {cls.__name__} in xpdl; choose another name.")
-        if not cls.__name__.startswith("_"):
-            Loss.classes[cls.__name__] = cls
 
     def plan(self, output_shape: Shape) -> None:
         """See that the loss fits a network's output of that shape, which has no batch axis.
@@ -92,12 +84,9 @@ class Loss:
 
         Options that are as usual are left out, so that a loss without any is described as ever.
         """
-        usual = inspect.signature(type(self)).parameters
-        options = {name: getattr(self, name) for name in self.options if name in usual}
         changed = {
             name: list(value) if isinstance(value, tuple) else value
-            for name, value in options.items()
-            if value != usual[name].default
+            for name, value in self.changed_options().items()
         }
         return {"type": type(self).__name__} | changed
 
@@ -112,13 +101,8 @@ def loss_from_config(config: Mapping[str, Any]) -> Loss:
     ArgumentError
         If the options are not that loss's.
     """
-    kind = named_type(config, "loss", Loss.classes)
-    try:
-        return Loss.classes[kind](**{name: config[name] for name in config if name != "type"})
-    except TypeError as error:
-        raise ArgumentError(
-            f"{kind} cannot be made from {shown(config)}: {plainly(error)}."
-        ) from error
+    loss: Loss = made_from(config, Loss)
+    return loss
 
 
 class SoftmaxWithLoss(Loss):

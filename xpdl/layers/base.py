@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from xpdl.arguments import plainly, random_numbers, real_array, sizes
+from xpdl.arguments import random_numbers, real_array, sizes
 from xpdl.backends import Array, Backend, Shape, accumulation_dtype, backend_of, get_backend
+from xpdl.configs import Configurable, look_at_options, made_from
 from xpdl.errors import (
     ArgumentError,
     BackendMismatchError,
@@ -19,12 +18,12 @@ from xpdl.errors import (
 )
 from xpdl.initializers import Initializer
 from xpdl.layers.arrays import Arrays, ParameterSpec
-from xpdl.layers.checks import expect_floats, named_type
+from xpdl.layers.checks import expect_floats
 from xpdl.layers.node import Node
 from xpdl.precision import get_precision
 
 
-class Layer:
+class Layer(Configurable):
     """Base of the layers: an array in, an array out, and the gradient back.
 
     A subclass writes `plan` (shapes and parameters), `forward` and `backward`, and names in
@@ -41,11 +40,11 @@ class Layer:
     """
 
     kind: ClassVar[str] = "layer"
+    family = "layer"
     arity: int | None = 1  # how many inputs; None for two or more
     # Whether `forward` can compute a ReLU in the same pass, and `backward` then its gradient.
     takes_relu: ClassVar[bool] = False
-    options: ClassVar[tuple[str, ...]] = ()
-    classes: ClassVar[dict[str, type[Layer]]] = {}
+    classes: ClassVar[dict[str, type]] = {}
 
     params: Arrays
     grads: Arrays
@@ -62,12 +61,7 @@ class Layer:
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         if "__init__" in vars(cls) and not cls.__module__.startswith("xpdl."):
-            _look_at_options(cls)
-        known = Layer.classes.get(cls.__name__)
-        if known is not None and known.__module__.startswith("xpdl."):
-            raise ArgumentError(f"there is a layer {cls.__name__} in xpdl; choose another name.")
-        if not cls.__name__.startswith("_"):
-            Layer.classes[cls.__name__] = cls
+            look_at_options(cls)
 
     def __new__(cls, *_: Any, **__: Any) -> Self:
         """Make what every layer has, whether or not a subclass calls ``super().__init__()``."""
@@ -294,51 +288,6 @@ class Layer:
         """Yield (name, layer) for each layer that is no container; here, the layer itself."""
         yield prefix, self
 
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Layer:
-        """Make a layer from what `config` returned."""
-        return cls(**{name: config[name] for name in config if name != "type"})
-
-    def config(self) -> dict[str, Any]:
-        """Return what it takes to make the layer again, as JSON can hold it."""
-        return {"type": type(self).__name__} | {name: getattr(self, name) for name in self.options}
-
-    def __repr__(self) -> str:
-        """Return how to make the layer, without what is as usual."""
-        usual = inspect.signature(type(self)).parameters
-        shown = []
-        for name in self.options:
-            value = getattr(self, name)
-            if isinstance(value, tuple) and len(set(value)) == 1 and isinstance(value[0], int):
-                value = value[0]
-            if usual[name].default is inspect.Parameter.empty:
-                shown.append(repr(value))
-            elif value != usual[name].default:
-                shown.append(f"{name}={value!r}")
-        return f"{type(self).__name__}({', '.join(shown)})"
-
-
-def _look_at_options(kind: type[Layer]) -> None:
-    """Let a class of somebody's own refuse to be made with what no file or copy would keep."""
-    make: Any = kind.__init__
-    variable = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
-    taken = list(inspect.signature(make).parameters.values())[1:]
-
-    @functools.wraps(make)
-    def made(self: Layer, *arguments: Any, **options: Any) -> None:
-        make(self, *arguments, **options)
-        if type(self).config is not Layer.config or type(self) is not kind:
-            return
-        kept = {*kind.options, *self.params}
-        lost = [p.name for p in taken if p.kind not in variable and p.name not in kept]
-        if lost:
-            raise ArgumentError(
-                f"{kind.__name__} takes {', '.join(lost)}, which no file or copy would keep: write "
-                f"options = {tuple(lost)!r} in the class, and keep each as an attribute."
-            )
-
-    kind.__init__ = made  # type: ignore[method-assign]
-
 
 def layer_from_config(config: Mapping[str, Any]) -> Layer:
     """Make the layer that ``config["type"]`` names, with the options beside it.
@@ -350,10 +299,5 @@ def layer_from_config(config: Mapping[str, Any]) -> Layer:
     ArgumentError
         If the options are not that layer's.
     """
-    kind = named_type(config, "layer", Layer.classes)
-    try:
-        return Layer.classes[kind].from_config(config)
-    except (TypeError, KeyError, AttributeError) as error:
-        raise ArgumentError(
-            f"{kind} cannot be made from {shown(config)}: {plainly(error)}."
-        ) from error
+    layer: Layer = made_from(config, Layer)
+    return layer

@@ -2,33 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from numbers import Integral
-from typing import Any
 
 from xpdl.arguments import expect_array, one_of
 from xpdl.backends import Array, Shape
-from xpdl.errors import ArgumentError, DTypeError, ShapeError, UnknownNameError, shown
-
-
-def named_type(config: Mapping[str, Any], kind: str, classes: Mapping[str, type]) -> str:
-    """Return the name, of one of `classes`, that ``config["type"]`` is.
-
-    Raises
-    ------
-    ArgumentError
-        If `config` is no mapping with a type, or no class is called so.
-    """
-    if not isinstance(config, Mapping) or "type" not in config:
-        raise ArgumentError(
-            f'config must be a mapping such as {{"type": "..."}} that names a {kind}, '
-            f"got {shown(config)}."
-        )
-    name = config["type"]
-    if not isinstance(name, str) or name not in classes:
-        hint = " (one of your own must be imported before its file is read)"
-        raise UnknownNameError(kind, name, classes, hint)
-    return name
+from xpdl.errors import ArgumentError, DTypeError, ShapeError, shown
 
 
 def pair(argument: str, value: int | Sequence[int], least: int) -> tuple[int, int]:
