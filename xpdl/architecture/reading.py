@@ -96,16 +96,20 @@ def normalizing(body: Graph) -> dict[str, Normalize]:
     return found
 
 
-def class_names_of(names: Any, loss: Loss, shape: Shape) -> tuple[str, ...] | None:
-    """Return what the classes are called, seen to be a name for each score of the first output."""
+def read_class_names(names: Any) -> tuple[str, ...] | None:
+    """Return what the classes are called, as a tuple."""
     if names is None:
         return None
     listed = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
     if not listed:
         raise ArgumentError(f"class_names must be a list of str, got {shown(names)}.")
-    if loss.classifies and len(names) not in shape:
-        raise ShapeError(f"class_names has {len(names)} names, the network ends in {shape}.")
     return tuple(names)
+
+
+def check_class_names(names: tuple[str, ...] | None, loss: Loss, shape: Shape) -> None:
+    """See that there is a name for each class of the first output."""
+    if names is not None and loss.classifies and len(names) not in shape:
+        raise ShapeError(f"class_names has {len(names)} names, the network ends in {shape}.")
 
 
 def warn_of_two_softmaxes(body: Graph, losses: Iterable[Loss]) -> None:

@@ -10,15 +10,12 @@ import numpy as np
 from xpdl.arguments import random_numbers, real_array, sizes
 from xpdl.backends import Array, Backend, Shape, accumulation_dtype, backend_of, get_backend
 from xpdl.configs import Configurable, look_at_options, made_from
-from xpdl.errors import (
-    ArgumentError,
-    BackendMismatchError,
-    ShapeError,
-    shown,
-)
+from xpdl.errors import ArgumentError, ShapeError, shown
 from xpdl.initializers import Initializer
 from xpdl.layers.arrays import Arrays, ParameterSpec
 from xpdl.layers.checks import expect_floats
+from xpdl.layers.door import look_first
+from xpdl.layers.kept import Kept
 from xpdl.layers.node import Node
 from xpdl.precision import get_precision
 
@@ -41,6 +38,7 @@ class Layer(Configurable):
 
     kind: ClassVar[str] = "layer"
     family = "layer"
+    looks_first: ClassVar[bool] = True  # at what it is given; a graph leaves that to its layers
     arity: int | None = 1  # how many inputs; None for two or more
     # Whether `forward` can compute a ReLU in the same pass, and `backward` then its gradient.
     takes_relu: ClassVar[bool] = False
@@ -57,9 +55,12 @@ class Layer(Configurable):
     relu: bool
     pooled: bool
     owned: bool
+    made: Any = Kept()  # the shape and the backend of what a layer used alone gave last
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
+        if cls.__module__.startswith("xpdl.") and cls.looks_first:
+            look_first(cls)
         if "__init__" in vars(cls) and not cls.__module__.startswith("xpdl."):
             look_at_options(cls)
 
@@ -154,6 +155,16 @@ class Layer(Configurable):
     def set_random_state(self, backend: Backend, state: Any) -> None:
         """Go on, with the seed of then, where `random_state` found the random numbers to be."""
 
+    def expect(self, x: Array, /) -> None:
+        """See that what a layer that is used alone is given fits; here, that it is floats.
+
+        Raises
+        ------
+        DTypeError, ShapeError
+            If it does not.
+        """
+        expect_floats(type(self).__name__, x)
+
     # ---- for a subclass to use --------------------------------------------------------------
 
     def parameter(
@@ -212,31 +223,9 @@ class Layer(Configurable):
             self.grads[name] = backend_of(p).xp.empty_like(p, dtype=wide)
         return self.grads[name]
 
-    def expect_gradient(
-        self, dout: Array, shape: Shape, *kept: Array, home: Backend | None = None
-    ) -> Backend:
-        """See that dout is floats in the `shape` of the output; return its backend.
-
-        Raises
-        ------
-        DTypeError, ShapeError
-            If it is not.
-        BackendMismatchError
-            If it lives on another one than `home`, or the arrays that forward kept.
-        """
-        expect_floats(type(self).__name__, dout, "dout")
-        if dout.shape != shape:
-            raise ShapeError(
-                f"{type(self).__name__} wants dout in the shape of its output, {shape}, "
-                f"got {dout.shape}."
-            )
-        backend = backend_of(dout, *kept)
-        if home is not None and backend is not home:
-            raise BackendMismatchError(
-                f"{type(self).__name__} wants dout on {home.name!r}, where x was, and got it on "
-                f"{backend.name!r}."
-            )
-        return backend
+    def expect_gradient(self, dout: Array, shape: Shape, *kept: Array) -> Backend:
+        """Return the backend of dout, (shape), and of what forward kept."""
+        return backend_of(dout, *kept)
 
     # ---- for a caller -----------------------------------------------------------------------
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from numbers import Integral
 
 from xpdl.arguments import expect_array, one_of
-from xpdl.backends import Array, Shape
-from xpdl.errors import ArgumentError, DTypeError, ShapeError, shown
+from xpdl.backends import Array, Backend, Shape, backend_of
+from xpdl.errors import ArgumentError, BackendMismatchError, DTypeError, ShapeError, shown
 
 
 def pair(argument: str, value: int | Sequence[int], least: int) -> tuple[int, int]:
@@ -36,6 +36,33 @@ def expect_floats(layer: str, x: Array, argument: str = "x") -> None:
     if dtype.kind != "f":
         advice = f"; {argument}.astype('float32') will do" if dtype.kind in "biu" else ""
         raise DTypeError(f"{layer} wants {argument} to be an array of floats, got {dtype}{advice}.")
+
+
+def expect_gradient(layer: str, dout: Array, shape: Shape, home: Backend) -> None:
+    """See that dout is floats in the `shape` of the layer's output, on the backend of its input.
+
+    Raises
+    ------
+    DTypeError, ShapeError, BackendMismatchError
+        If it is not.
+    """
+    expect_floats(layer, dout, "dout")
+    if dout.shape != shape:
+        raise ShapeError(
+            f"{layer} wants dout in the shape of its output, {shape}, got {dout.shape}."
+        )
+    backend = backend_of(dout)
+    if backend.array_type is not home.array_type:
+        raise BackendMismatchError(
+            f"{layer} wants dout on {home.name!r}, where x was, and got it on {backend.name!r}."
+        )
+
+
+def expect_images(layer: str, x: Array, pixels: bool = False) -> None:
+    """See that x holds images (N, C, H, W) of floats; with `pixels`, of one pixel at least."""
+    expect_floats(layer, x)
+    if x.ndim != 4 or (pixels and not x.shape[2] * x.shape[3]):
+        raise ShapeError(f"{layer} wants x (N, C, H, W), got {x.shape}.")
 
 
 def check_remainder(remainder: str) -> str:

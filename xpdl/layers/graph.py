@@ -56,6 +56,7 @@ class Graph(Layer):
     """
 
     kind = "graph"
+    looks_first = False
     plain: ClassVar[set[type]] = set()  # the classes that do nothing but what is written here
 
     def __init__(self, inputs: Any, outputs: Any) -> None:

@@ -17,6 +17,8 @@ Arrays = tuple[Array, ...]
 class Checking(Parts):
     """A network that says what does not fit it."""
 
+    _samples: int | None = None  # in the last batch that `forward` kept something of
+
     def inputs(self, x: Any) -> Arrays:
         """Return x as a tuple, an array an input, seen to fit.
 
@@ -43,9 +45,9 @@ class Checking(Parts):
 
     def _gradient(self, name: str, dout: Any) -> Array:
         dout, shape = self.asarray("dout", dout), self.output_shapes[name]
-        if not dout.ndim or dout.shape[1:] != shape:
-            wanted = ", ".join(map(str, shape))
-            raise ShapeError(f"dout must be (N, {wanted}) for {name}, got {dout.shape}.")
+        if not dout.ndim or dout.shape != (self._samples or len(dout), *shape):
+            wanted = ", ".join(map(str, (self._samples or "N", *shape)))
+            raise ShapeError(f"dout must be ({wanted}) for {name}, got {dout.shape}.")
         return dout.astype(self.precision.compute, copy=False)
 
     def _targets(self, t: Any, samples: int) -> Arrays:

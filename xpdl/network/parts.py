@@ -9,7 +9,12 @@ import numpy as np
 
 from xpdl.architecture import RandomNumbers
 from xpdl.architecture.random_numbers import WEIGHT_STREAM
-from xpdl.architecture.reading import class_names_of, normalizing, warn_of_two_softmaxes
+from xpdl.architecture.reading import (
+    check_class_names,
+    normalizing,
+    read_class_names,
+    warn_of_two_softmaxes,
+)
 from xpdl.arguments import flag, number, whole_number
 from xpdl.backends import Array, Backend, Shape, backend_of, get_backend
 from xpdl.errors import ArgumentError, DeviceMemoryError, shown
@@ -42,7 +47,7 @@ class Parts(RandomNumbers):
         if not isinstance(self.name, str):
             raise ArgumentError(f"name must be a str, got {shown(name)}.")
         seed, initialize = whole_number("seed", seed, least=0), flag("initialize", initialize)
-        precision = get_precision(dtype)
+        precision, class_names = get_precision(dtype), read_class_names(class_names)
         self.weight_decay = number("weight_decay", weight_decay)
         self.body, self.input_shapes = body, dict(input_shapes)
         self.losses, self.loss_weights = dict(losses), dict(loss_weights)
@@ -52,8 +57,8 @@ class Parts(RandomNumbers):
         for output, loss in self.losses.items():
             loss.plan(self.output_shapes[output])
         warn_of_two_softmaxes(body, self.losses.values())
-        first = next(iter(self.output_shapes.values()))
-        self.class_names = class_names_of(class_names, self.loss_layer, first)
+        self.class_names = class_names
+        check_class_names(class_names, self.loss_layer, next(iter(self.output_shapes.values())))
         self._leaves = dict(body.leaves())
         self._normalize = normalizing(body)
         given, counted = (
