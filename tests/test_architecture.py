@@ -76,10 +76,10 @@ def test_names_say_what_a_thing_is(path: Path) -> None:
 CORE = [
     *("backends/base", "network", "optimizers", "losses.py", "targets.py", "parameters.py"),
     *("layers/base.py", "layers/arrays.py", "layers/door.py", "layers/kept.py"),
-    *("layers/graph.py", "layers/node.py"),
+    "layers/graph.py",
     *("training/step.py", "training/trainer.py", "training/resuming.py"),
 ]
-LONGEST_CORE = 2_974  # lines of code; it is to become shorter
+LONGEST_CORE = 2_747  # lines of code; it is to become shorter
 LONGEST_FILE = 400
 
 

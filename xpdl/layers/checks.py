@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from numbers import Integral
+from typing import Any
 
 from xpdl.arguments import expect_array, one_of
 from xpdl.backends import Array, Backend, Shape, backend_of
@@ -75,3 +76,43 @@ def image_shape(layer: str, shape: Shape) -> tuple[int, int, int]:
     if len(shape) != 3:
         raise ShapeError(f"{layer} wants images (C, H, W), its input has the shape {shape}.")
     return shape[0], shape[1], shape[2]
+
+
+def expect_result(name: str, layer: Any, y: Any, shape: Shape, x: Array) -> None:
+    """See that a layer that is not ours gives what its `plan` promised; it is called `name`.
+
+    Raises
+    ------
+    ArgumentError, ShapeError, BackendMismatchError
+        If it does not.
+    """
+    kind = type(layer).__name__
+    if getattr(getattr(y, "dtype", None), "kind", "") != "f" or not hasattr(y, "shape"):
+        raise ArgumentError(f"{name}: {kind}.forward must return floats, got {shown(y)}.")
+    backend_of(x, y)
+    if y.shape != (len(x), *shape):
+        raise ShapeError(
+            f"{name}: {kind}.plan promised {shape} for each of {len(x)} samples, and forward "
+            f"returned {y.shape}."
+        )
+    if x.dtype.kind == "f" and y.dtype != x.dtype:
+        raise ArgumentError(
+            f"{name}: {kind}.forward made {y.dtype} of {x.dtype}; keep the type, as by "
+            "y.astype(x.dtype, copy=False)."
+        )
+
+
+def expect_dx(name: str, layer: Any, dx: Any, shape: Shape, dout: Array) -> None:
+    """See that a layer that is not ours gives a gradient of its input, samples of `shape`.
+
+    Raises
+    ------
+    ShapeError, BackendMismatchError
+        If it does not.
+    """
+    if getattr(dx, "shape", None) != (len(dout), *shape):
+        raise ShapeError(
+            f"{name}: {type(layer).__name__}.backward must return dx of shape "
+            f"{(len(dout), *shape)}, got {getattr(dx, 'shape', shown(dx))}."
+        )
+    backend_of(dx, dout)
