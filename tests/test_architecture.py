@@ -19,7 +19,10 @@ ARRAY_CODE = [
     *sorted((PACKAGE / "layers").glob("*.py")),
     PACKAGE / "functions.py",
     *sorted((PACKAGE / "optimizers").glob("*.py")),
-    *(PACKAGE / f"{name}.py" for name in ("losses", "measures", "targets")),
+    *(
+        PACKAGE / f"{name}.py"
+        for name in ("losses", "loss_checks", "class_weights", "measures", "targets")
+    ),
 ]
 
 
@@ -79,7 +82,7 @@ CORE = [
     "layers/graph.py",
     *("training/step.py", "training/trainer.py", "training/resuming.py"),
 ]
-LONGEST_CORE = 2_747  # lines of code; it is to become shorter
+LONGEST_CORE = 2_647  # lines of code; it is to become shorter
 LONGEST_FILE = 400
 
 

@@ -9,6 +9,7 @@ from xpdl.architecture.shapes import advice
 from xpdl.arguments import array_or_list, check_finite
 from xpdl.backends import Array, Shape, backend_of
 from xpdl.errors import ArgumentError, BackendMismatchError, DTypeError, ShapeError, shown
+from xpdl.loss_checks import check_weights
 from xpdl.network.parts import Parts
 
 Arrays = tuple[Array, ...]
@@ -64,9 +65,7 @@ class Checking(Parts):
         if weights is None:
             return None
         weights = self.asarray("weights", weights)
-        if weights.shape != (samples,):
-            raise ShapeError(f"weights must be ({samples},), got {weights.shape}.")
-        check_finite("weights", weights)
+        check_weights(weights, samples)
         return weights
 
     def _several(self, argument: str, given: Any, names: Mapping[str, Shape]) -> Mapping[str, Any]:

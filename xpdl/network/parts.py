@@ -56,6 +56,7 @@ class Parts(RandomNumbers):
         self.output_shapes = dict(zip(body.outputs, shapes, strict=True))
         for output, loss in self.losses.items():
             loss.plan(self.output_shapes[output])
+            loss.owned = True
         warn_of_two_softmaxes(body, self.losses.values())
         self.class_names = class_names
         check_class_names(class_names, self.loss_layer, next(iter(self.output_shapes.values())))
