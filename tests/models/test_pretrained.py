@@ -23,8 +23,10 @@ import zipfile
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import xpdl
+from xpdl.cli.main import main
 from xpdl.errors import DataFileError, DataUnavailableError, ModelFileError, UnknownNameError
 from xpdl.files import make_folder, write_bytes
 from xpdl.functions import softmax
@@ -262,6 +264,48 @@ def test_each_name_is_a_network_of_so_many_parameters(name):
         SOURCES[name].published.name.rpartition("-")[2].split(".")[0]
         == (SOURCES[name].published.sha256[:8])
     )
+
+
+def test_predict_names_what_is_in_a_photo(monkeypatch, tmp_path, capsys):
+    make_folder(tmp_path / "data" / "weights")
+    write_bytes(tmp_path / "data" / "weights" / "tiny.pkl", CONTENT)
+    pixels = np.random.default_rng(2).integers(0, 256, (30, 40, 3)).astype(np.uint8)
+    for name in ("a.png", "b.png"):
+        Image.fromarray(pixels).save(tmp_path / name)
+    x = xpdl.datasets.prepare_picture(tmp_path / "a.png", (3, 8, 8))[None]
+    network = pretrained("tiny")
+    p = network.backend.to_numpy(softmax(network.predict(network.backend.asarray(x))))[0]
+    told = f"{imagenet_classes()[p.argmax()]} ({p.max():.1%})"
+    photos = [str(tmp_path / name) for name in ("a.png", "b.png")]
+    for arguments in (
+        ["--model", "tiny", "--pretrained", *photos],
+        [*photos, "--pretrained", "--model=tiny"],
+    ):
+        assert main(["predict", *arguments]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert [line.split(", ")[0] for line in lines] == [f"{photo}: {told}" for photo in photos]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--model", "mobilnet_v2", "--pretrained", "a.png"], "Did you mean 'mobilenet_v2'?"),
+        (["--model", "tiny", "--pretrained", "a.png"], "put tiny.pkl, from "),
+        (["--model", "resnet50", "--pretrained", "a.png"], "Delete it to have it fetched anew"),
+        (["--model", "tiny", "a.png"], "--model NAME and --pretrained go together"),
+        (["--pretrained", "a.png"], "--model NAME and --pretrained go together"),
+        (["a.png"], "RUN or IMAGE is missing beside 'a.png'"),
+    ],
+)
+def test_predict_says_in_a_line_what_is_wrong(tmp_path, monkeypatch, capsys, arguments, told):
+    monkeypatch.setenv("XPDL_OFFLINE", "1")
+    write_bytes(
+        make_folder(tmp_path / "data" / "weights") / SOURCES["resnet50"].published.name, b"cut"
+    )
+    assert main(["predict", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert told in error
+    assert len(error.splitlines()) == 1
 
 
 def test_the_class_names():
