@@ -21,7 +21,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from xpdl.errors import ArgumentError, FileAccessError, ModelFileError
+from xpdl.errors import ArgumentError, FileAccessError, ModelFileError, XpdlError
 from xpdl.formats import FIRST, foreign
 from xpdl.tensor_digest import DIGEST, digest_of
 
@@ -75,8 +75,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(beside, target)
-    except FileAccessError:
-        raise  # of another file, by whoever is writing this one
+    except XpdlError:
+        raise  # by whoever is writing this file, of where it comes from
     except OSError as error:
         raise FileAccessError(
             f"cannot write {str(path)!r}: {_reason(error)}. "

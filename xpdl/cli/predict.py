@@ -6,14 +6,17 @@ import argparse
 import csv
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from xpdl.cli.command import add_command, complain
 from xpdl.cli.trained import add_trained, looks_of, name_of
-from xpdl.errors import XpdlError
+from xpdl.errors import ArgumentError, XpdlError
+from xpdl.models import pretrained
+from xpdl.network import Network
 from xpdl.runs.classify import Answer, classify
 from xpdl.runs.evaluation import load_trained
+from xpdl.tuning.ensemble import Ensemble
 
 SHOWN = 5
 """How many classes an answer names, the most probable ones."""
@@ -28,7 +31,7 @@ def add_predict(commands: Any) -> None:
         "say what pictures show",
         "xpdl predict runs/flowers photo.jpg holidays/ --json",
     )
-    add_trained(parser)
+    add_trained(parser, others=True)
     add = parser.add_argument
     add("images", metavar="IMAGE", nargs="+", help="a picture, or a folder of some; - reads one")
     add(
@@ -43,7 +46,7 @@ def add_predict(commands: Any) -> None:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    model, about = load_trained(options.network, dtype=options.dtype)
+    model, about, images = _asked(options)
     if about.get("data") == "fashion-mnist":
         print(
             f"{name_of(model)} was trained on fashion-mnist, light clothes on black.",
@@ -57,7 +60,7 @@ def _predict(options: argparse.Namespace) -> int:
 
     answers = classify(
         model,
-        [sys.stdin.buffer if image == "-" else image for image in options.images],
+        [sys.stdin.buffer if image == "-" else image for image in images],
         shifts=looks_of(options, about),
         digits=options.digits,
         about=about,
@@ -68,6 +71,28 @@ def _predict(options: argparse.Namespace) -> int:
         write = _write_json if options.json else _write_csv
     write(answers)
     return 2 if broken and not options.skip_broken else 0
+
+
+def _asked(
+    options: argparse.Namespace,
+) -> tuple[Network | Ensemble, Mapping[str, Any], list[str]]:
+    """Return the network, what is known of it, and the pictures that are asked for."""
+    given = [] if options.network is None else [options.network]
+    if options.pretrained != (options.model is not None):
+        raise ArgumentError(
+            "--model NAME and --pretrained go together: xpdl predict --model mobilenet_v2 "
+            "--pretrained photo.jpg"
+        )
+    if options.pretrained:  # then there is no RUN, and what stands first is a picture
+        network = pretrained(options.model, dtype=options.dtype)
+        return network, {"data": "imagenet"}, [*given, *options.images]
+    if not given:
+        raise ArgumentError(
+            f"RUN or IMAGE is missing beside {options.images[0]!r}: give a trained network, and a "
+            "picture; or a picture, --model NAME and --pretrained."
+        )
+    model, about = load_trained(options.network, dtype=options.dtype)
+    return model, about, options.images
 
 
 def _write_lines(answers: Iterator[Answer]) -> None:

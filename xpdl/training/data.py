@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from xpdl.architecture.shapes import advice
 from xpdl.arguments import array_or_list, check_finite
 from xpdl.backends import backend_of
 from xpdl.backends.base import host_array
 from xpdl.datasets.batches import Batches
 from xpdl.errors import ArgumentError, ShapeError, shown
 from xpdl.network import Network
-from xpdl.network.shapes import advice
 
 
 def training_batches(
