@@ -7,7 +7,7 @@ from typing import Any
 
 from xpdl.arguments import array_or_list, check_finite
 from xpdl.backends import backend_of
-from xpdl.backends.base import host_array
+from xpdl.backends.base.types import host_array
 from xpdl.datasets.batches import Batches
 from xpdl.errors import ArgumentError, ShapeError, shown
 from xpdl.network import Network
