@@ -10,13 +10,13 @@ import numpy as np
 from xpdl.arguments import random_numbers, real_array, sizes
 from xpdl.backends import Array, Backend, Shape, accumulation_dtype, backend_of, get_backend
 from xpdl.configs import Configurable, look_at_options, made_from
-from xpdl.errors import ArgumentError, ShapeError, shown
+from xpdl.errors import ArgumentError, ShapeError
 from xpdl.initializers import Initializer
 from xpdl.layers.arrays import Arrays, ParameterSpec
 from xpdl.layers.checks import expect_floats
 from xpdl.layers.door import look_first
 from xpdl.layers.kept import Kept
-from xpdl.layers.node import Node
+from xpdl.layers.node import Node, made_by
 from xpdl.precision import get_precision
 
 
@@ -88,21 +88,7 @@ class Layer(Configurable):
         ArgumentError, ShapeError
             If they are no nodes, too many or too few, or of shapes that do not fit.
         """
-        kind = type(self).__name__
-        for node in nodes:
-            if not isinstance(node, Node):
-                raise ArgumentError(
-                    f"{kind} was called on {shown(node)}; call it on nodes, such as "
-                    "xpdl.Input((3, 32, 32)), to describe a graph, and layer.forward(x) to compute."
-                )
-        if self.owned:
-            raise ArgumentError(f"this {kind} already belongs to a network; make a new layer.")
-        self.check_arity(len(nodes))
-        try:
-            return Node(self.plan(*(node.shape for node in nodes)), self, nodes, name)
-        except ShapeError as error:
-            told = " and ".join(str(node.shape) for node in nodes)
-            raise ShapeError(f"{name or self!r}, with input {told}: {error}") from error
+        return made_by(self, nodes, name)
 
     def check_arity(self, count: int) -> None:
         """See that the layer takes so many inputs.
