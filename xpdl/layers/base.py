@@ -49,12 +49,12 @@ class Layer(Configurable):
     state: Arrays
     specs: dict[str, ParameterSpec]
     state_specs: dict[str, tuple[Shape, float]]
-    frozen: bool
-    input_gradient: bool
-    needs_backward: bool
-    relu: bool
-    pooled: bool
-    owned: bool
+    frozen: bool = False
+    input_gradient: bool = True  # where nothing before it learns, a layer need not make dx
+    needs_backward: bool = True  # nor be asked for it, if it does not learn either
+    relu: bool = False  # whether the ReLU behind it is computed here; see `Graph.plan`
+    pooled: bool = False  # whether its gradient comes from a pooling that knows of that ReLU
+    owned: bool = False  # whether a network holds this layer's arrays
     made: Any = Kept()  # the shape and the backend of what a layer used alone gave last
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -69,12 +69,6 @@ class Layer(Configurable):
         self = super().__new__(cls)
         self.params, self.grads, self.state = (Arrays(cls.__name__) for _ in range(3))
         self.specs, self.state_specs = {}, {}
-        self.frozen = False
-        self.input_gradient = True  # where nothing before it learns, a layer need not make dx
-        self.needs_backward = True  # nor be asked for it, if it does not learn either
-        self.relu = False  # whether the ReLU behind it is computed here; see `Graph.plan`
-        self.pooled = False  # whether its gradient comes from a pooling that knows of that ReLU
-        self.owned = False  # whether a network holds this layer's arrays
         return self
 
     def __init__(self) -> None:
@@ -183,12 +177,9 @@ class Layer(Configurable):
 
     def set_gradient(self, name: str, value: Array) -> None:
         """Put `value` where the gradient of a parameter belongs, unless the layer is frozen."""
-        if self.frozen:
-            return
-        if name in self.grads:
-            self.grads[name][...] = value
-        else:
-            self.grads[name] = value
+        place = self.gradient_place(name)
+        if place is not None:
+            place[...] = value
 
     def clear_gradients(self) -> None:
         """Make all gradients 0, as where nothing behind the layer counts."""
