@@ -89,13 +89,24 @@ def computational_graph(
     width, height = 72 * size[0], 72 * size[1]
     axes.set(xlim=(0, width), ylim=(0, height))  # a unit is a point, so that lengths are lengths
     halves = {name: _half_size(_shown(name)) for name in nodes}
-    places = _spread(nodes, halves, width, height - (30 if title else 0))
+    below = _draw_legend(axes) if any(edge.gradient for edge in edges) else 0.0
+    places = _spread(nodes, halves, width, height - below - (30 if title else 0))
+    places = {name: (x, y + below) for name, (x, y) in places.items()}
     for name, place in places.items():
         _draw_node(axes, _shown(name), place)
     for edge in edges:
         ends = [(places[name], halves[name]) for name in (edge.start, edge.end)]
         _draw_edge(axes, edge, *ends)
     return figure
+
+
+def _draw_legend(axes: Axes) -> float:
+    """Say below the graph what its colours mean, and return the height that this takes."""
+    x = float(EDGE_FONT)
+    for text, color in (("→ values, forward", "C0"), ("← derivatives, backward", "C3")):
+        axes.text(x, EDGE_FONT / 2, text, fontsize=EDGE_FONT, color=color)
+        x += _text_size(text, EDGE_FONT)[0] + 2 * EDGE_FONT
+    return 2.0 * EDGE_FONT
 
 
 def _shown(name: str) -> str:
