@@ -14,6 +14,8 @@ from xpdl.errors import ArgumentError
 Part: TypeAlias = tuple[Any, Any]
 """Pictures (N, C, H, W) and their labels (N,) of int64."""
 
+_OF_VALIDATION = 2**63  # keeps which pictures are for validation apart from which are for testing
+
 
 @dataclass(frozen=True, eq=False)
 class PictureData:
@@ -61,7 +63,8 @@ class PictureData:
         """
         if self.validation is not None:
             raise ArgumentError("the data has validation pictures already; leave share out.")
-        rest, aside, keys = divide(self.train, self._keys(), share, seed)
+        # Otherwise all that one seed draws first would be gone into the test pictures.
+        rest, aside, keys = divide(self.train, self._keys(), share, seed + _OF_VALIDATION)
         return replace(self, train=rest, validation=aside, keys=keys)
 
     def with_test(self, share: float, seed: int = 0) -> PictureData:

@@ -129,21 +129,30 @@ def learning_curves(
     train_accuracy: Sequence[float | None] = (),
     test_accuracy: Sequence[float | None] = (),
     title: str = "",
+    validation: Sequence[Mapping[str, float] | None] = (),
 ) -> Figure:
     """Draw the loss by step, and the accuracies by epoch (in [0, 1]) beside it.
 
     The smoothed loss is the mean of the last 50 steps, or of a tenth of a shorter training.
+    `validation` is what was found after each epoch, {"loss": ..., "accuracy": ...}.
     """
+    seen = [found or {} for found in validation]
     figure = new_figure(9, 3.6, title)
     loss_axes, accuracy_axes = figure.subplots(1, 2)
     loss_axes.plot(np.arange(1, len(losses) + 1), losses, color="0.8", linewidth=0.6, label="step")
     smooth = _smoothed(host(losses), max(1, min(50, len(losses) // 10)))
     loss_axes.plot(np.arange(1, len(losses) + 1), smooth, color="C0", label="smoothed")
+    ends = [(i + 1) * len(losses) / len(seen) for i in range(len(seen))]
+    found = [(end, one["loss"]) for end, one in zip(ends, seen, strict=True) if "loss" in one]
+    if found:  # epochs are drawn as if they were of equal length
+        (line,) = loss_axes.plot(*zip(*found, strict=True), "^-", color="C2", label="validation")
+        line.set_markersize(4)
     loss_axes.set(xlabel="step", ylabel="loss", yscale="log")
     loss_axes.legend()
     for values, label, style in (
         (train_accuracy, "training (mean over the epoch)", "o--"),
         (test_accuracy, "test", "s-"),
+        ([one.get("accuracy") for one in seen], "validation", "^-"),
     ):
         known = [(i + 1, 100 * v) for i, v in enumerate(values) if v is not None]
         if known:
