@@ -37,14 +37,14 @@ def _evaluate(options: argparse.Namespace) -> int:
     model, about = load_trained(options.network, dtype=options.dtype)
     data = about.get("data", "mnist") if options.data is None else options.data
     shifts = looks_of(options, about)
-    part, told_of = load_to_test(model, about, options.data, skip_broken=bool(options.skip_broken))
+    part, notes = load_to_test(model, about, options.data, skip_broken=bool(options.skip_broken))
     result, loss = evaluate(model, part, Path(options.network), shifts)
     smoothing = 0.0
     if isinstance(model, Network) and not shifts:
         smoothing = getattr(model.loss_layer, "label_smoothing", 0.0)
     told = f" (with label smoothing {smoothing:g})" if smoothing else ""
     measured = f"{score(result)}, loss {loss:.4f}{told}, {result.seconds:.1f} s"
-    if data not in LOADERS:
-        print(f"{result.images:,} {told_of}")
+    for note in notes if data not in LOADERS else ():
+        print(note)
     print(f"{name_of(model)} on {title_of(data)}: {measured}")
     return 0

@@ -93,6 +93,8 @@ def _sweep(o: RunOptions, pictures: PictureData, options: argparse.Namespace) ->
     """Say what is trained, and train it while its rate rises."""
     network = make_network(o, pictures)
     batch_size = batch_sizes(o.batch_size)[0]
+    for note in pictures.notes:
+        print(note)
     print(
         f"{o.model} on {title_of(o.data)}: {o.optimizer} from {options.low:g} to "
         f"{options.high:g}, at most {options.steps} steps, batch {batch_size}, "

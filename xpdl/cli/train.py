@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, fields
+from pathlib import Path
 from typing import Any
 
 from xpdl.cli.choices import (
@@ -24,7 +25,7 @@ from xpdl.datasets.batches import batch_sizes
 from xpdl.errors import ArgumentError
 from xpdl.runs.data import LOADERS, parts_told, place_of, title_of
 from xpdl.runs.ensemble_run import resume_run, start_run
-from xpdl.runs.folder import resuming
+from xpdl.runs.folder import expect_free, resuming
 from xpdl.runs.recipes import RECIPES, TrainingOptions
 from xpdl.runs.run import Run
 from xpdl.schedules import BY_NAME as SCHEDULES
@@ -149,6 +150,8 @@ def _run(options: argparse.Namespace) -> Run:
         return resume_run(options.resume, changes, on_its_backend=options.backend is None)
     if options.overwrite and options.out is None:
         raise ArgumentError("--overwrite is for the run in a folder; name it with --out.")
+    if options.out:  # before pictures are decoded, which may take long
+        expect_free(Path(options.out), options.overwrite)
     chosen, pictures = options_and_pictures(options, overrides)
     return start_run(chosen, options.out, overwrite=options.overwrite, pictures=pictures)
 
@@ -168,6 +171,8 @@ def _tell_options(run: Run) -> None:
     more = {name: getattr(o, name) for name in _SOMETIMES}
     more["members"] = o.members if o.members > 1 else 0
     if o.data not in LOADERS or o.validation:
+        for note in run.pictures.notes:
+            print(note, flush=True)
         print(f"pictures: {parts_told(run.pictures)}", flush=True)
     if any(more.values()):
         told = (f"{name.replace('_', ' ')} {_show(value)}" for name, value in more.items() if value)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -9,7 +11,7 @@ import numpy as np
 
 from xpdl.datasets.splitting import Keys, keys_of, set_aside
 from xpdl.datasets.stored import StoredPictures
-from xpdl.errors import ArgumentError
+from xpdl.errors import ArgumentError, DataError
 
 Part: TypeAlias = tuple[Any, Any]
 """Pictures (N, C, H, W) and their labels (N,) of int64."""
@@ -82,6 +84,22 @@ class PictureData:
 
     def _keys(self) -> Keys:
         return keys_of(self.train[0]) if self.keys is None else self.keys
+
+
+def expect_names_of_a_line(names: Iterable[str]) -> None:
+    """See that the names of classes can be printed in a line, and kept in a file.
+
+    Raises
+    ------
+    DataError
+        If one has a line break, another control character, or bytes that are no text.
+    """
+    for name in names:
+        if any(unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") for letter in name):
+            raise DataError(
+                f"the name of a class must be of letters that can be printed, got {name!r}; "
+                "rename it."
+            )
 
 
 def divide(part: Part, keys: Keys, share: float, seed: int) -> tuple[Part, Part, Keys]:

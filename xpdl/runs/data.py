@@ -59,8 +59,12 @@ def title_of(data: str) -> str:
 
 def run_name(model: str, data: str) -> str:
     """Return what the folder of a run is called by default: after its time, or one's own data."""
-    name = re.sub(r"[^\w.-]+", "-", title_of(data)).strip("-.") if is_own(data) else ""
-    return name or f"{model}-{time.strftime('%Y%m%d-%H%M%S')}"
+    if not is_own(data):
+        return f"{model}-{time.strftime('%Y%m%d-%H%M%S')}"
+    path = Path(data)
+    if path.is_file():  # one of IDX is called as all others are
+        path = path.with_suffix("") if path.suffix.lower() == ".npz" else path.parent
+    return re.sub(r"[^\w.-]+", "-", path.name).strip("-.") or "pictures"
 
 
 def load_pictures(
@@ -102,9 +106,14 @@ def load_pictures(
     if data in LOADERS and not given:
         pictures = _of_ink(data)
     else:
-        pictures = load(data, split=test, **given)
-    if validation and pictures.validation is None:
-        pictures = pictures.with_validation(validation)
+        pictures = load(data, split=None, quiet=True, **given)
+    try:
+        if test is not None and pictures.test is None:
+            pictures = pictures.with_test(test)
+        if validation and pictures.validation is None:
+            pictures = pictures.with_validation(validation)
+    except ArgumentError as error:
+        raise ArgumentError(f"--test {test:g} --validation {validation:g}: {error}") from error
     return pictures
 
 

@@ -66,7 +66,7 @@ def load_to_test(
     data: str | None = None,
     *,
     skip_broken: bool = False,
-) -> tuple[Part, str]:
+) -> tuple[Part, list[str]]:
     """Return the pictures to measure a model on, labelled by its own classes, and say which.
 
     They are the test pictures of `data`. Where it has none: of what the model was trained on, those
@@ -101,7 +101,7 @@ def load_to_test(
     if skip_broken:
         form["skip_broken"] = True
     pictures = load_pictures(place, test=None, **form)
-    told = "test pictures"
+    told, notes = "test pictures", list(pictures.notes)
     if pictures.test is None and own is not None and (its_own or pictures.digest == own.digest):
         pictures, told = pictures.with_test(own.test), "test pictures, which were set aside"
     elif pictures.test is None:
@@ -111,10 +111,11 @@ def load_to_test(
     x, t = pictures.test
     names = network.class_names or about.get("class_names")
     if not names:
-        return (x, t), told
+        return (x, t), [*notes, f"{len(t):,} {told}"]
     lacking = [name for name in names if name not in pictures.class_names]
     told += f"; none of {_listed(lacking)}" if lacking else ""
-    return (x, _in_order_of(names, pictures.class_names, t, title_of(place))), told
+    t = _in_order_of(names, pictures.class_names, t, title_of(place))
+    return (x, t), [*notes, f"{len(t):,} {told}"]
 
 
 def _form_of(network: Network, own: TrainedOn | None) -> dict[str, Any]:

@@ -53,8 +53,20 @@ def new_folder(name: str, folder: str | Path | None, overwrite: bool = False) ->
         while folder.exists():
             folder, number = stem.with_name(f"{stem.name}-{number}"), number + 1
     path = files.make_folder(folder, "--out")
+    expect_free(path, overwrite)
+    return path
+
+
+def expect_free(path: Path, overwrite: bool = False) -> None:
+    """See that a folder is not there, or empty; with `overwrite` it may hold a run.
+
+    Raises
+    ------
+    ArgumentError, FileAccessError
+        As `new_folder`.
+    """
     try:
-        occupied = any(path.iterdir())
+        occupied = path.is_dir() and any(path.iterdir())
     except OSError as error:
         raise FileAccessError(f"cannot look into the folder {str(path)!r}: {error}.") from error
     if occupied and not (path / HISTORY).exists():
@@ -64,7 +76,6 @@ def new_folder(name: str, folder: str | Path | None, overwrite: bool = False) ->
             f"the folder {str(path)!r} is not empty; choose another, add --overwrite to train "
             f"anew in its place{_or_go_on(path)}"
         )
-    return path
 
 
 def _or_go_on(folder: Path) -> str:

@@ -229,8 +229,9 @@ class Run:
     def _notes(self) -> dict[str, Any]:
         """Return what the file of a network of this run keeps about it."""
         o = self.options
-        form = {"picture_size": o.picture_size, "channels": o.channels}
-        notes = notes_of(self.pictures, o.data, o.test, **form)
+        asked = {"picture_size": o.picture_size, "channels": o.channels}
+        asked["skip_broken"] = o.skip_broken or None
+        notes = notes_of(self.pictures, o.data, o.test, **asked)
         return notes | ({"shifts": o.shifts} if o.shifts else {})
 
     def fit(self) -> Result:
