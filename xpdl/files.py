@@ -21,7 +21,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from xpdl.errors import ArgumentError, FileAccessError, ModelFileError
+from xpdl.errors import ArgumentError, FileAccessError, ModelFileError, XpdlError
 from xpdl.formats import FIRST, foreign
 
 HostArray = np.ndarray[Any, np.dtype[Any]]
@@ -74,8 +74,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(beside, target)
-    except FileAccessError:
-        raise  # of another file, by whoever is writing this one
+    except XpdlError:
+        raise  # by whoever is writing this file, of where it comes from
     except OSError as error:
         raise FileAccessError(
             f"cannot write {str(path)!r}: {_reason(error)}. "

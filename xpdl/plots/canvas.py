@@ -16,9 +16,10 @@ HostFloats: TypeAlias = "np.ndarray[Any, np.dtype[np.float64]]"
 
 def new_figure(width: float, height: float, title: str = "") -> Figure:
     """Return an empty figure of that many inches, whose parts make room for each other."""
-    from matplotlib.figure import Figure  # slow to load, and not wanted where nothing is drawn
+    # Matplotlib is slow to load, and not wanted where nothing is drawn.
+    from xpdl.plots.shown import ShownFigure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = ShownFigure(figsize=(width, height), layout="constrained")
     if title:
         figure.suptitle(title, fontsize="large")
     return figure

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -124,47 +124,83 @@ def _is_pair(line: Any) -> bool:
     return isinstance(line, tuple) and len(line) == 2 and all(hasattr(a, "__len__") for a in line)
 
 
+@runtime_checkable
+class Trained(Protocol):
+    """What a training tells of itself: `xpdl.History`."""
+
+    losses: list[float]
+    epochs: list[Any]
+
+
 def learning_curves(
-    losses: Sequence[float],
+    losses: Trained | Sequence[float],
     train_accuracy: Sequence[float | None] = (),
     test_accuracy: Sequence[float | None] = (),
     title: str = "",
-    validation: Sequence[Mapping[str, float] | None] = (),
 ) -> Figure:
     """Draw the loss by step, and the accuracies by epoch (in [0, 1]) beside it.
 
     The smoothed loss is the mean of the last 50 steps, or of a tenth of a shorter training.
-    `validation` is what was found after each epoch, {"loss": ..., "accuracy": ...}.
+
+    Parameters
+    ----------
+    losses : History, or sequence of float (steps,)
+        Of a history, the measures of its epochs are drawn: the accuracy on training, validation
+        and test data, or what else the loss is judged by; and the loss on validation data.
+    train_accuracy, test_accuracy : sequence of float (epochs,)
+        Without a history.
     """
-    seen = [found or {} for found in validation]
+    measure = "accuracy"
+    lines: Mapping[str, Sequence[float | None]] = {"train": train_accuracy, "test": test_accuracy}
+    validated: list[float | None] = []
+    if isinstance(losses, Trained):
+        if len(train_accuracy) or len(test_accuracy):
+            raise ArgumentError("losses is a history, which has the accuracies; leave them out.")
+        measure, lines = _measured(losses.epochs)
+        validated = [(epoch.validation or {}).get("loss") for epoch in losses.epochs]
+        losses = losses.losses
     figure = new_figure(9, 3.6, title)
-    loss_axes, accuracy_axes = figure.subplots(1, 2)
+    loss_axes, axes = figure.subplots(1, 2)
     loss_axes.plot(np.arange(1, len(losses) + 1), losses, color="0.8", linewidth=0.6, label="step")
     smooth = _smoothed(host(losses), max(1, min(50, len(losses) // 10)))
     loss_axes.plot(np.arange(1, len(losses) + 1), smooth, color="C0", label="smoothed")
-    ends = [(i + 1) * len(losses) / len(seen) for i in range(len(seen))]
-    found = [(end, one["loss"]) for end, one in zip(ends, seen, strict=True) if "loss" in one]
+    ends = [(i + 1) * len(losses) / len(validated) for i in range(len(validated))]
+    found = [(end, loss) for end, loss in zip(ends, validated, strict=True) if loss is not None]
     if found:  # epochs are drawn as if they were of equal length
         (line,) = loss_axes.plot(*zip(*found, strict=True), "^-", color="C2", label="validation")
         line.set_markersize(4)
     loss_axes.set(xlabel="step", ylabel="loss", yscale="log")
     loss_axes.legend()
-    for values, label, style in (
-        (train_accuracy, "training (mean over the epoch)", "o--"),
-        (test_accuracy, "test", "s-"),
-        ([one.get("accuracy") for one in seen], "validation", "^-"),
-    ):
-        known = [(i + 1, 100 * v) for i, v in enumerate(values) if v is not None]
+    scale, unit = (100, " (%)") if measure == "accuracy" else (1, "")
+    for part, values in lines.items():
+        label, style = _PARTS[part]
+        known = [(i + 1, scale * v) for i, v in enumerate(values) if v is not None]
         if known:
-            accuracy_axes.plot(*zip(*known, strict=True), style, label=label, markersize=4)
-    epochs = max(len(train_accuracy), len(test_accuracy))
-    accuracy_axes.set(xlabel="epoch", ylabel="accuracy (%)", xlim=(0.5, max(1, epochs) + 0.5))
-    if accuracy_axes.lines:
-        accuracy_axes.legend()
-    for axes in (loss_axes, accuracy_axes):
-        _number_whole(axes)
-        axes.grid(alpha=0.3)
+            axes.plot(*zip(*known, strict=True), style, label=label, markersize=4)
+    epochs = max(map(len, lines.values()), default=0)
+    axes.set(xlabel="epoch", ylabel=f"{measure}{unit}", xlim=(0.5, max(1, epochs) + 0.5))
+    if axes.lines:
+        axes.legend()
+    for panel in (loss_axes, axes):
+        _number_whole(panel)
+        panel.grid(alpha=0.3)
     return figure
+
+
+_PARTS = {
+    "train": ("training (mean over the epoch)", "o--"),
+    "validation": ("validation", "^-"),
+    "test": ("test", "s-"),
+}
+
+
+def _measured(epochs: Sequence[Any]) -> tuple[str, dict[str, list[float | None]]]:
+    """Return the name of the first measure of epochs, and its values for each part."""
+    names = [name for epoch in epochs for name in epoch.train or {} if name != "loss"]
+    measure = names[0] if names else "accuracy"
+    return measure, {
+        part: [(getattr(epoch, part) or {}).get(measure) for epoch in epochs] for part in _PARTS
+    }
 
 
 def rate_curve(

@@ -19,7 +19,6 @@ from xpdl.arguments import number, whole_number
 from xpdl.backends import Array, use_backend
 from xpdl.datasets import Batches, PictureData
 from xpdl.errors import ArgumentError, ModelFileError
-from xpdl.network.answers import classes_seen
 from xpdl.runs.data import title_of
 from xpdl.runs.folder import HISTORY
 from xpdl.runs.options import RunOptions
@@ -28,6 +27,7 @@ from xpdl.runs.result import Result
 from xpdl.runs.run import Run, UnfinishedRun, show_steps
 from xpdl.training.history import Epoch, History
 from xpdl.training.trainer import Trainer
+from xpdl.tuning.answers import classes_seen
 from xpdl.tuning.ensemble import Ensemble, member_path, train_ensemble
 
 if TYPE_CHECKING:

@@ -19,12 +19,12 @@ from xpdl.datasets.idx_files import has_idx_files
 from xpdl.datasets.picture_data import Part
 from xpdl.errors import ArgumentError
 from xpdl.network import Network
-from xpdl.network.answers import Predictor, count_hits
 from xpdl.runs.data import TrainedOn, as_taken, load_pictures, place_of, title_of
 from xpdl.runs.folder import HISTORY, MODEL, read_record, resuming
 from xpdl.runs.result import Result
 from xpdl.storage import load_with_notes
 from xpdl.training.data import training_batches
+from xpdl.tuning.answers import Predictor, count_hits
 from xpdl.tuning.ensemble import INDEX, Ensemble, load_ensemble_with_notes
 from xpdl.tuning.shifts import answering
 

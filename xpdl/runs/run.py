@@ -22,7 +22,6 @@ from xpdl.backends import Array, get_backend
 from xpdl.datasets import Batches, PictureData
 from xpdl.errors import ArgumentError, DivergenceError, ModelFileError
 from xpdl.network import Network
-from xpdl.network.answers import classes_seen
 from xpdl.runs.data import LOADERS, as_taken, load_pictures, notes_of, run_name, title_of
 from xpdl.runs.folder import (
     BEST,
@@ -54,6 +53,7 @@ from xpdl.training.checkpoint import check_checkpoint
 from xpdl.training.data import training_batches
 from xpdl.training.history import Epoch
 from xpdl.training.trainer import Trainer
+from xpdl.tuning.answers import classes_seen
 from xpdl.tuning.ensemble import Ensemble
 from xpdl.tuning.shifts import answering
 
@@ -370,15 +370,10 @@ class Run:
         return result
 
     def _draw_curves(self, result: Result) -> Figure:
-        history, options = self.trainer.history, self.options
-        return plots.learning_curves(
-            history.losses,
-            [epoch.train_accuracy for epoch in history.epochs],
-            [epoch.test_accuracy for epoch in history.epochs],
-            f"{options.model} on {title_of(options.data)}: {result.accuracy:.2%} on the test set"
-            + (" over shifts" if options.shifts else ""),
-            validation=[epoch.validation for epoch in history.epochs],
-        )
+        o = self.options
+        title = f"{o.model} on {title_of(o.data)}: {result.accuracy:.2%} on the test set"
+        title += " over shifts" if o.shifts else ""
+        return plots.learning_curves(self.trainer.history, (), (), title)
 
 
 def show_steps(trainer: Trainer) -> str:

@@ -103,6 +103,23 @@ def list_folder(folder: Path) -> Listing:
     return listing
 
 
+def list_pictures(folder: Path) -> Listing:
+    """Return the pictures in a folder and in those below it, in the order of their names.
+
+    Raises
+    ------
+    FileAccessError
+        If it, or a folder in it, is missing or cannot be read.
+    DataError
+        If there are none.
+    """
+    listing = Listing(folder)
+    listing.files = sorted(File("", "", *file) for file in _below(str(folder), listing))
+    if not listing.files:
+        raise DataError(f"{str(folder)!r} holds no pictures.")
+    return listing
+
+
 def check_classes(folder: Path, files: Sequence[File]) -> tuple[str, ...]:
     """Return the classes of the files, in the order of their names.
 
