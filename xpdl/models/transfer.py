@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from xpdl.architecture.random_numbers import WEIGHT_STREAM
 from xpdl.arguments import sizes, whole_number
 from xpdl.errors import ArgumentError, shown
 from xpdl.layers import Affine, Convolution
 from xpdl.network import Network
-from xpdl.network.parts import WEIGHT_STREAM
 
 UNITS: dict[type, str] = {Affine: "units", Convolution: "filters"}
 

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from xpdl.architecture.shapes import advice
 from xpdl.arguments import flag, whole_number
 from xpdl.backends import backend_of
 from xpdl.datasets import StoredPictures, prepare_digit, prepare_picture
@@ -18,7 +19,6 @@ from xpdl.datasets.opening import Picture
 from xpdl.datasets.progress import say
 from xpdl.errors import ArgumentError, DataError, FileAccessError, ShapeError, XpdlError, shown
 from xpdl.network import Network
-from xpdl.network.shapes import advice
 from xpdl.runs.evaluation import load_trained
 from xpdl.tuning.ensemble import Ensemble
 from xpdl.tuning.shifts import ShiftAverage, answering

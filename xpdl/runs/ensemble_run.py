@@ -17,13 +17,13 @@ from xpdl import plots
 from xpdl.arguments import number, whole_number
 from xpdl.backends import Array, use_backend
 from xpdl.errors import ArgumentError, ModelFileError
-from xpdl.network.answers import classes_seen
 from xpdl.runs.folder import HISTORY
 from xpdl.runs.options import RunOptions
 from xpdl.runs.preparation import make_network, make_trainer
 from xpdl.runs.run import Result, Run, UnfinishedRun, make_notes, show_steps
 from xpdl.training.history import Epoch, History
 from xpdl.training.trainer import Trainer
+from xpdl.tuning.answers import classes_seen
 from xpdl.tuning.ensemble import Ensemble, member_path, train_ensemble
 
 if TYPE_CHECKING:

@@ -9,11 +9,11 @@ from typing import Any
 from xpdl import functions
 from xpdl.errors import ArgumentError
 from xpdl.network import Network
-from xpdl.network.answers import count_hits
 from xpdl.runs.folder import HISTORY, MODEL, read_record, resuming
 from xpdl.runs.preparation import load_data
 from xpdl.runs.run import Result
 from xpdl.storage import load_with_notes
+from xpdl.tuning.answers import count_hits
 from xpdl.tuning.ensemble import INDEX, Ensemble, load_ensemble_with_notes
 from xpdl.tuning.shifts import answering
 

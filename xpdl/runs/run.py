@@ -20,7 +20,6 @@ from xpdl.backends import Array, get_backend
 from xpdl.datasets import CLASS_NAMES
 from xpdl.errors import ArgumentError, DivergenceError, ModelFileError
 from xpdl.network import Network
-from xpdl.network.answers import classes_seen
 from xpdl.runs.folder import (
     BEST,
     CHECKPOINT,
@@ -48,6 +47,7 @@ from xpdl.storage import load_with_notes
 from xpdl.training.checkpoint import check_checkpoint
 from xpdl.training.history import Epoch
 from xpdl.training.trainer import Trainer
+from xpdl.tuning.answers import classes_seen
 from xpdl.tuning.ensemble import Ensemble
 from xpdl.tuning.shifts import answering
 

@@ -14,10 +14,10 @@ from xpdl.arguments import array_or_list, whole_number
 from xpdl.backends import Array, backend_of
 from xpdl.errors import ArgumentError, BackendMismatchError, ModelFileError, ShapeError, shown
 from xpdl.network import Network
-from xpdl.network.answers import count_hits
 from xpdl.storage import expect_notes, load, load_with_notes
 from xpdl.training.settings import differences, digest, training_settings
 from xpdl.training.trainer import Trainer
+from xpdl.tuning.answers import count_hits
 
 FILE_FORMAT = "xpdl-ensemble-1"
 INDEX = "ensemble.json"
