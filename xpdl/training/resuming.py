@@ -21,6 +21,8 @@ class Resuming:
     _interrupted = False
     _saved_at = 0.0
     _digest: str | None = None
+    source: str | None = None
+    """What tells the training data from any other, if it need not be read for that."""
 
     def interrupt(self) -> None:
         """Let `fit` end after the step that it is in, with a checkpoint, by KeyboardInterrupt.
@@ -56,7 +58,9 @@ class Resuming:
             self._save(tally)
 
     def data_digest(self) -> str:
-        """Return the SHA-256 of the training data, as it lies on the device."""
+        """Return what the data is known by: its `source`, or its SHA-256 as it lies there."""
+        if self.source is not None:
+            return self.source
         if self._digest is None:
             self._digest = digest(*self.batches.arrays())
         return self._digest

@@ -15,7 +15,8 @@ from xpdl.backends import Array, backend_of
 from xpdl.errors import ArgumentError, BackendMismatchError, ModelFileError, ShapeError, shown
 from xpdl.network import Network
 from xpdl.storage import expect_notes, load, load_with_notes
-from xpdl.training.settings import differences, digest, training_settings
+from xpdl.training.history import Epoch
+from xpdl.training.settings import differences, training_settings
 from xpdl.training.trainer import Trainer
 from xpdl.tuning.answers import count_hits
 
@@ -260,7 +261,7 @@ def train_ensemble(
         path = checkpoint = None
         if place is not None:
             path, checkpoint = member_path(place, i), place / f"checkpoint-{i}.safetensors"
-            data = digest(trainer.batches.x, trainer.batches.t)
+            data = trainer.data_digest()
             settings = {"member_seed": own_seed, **training_settings(trainer), "sha256": data}
         if path is not None and path.exists():
             network = _load_member(path, settings).to(network.backend)
@@ -274,8 +275,7 @@ def train_ensemble(
                 callback(i, trainer)
             if path is not None:
                 network.save(path, {**(about or {}), "training": settings})
-            accuracy = history.epochs[-1].test_accuracy
-            told = "trained" if accuracy is None else f"test accuracy {accuracy:.2%}"
+            told = _accuracy_told(history.epochs[-1])
         if checkpoint is not None:
             checkpoint.unlink(missing_ok=True)
         members.append(network)
@@ -284,6 +284,13 @@ def train_ensemble(
     if place is not None:
         _write_index(place, n, about or {})
     return Ensemble(members)
+
+
+def _accuracy_told(epoch: Epoch) -> str:
+    for part, found in (("test", epoch.test), ("validation", epoch.validation)):
+        if found is not None and "accuracy" in found:
+            return f"{part} accuracy {found['accuracy']:.2%}"
+    return "trained"
 
 
 def member_seed(seed: int, number: int) -> int:
