@@ -11,6 +11,7 @@ import numpy as np
 
 from xpdl.arguments import plainly, random_numbers, real_array, sizes
 from xpdl.backends import Array, Backend, Shape, accumulation_dtype, backend_of, get_backend
+from xpdl.distributed.share import Share
 from xpdl.errors import (
     ArgumentError,
     BackendMismatchError,
@@ -38,9 +39,12 @@ class Layer:
         What is saved but not trained, such as running statistics.
     frozen : bool
         Whether parameters and statistics stay as they are in training; see `Network.freeze`.
+    share : Share, optional
+        Which rows of the batch x is, within a training step of several ranks.
     """
 
     kind: ClassVar[str] = "layer"
+    share: Share | None = None
     arity: int | None = 1  # how many inputs; None for two or more
     # Whether `forward` can compute a ReLU in the same pass, and `backward` then its gradient.
     takes_relu: ClassVar[bool] = False

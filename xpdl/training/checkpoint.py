@@ -105,7 +105,7 @@ def check_checkpoint(path: str | os.PathLike[str], trainer: Any) -> None:
 
 def _read(path: str | os.PathLike[str], trainer: Any) -> _Resting:
     """Return what a checkpoint holds; see `load_checkpoint`."""
-    tensors, about = files.read_tensors(path)
+    tensors, about = trainer.first(lambda: files.read_tensors(path))
     found = about.get("format")
     if found != FILE_FORMAT:
         old = isinstance(found, str) and found.startswith("xpdl-checkpoint-")

@@ -121,6 +121,14 @@ class Arrays:
         elif halves % 2:
             generator.random((1,), np.dtype(np.float32))
 
+    def skip(self, generator: RandomGenerator, numbers: int) -> None:
+        """Let a generator of this backend go on as if it had drawn so many of float32."""
+        state = self.generator_state(generator)
+        if "left_over" in state:  # the next number is a half that was kept aside
+            generator.random((numbers,), np.dtype(np.float32))
+        elif numbers:
+            self.set_generator_state(generator, {"halves": state["halves"] + numbers})
+
     def compile_step(self, step: Step, prepare: Callable[[], object] | None = None) -> Step:
         """Return a function that does what `step` does, with less work for the host.
 
