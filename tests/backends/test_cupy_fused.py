@@ -95,6 +95,34 @@ def test_what_begins_between_pieces_goes_number_by_number(fused, rng, dtype):
     assert fused.to_numpy(fused._finished).tolist() == [0]
 
 
+@pytest.mark.parametrize("begin", [0, 1])
+@pytest.mark.parametrize("bad", [None, 0, 35, 36])
+def test_the_end_of_a_step_in_pieces_and_number_by_number(fused, rng, begin, bad):
+    """37 numbers are nine pieces and one more."""
+    g = rng.standard_normal(begin + 37).astype(np.float32)
+    if bad is not None:
+        g[begin + bad] = np.inf
+    there, loss = fused.asarray(g)[begin:], fused.asarray(np.array(2.5, np.float32))
+    go, marked = fused.all_finite(loss, there)
+    assert bool(fused.item(go)) == (bad is None)
+    np.testing.assert_equal(fused.item(marked), 2.5 if bad is None else np.nan)
+    np.testing.assert_array_equal(fused.to_numpy(there), g[begin:])
+    go = fused.unscale(there, fused.asarray(np.array(4, np.float32)))
+    assert bool(fused.item(go)) == (bad is None)
+    np.testing.assert_array_equal(fused.to_numpy(there), g[begin:] / 4)
+
+
+@pytest.mark.parametrize("begin", [0, 1])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_dropout_draws_the_same_however_it_is_read(fused, rng, dtype, begin):
+    x = rng.standard_normal(begin + 37).astype(dtype)
+    y, mask = fused.dropout(fused.generator(3), fused.asarray(x)[begin:], 0.4, 1.5)
+    drawn = np.random.Generator(np.random.Philox(np.random.SeedSequence(3)))
+    wanted = ((drawn.random(37, dtype=np.float32) >= 0.4) * 1.5).astype(dtype)
+    np.testing.assert_array_equal(fused.to_numpy(mask), wanted)
+    np.testing.assert_array_equal(fused.to_numpy(y), x[begin:] * wanted)
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (127, 3), (129, 40), (1000, 33), (70_000, 2)])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_sums_in_parts(fused, rng, dtype, shape):
@@ -161,9 +189,9 @@ def test_what_is_not_a_number_stays_so(fused, bad):
 
 @pytest.mark.parametrize("source", ["uint8", "float32", "float64", "int64"])
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("divisor", [None, 255])
-def test_gather(backend, rng, divisor, dtype, source):
-    x = rng.integers(0, 256, (20, 3, 5)).astype(source)
+@pytest.mark.parametrize(("divisor", "width"), [(None, 5), (255, 5), (255, 16)])
+def test_gather(backend, rng, divisor, width, dtype, source):
+    x = rng.integers(0, 256, (20, 3, width)).astype(source)
     part = rng.permutation(20)[:7]
     rows = backend.gather(backend.asarray(x), backend.asarray(part), np.dtype(dtype), divisor)
     assert rows.dtype == dtype

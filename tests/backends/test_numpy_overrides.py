@@ -22,6 +22,7 @@ from xpdl.backends.numpy import elements as numpy_elements
 from xpdl.backends.numpy.backend import NumpyBackend
 from xpdl.backends.numpy.elements import NumpyElements
 from xpdl.backends.numpy.memory import pool
+from xpdl.backends.numpy.seen import seen_part
 from xpdl.backends.strict.backend import StrictBackend
 from xpdl.models import DeepConvNet, NormalizedConvNet
 from xpdl.optimizers import Adam
@@ -59,6 +60,7 @@ HELD_TO_NUMBERS = {
     *("moments", "normalize", "normalize_backward"),  # test_normalizing holds them
     "confusion",  # test_measures holds it
     "describe",  # words, not numbers; test_selection reads them
+    "ways",  # words too; a checkpoint tells them apart
     "release",  # memory, not numbers; below
 }
 
@@ -121,7 +123,7 @@ def test_every_override_is_held_to_numbers():
         if inspect.isfunction(value)
     }
     assert names <= HELD_TO_NUMBERS
-    assert names | {"describe"} == HELD_TO_NUMBERS
+    assert names | {"describe", "ways"} == HELD_TO_NUMBERS
 
 
 @given(case=cases(batches=(1, 9)), threads=threads, block=block_bytes, with_bias=st.booleans())
@@ -157,6 +159,43 @@ def test_convolution_backward(fast, plain, setting, case, threads, block, step, 
     for actual, wanted, dtype in zip(results, expected, dtypes, strict=True):
         if wanted is not None:
             assert_close(fast, actual, wanted.astype(np.float64), dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize(
+    ("image", "size", "stride", "pad", "sees"),
+    [
+        ((1, 1), (3, 3), (1, 1), (1, 1), (1, 1)),
+        ((2, 2), (3, 3), (2, 2), (1, 1), (2, 2)),
+        ((2, 2), (5, 5), (1, 1), (2, 2), (3, 3)),
+        ((2, 1), (3, 3), (1, 1), (1, 1), (3, 1)),
+        ((1, 7), (3, 3), (2, 2), (1, 1), (1, 3)),
+        ((2, 2), (3, 3), (1, 1), (1, 1), None),
+        ((1, 1), (2, 2), (1, 1), (3, 3), None),  # windows beyond the image on all sides
+        ((1, 1), (3, 3), (5, 5), (3, 3), None),  # no pixel is seen
+    ],
+)
+def test_filters_that_reach_beyond_a_small_image(
+    fast, plain, rng, image, size, stride, pad, sees, dtype
+):
+    seen = seen_part(image, size, stride, pad)
+    assert (None if seen is None else np.empty((1, 1, *size))[seen.part].shape[2:]) == sees
+    x = rng.standard_normal((5, 16, *image)).astype(dtype)
+    W = rng.standard_normal((32, 16, *size)).astype(dtype)
+    b = rng.standard_normal(32).astype(dtype)
+    y = fast.convolution(x, W, b, stride, pad, True)
+    exact = [a.astype(np.float64) for a in (x, W, b)]
+    expected = plain.convolution(*exact, stride, pad, True)
+    assert_close(fast, y, expected, dtype)
+    dout = rng.standard_normal(y.shape).astype(dtype)
+    dW, db = (np.full_like(a, np.nan, dtype=sum_dtype(dtype)) for a in (W, b))
+    dx, *found = fast.convolution_backward(dout, x, W, stride, pad, True, True, y, dW, db)
+    assert found[0] is dW
+    assert found[1] is db
+    wide = dout.astype(np.float64), *exact[:2], stride, pad, True, True, y.astype(np.float64)
+    wanted = plain.convolution_backward(*wide)
+    for actual, expected in zip((dx, dW, db), wanted, strict=True):
+        assert_close(fast, actual, expected, actual.dtype)
 
 
 @given(
@@ -527,7 +566,13 @@ def test_a_step_of_float32_takes_the_quick_way_all_along(monkeypatch, rng, name,
     fast = request_backend(name)
     slower = [kind for kind in type(fast).__mro__[1:] if issubclass(kind, Backend)]
     overrides = {name for name, value in vars(type(fast)).items() if inspect.isfunction(value)}
-    overrides -= {"describe", "matmul", "relu", "relu_backward"}  # small ones go the plain way
+    overrides -= {
+        "describe",
+        "ways",
+        "matmul",
+        "relu",
+        "relu_backward",
+    }  # small ones go the plain way
     if "update_rule" in overrides:  # which asks NumPy's for what stands around a rule
         overrides -= {"update_rule"}
         monkeypatch.setattr(Adam, "rule", lambda *arrays: refuse())

@@ -391,5 +391,5 @@ def test_every_override_is_a_primitive_or_about_arrays():
             kind = type(get_backend(name))
             public = {key for key in vars(kind) if not key.startswith("_")}
             if kind is not Backend:
-                about = {"name", "xp", "array_type", "describe", "providers", "transfers"}
+                about = {"name", "xp", "array_type", "describe", "ways", "providers", "transfers"}
                 assert public <= arrays | about | set(PRIMITIVES)

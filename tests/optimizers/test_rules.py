@@ -20,15 +20,19 @@ from xpdl.training.step import Step
 
 
 @pytest.mark.parametrize("copied", [False, True])
-@pytest.mark.parametrize("go", [None, True, False])
+@pytest.mark.parametrize(("go", "begin"), [(None, 0), (True, 1), (False, 0)])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", BY_NAME)
-def test_a_device_s_rule_does_what_the_generic_one_does(backend, rng, name, dtype, go, copied):
+def test_a_device_s_rule_does_what_the_generic_one_does(
+    backend, rng, name, dtype, go, begin, copied
+):
+    """Also where they begin in the middle of other numbers, which a GPU reads one by one."""
     optimizer = get_optimizer(name, learning_rate=0.1)
     shape = (30, 41)
     arrays = [rng.standard_normal(shape) for _ in range(2)]
     arrays += [rng.random(shape) for _ in optimizer.slots]
-    there = [backend.asarray(a.copy(), dtype) for a in arrays]
+    there = [backend.asarray(np.pad(a.ravel(), (begin, 0)), dtype) for a in arrays]
+    there = [a[begin:].reshape(shape) for a in there]
     half = backend.asarray(np.zeros(shape), "float16") if copied else None
     numbers = (0.1, 3.0) if optimizer.counts_updates else (0.1,)
     aside = (None if go is None else backend.asarray(np.array(go)), half)

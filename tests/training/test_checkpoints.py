@@ -199,6 +199,20 @@ def test_a_training_on_another_device_goes_on(backend: Backend, tmp_path: Path) 
     np.testing.assert_allclose(there.history.losses, whole.history.losses, rtol=1e-3)
 
 
+@pytest.mark.parametrize("backend", ["numba"], indirect=True)
+def test_a_checkpoint_knows_how_convolutions_were_computed(
+    backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Going on by the other sum would not be bit for bit, without a word."""
+    path = tmp_path / "checkpoint"
+    make(epochs=1, checkpoint=path).fit()
+    monkeypatch.setenv("XPDL_CONVOLUTION", "direct")
+    with pytest.raises(ArgumentError, match=r"XPDL_CONVOLUTION \(then 'fastest', now 'direct'\)"):
+        make(epochs=1, checkpoint=path).fit()
+    with xpdl.use_backend("numpy"):
+        make(epochs=1, checkpoint=path).fit()
+
+
 def test_other_data_is_another_training(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint"
     make(checkpoint=path).fit()

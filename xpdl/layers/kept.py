@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from xpdl.errors import NotReadyError
@@ -30,7 +31,12 @@ class Kept:
 
 def forget(owner: Any) -> None:
     """Let go of all that the last forward pass of a layer or a loss kept for its backward pass."""
-    for kind in type(owner).__mro__:
-        for name, value in vars(kind).items():
-            if isinstance(value, Kept):
-                setattr(owner, name, None)
+    kind: Any = type(owner)
+    owner.__dict__.update(_nothing_kept(kind))
+
+
+@cache
+def _nothing_kept(kind: type) -> dict[str, None]:
+    """Return what lets go of all that objects of a class keep."""
+    kept = (value for base in kind.__mro__ for value in vars(base).values())
+    return {value._name: None for value in kept if isinstance(value, Kept)}

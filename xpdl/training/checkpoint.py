@@ -140,8 +140,9 @@ def _read(path: str | os.PathLike[str], trainer: Any) -> _Resting:
 def _differences(trainer: Any, about: Mapping[str, Any]) -> list[str]:
     """Return what decides how a training goes and is not now what it was."""
     then, now = dict(about["settings"]), training_settings(trainer)
-    # On another device it goes on, if not bit for bit.
-    free = {"backend"} | ({"epochs"} if keeps_its_pace(trainer.schedule) else set())
+    free = {"epochs"} if keeps_its_pace(trainer.schedule) else set()
+    if then["backend"] != now["backend"]:  # on another device it goes on, if not bit for bit
+        free |= {"backend", "environment"}
     for name in free:
         then.pop(name, None)
         now.pop(name, None)

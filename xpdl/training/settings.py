@@ -29,6 +29,8 @@ def training_settings(trainer: Any) -> dict[str, Any]:
         "augment": known_as(trainer.augment),
         "seed": trainer.seed,
     }
+    if network.backend.ways():
+        settings["environment"] = network.backend.ways()
     if trainer.step.accumulate > 1:
         settings["accumulate"] = trainer.step.accumulate
     if trainer.patience.patience is not None:

@@ -140,3 +140,7 @@ class Arrays:
     def describe(self) -> dict[str, str]:
         """Return what a person wants to know of this device, as label -> text."""
         return {"NumPy": np.__version__}
+
+    def ways(self) -> dict[str, str]:
+        """Return the variables of the environment that change the last digits, and their values."""
+        return {}

@@ -85,6 +85,9 @@ class CupyBackend(Backend):
             "device memory": f"{free / 2**30:.1f} GiB free of {total / 2**30:.1f} GiB",
         }
 
+    def ways(self) -> dict[str, str]:
+        return super().ways() | {"XPDL_PROVIDER": self.provider}
+
 
 class CapturingCupyBackend(CupyBackend):
     """A CuPy backend all of whose primitives can be captured as a CUDA graph."""

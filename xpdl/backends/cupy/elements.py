@@ -18,6 +18,7 @@ from xpdl.backends.cupy.launching import (
     MOST_AT_ONCE,
     MOST_SCORES,
     NOWHERE,
+    PIECE,
     REALS,
     THREADS,
     LaunchingCupyBackend,
@@ -87,9 +88,9 @@ class FusedElements(LaunchingCupyBackend):
         if not (isinstance(generator, PhiloxGenerator) and x.flags.c_contiguous):
             return super().dropout(generator, x, ratio, scale)
         y, mask = self.xp.empty_like(x), self.xp.empty_like(x)
-        self.run(
-            *("dropout", x.dtype.name, x.size, x, y, mask, generator.position, self._finished),
-            *(generator.key, np.float32(ratio), np.float32(scale)),
+        self.run_in_pieces(
+            *("dropout", x, in_pieces(x, y, mask), x, y, mask, generator.position),
+            *(self._finished, generator.key, np.float32(ratio), np.float32(scale)),
         )
         return y, mask
 
@@ -111,12 +112,14 @@ class FusedElements(LaunchingCupyBackend):
         width = math.prod(x.shape[1:])
         wide = accumulation_dtype(target).type(1 if divisor is None else divisor)
         indices = self.xp.ascontiguousarray(indices.astype(np.int64, copy=False))
+        per_piece = PIECE // max(x.itemsize, target.itemsize)
+        pieces = in_pieces(x, rows) and width % per_piece == 0
         for part in spans_of(len(indices), width):
             out = rows[part]
-            self.launch_over(
-                *(kernel, target.name, out.size, x, indices[part], out),
-                *(np.int32(out.size), np.int32(width), np.int64(len(x)), wide),
-            )
+            numbers = np.bool_(pieces), np.int32(width), np.int64(len(x)), wide
+            threads = out.size // per_piece if pieces else out.size
+            arguments = x, indices[part], out, *numbers, np.int64(out.size)
+            self.launch_over(kernel, target.name, threads, *arguments)
         return rows
 
     # ---- the loss -----------------------------------------------------------------------
@@ -180,7 +183,7 @@ class FusedElements(LaunchingCupyBackend):
         if not (g.flags.c_contiguous and g.dtype == loss.dtype == np.float32):
             return super().all_finite(loss, g)
         go, marked = self.xp.empty((), np.bool_), self.xp.empty((), np.float32)
-        self.launch_together("all_finite", g.size, loss, g, go, marked)
+        self.launch_together("all_finite", g, loss, g, go, marked)
         return go, marked
 
     # ---- half precision -----------------------------------------------------------------
@@ -189,7 +192,7 @@ class FusedElements(LaunchingCupyBackend):
         if not (g.flags.c_contiguous and g.dtype == scale.dtype == np.float32):
             return super().unscale(g, scale)
         go: Array = self.xp.empty((), np.bool_)
-        self.launch_together("unscale", g.size, g, scale, go)
+        self.launch_together("unscale", g, g, scale, go)
         return go
 
     def adjust_loss_scale(
@@ -219,7 +222,8 @@ class FusedElements(LaunchingCupyBackend):
             super().update_rule(name, rule, options, arrays, numbers, go, copy)
             return
         rate, *count = (self._number(number, dtype) for number in numbers)
-        self.run(
-            *(name, dtype.name, p.size, *arrays, *map(dtype.type, scalars), *sum(count, ())),
-            *(NOWHERE if go is None else go, NOWHERE if copy is None else copy, *rate),
-        )
+        copies = () if copy is None else (copy,)
+        pieces = in_pieces(*arrays, *copies)
+        aside = (NOWHERE if a is None else a for a in (go, copy))
+        scalars = (*map(dtype.type, scalars), *sum(count, ()))
+        self.run_in_pieces(name, p, pieces, *arrays, *scalars, *aside, *rate)

@@ -69,6 +69,9 @@ class FusedCupyBackend(FusedElements):
             "repeatable": "one seed should give one run, bit for bit, on one GPU (docs/gpu.md)",
         }
 
+    def ways(self) -> dict[str, str]:
+        return super().ways() | {"XPDL_TF32": str(int(self._products.tf32))}
+
     # ---- products and sums --------------------------------------------------------------
 
     def matmul(self, a: Array, b: Array, dtype: Any = None, out: Array | None = None) -> Array:

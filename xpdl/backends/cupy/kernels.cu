@@ -47,6 +47,7 @@ template <typename T, int N> struct alignas(N * sizeof(T)) Pack {
   T at[N];
 };
 #define WIDTH (16 / (int)sizeof(REAL))  // the numbers in 16 bytes
+#define WIDE_WIDTH (16 / (int)sizeof(wide))
 
 template <int N, typename T>
 __device__ __forceinline__ Pack<T, N> read_pack(const T *__restrict__ x, long long first) {
@@ -57,21 +58,28 @@ __device__ __forceinline__ void write_pack(T *__restrict__ x, long long first, P
   *(Pack<T, N> *)(x + first) = pack;
 }
 
+// f(N, first) for each N numbers side by side, of which the first has that index, in pieces; what is
+// left, or all where nothing may be read in pieces, number by number, with N = 1.
+template <int N> struct Count {
+  static constexpr int value = N;
+};
+template <int N, typename F>
+__device__ __forceinline__ void each_pack(long long count, bool pieces, F f) {
+  const long long whole = pieces ? count / N : 0;
+  EACH(long long, i, whole) f(Count<N>(), i * N);
+  EACH(long long, i, count - whole * N) f(Count<1>(), whole * N + i);
+}
+
 // y[i] = f(a[i], b[i]) for all i < count.
 template <typename F>
 __device__ __forceinline__ void pass(const REAL *__restrict__ a, const REAL *__restrict__ b,
                                      REAL *__restrict__ y, long long count, bool pieces, F f) {
-  const long long whole = pieces ? count / WIDTH : 0;
-  EACH(long long, i, whole) {
-    Pack<REAL, WIDTH> first = read_pack<WIDTH>(a, i * WIDTH);
-    Pack<REAL, WIDTH> second = read_pack<WIDTH>(b, i * WIDTH), result;
-    for (int j = 0; j < WIDTH; j++) write(&result.at[j], f(read(first.at[j]), read(second.at[j])));
-    write_pack<WIDTH>(y, i * WIDTH, result);
-  }
-  EACH(long long, i, count - whole * WIDTH) {
-    long long k = whole * WIDTH + i;
-    write(&y[k], f(read(a[k]), read(b[k])));
-  }
+  each_pack<WIDTH>(count, pieces, [=](auto numbers, long long i) {
+    constexpr int N = decltype(numbers)::value;
+    Pack<REAL, N> left = read_pack<N>(a, i), right = read_pack<N>(b, i), result;
+    for (int j = 0; j < N; j++) write(&result.at[j], f(read(left.at[j]), read(right.at[j])));
+    write_pack<N>(y, i, result);
+  });
 }
 
 // ---- what blocks do together ----------------------------------------------------------------
@@ -387,33 +395,41 @@ extern "C" __global__ void dropout_backward(const REAL *__restrict__ dout,
 }
 
 // Rows of x (length, width) by index, as REAL, divided by `divisor` in `wide`. An index below 0
-// counts from the end; where there is no such row, the result is NaN, and nothing is read.
+// counts from the end; where there is no such row, the result is NaN, and nothing is read. In pieces
+// a row is of whole packs, in which the larger of the two types fills 16 bytes.
 template <typename T>
 __device__ __forceinline__ void gather_rows(const T *__restrict__ x,
                                             const long long *__restrict__ indices,
-                                            REAL *__restrict__ rows, int count, int width,
-                                            long long length, wide divisor) {
-  EACH(int, i, count) {
+                                            REAL *__restrict__ rows, bool pieces, int width,
+                                            long long length, wide divisor, long long count) {
+  constexpr int LARGER = sizeof(T) > sizeof(REAL) ? sizeof(T) : sizeof(REAL);
+  each_pack<16 / LARGER>(count, pieces, [=](auto numbers, long long first) {
+    constexpr int N = decltype(numbers)::value;
+    const int i = first;
     long long row = indices[i / width];
     if (row < 0) row += length;
-    wide value = nanf("");
-    if (row >= 0 && row < length) value = wide(read(x[row * width + i % width])) / divisor;
-    write(&rows[i], value);
-  }
+    const bool there = row >= 0 && row < length;
+    Pack<T, N> seen;
+    if (there) seen = read_pack<N>(x, row * width + i % width);
+    Pack<REAL, N> result;
+    for (int j = 0; j < N; j++)
+      write(&result.at[j], there ? wide(read(seen.at[j])) / divisor : wide(nanf("")));
+    write_pack<N>(rows, i, result);
+  });
 }
 
 extern "C" __global__ void gather_bytes(const unsigned char *__restrict__ x,
                                         const long long *__restrict__ indices,
-                                        REAL *__restrict__ rows, int count, int width,
-                                        long long length, wide divisor) {
-  gather_rows(x, indices, rows, count, width, length, divisor);
+                                        REAL *__restrict__ rows, bool pieces, int width,
+                                        long long length, wide divisor, long long count) {
+  gather_rows(x, indices, rows, pieces, width, length, divisor, count);
 }
 
 extern "C" __global__ void gather_floats(const float *__restrict__ x,
                                          const long long *__restrict__ indices,
-                                         REAL *__restrict__ rows, int count, int width,
-                                         long long length, wide divisor) {
-  gather_rows(x, indices, rows, count, width, length, divisor);
+                                         REAL *__restrict__ rows, bool pieces, int width,
+                                         long long length, wide divisor, long long count) {
+  gather_rows(x, indices, rows, pieces, width, length, divisor, count);
 }
 
 // ---- sums ---------------------------------------------------------------------------------
@@ -604,13 +620,19 @@ extern "C" __global__ void dropout(const REAL *__restrict__ x, REAL *__restrict_
                                    REAL *__restrict__ mask, long long *position,
                                    unsigned int *finished,
                                    const unsigned long long *__restrict__ key, float ratio,
-                                   float scale, long long count) {
+                                   float scale, bool pieces, long long count) {
   const long long start = position[0];
-  EACH(long long, i, count) {
-    bool kept = uniform_float(start + i, key[0], key[1]) >= ratio;
-    write(&mask[i], kept ? scale : 0);
-    write(&y[i], read(x[i]) * read(mask[i]));
-  }
+  each_pack<WIDTH>(count, pieces, [=](auto numbers, long long i) {
+    constexpr int N = decltype(numbers)::value;
+    Pack<REAL, N> seen = read_pack<N>(x, i), factors, result;
+    for (int j = 0; j < N; j++) {
+      bool kept = uniform_float(start + i + j, key[0], key[1]) >= ratio;
+      write(&factors.at[j], kept ? scale : 0);
+      write(&result.at[j], read(seen.at[j]) * read(factors.at[j]));
+    }
+    write_pack<N>(mask, i, factors);
+    write_pack<N>(y, i, result);
+  });
   if (last_block(finished) && threadIdx.x == 0) position[0] = start + count;
 }
 
@@ -654,9 +676,13 @@ extern "C" __global__ void count_hits(const REAL *__restrict__ scores,
 // good: whether loss[0] and all of g are finite; marked: the loss, or NaN where they are not.
 extern "C" __global__ void all_finite(const wide *__restrict__ loss, const wide *__restrict__ g,
                                       bool *good, wide *marked, bool *parts,
-                                      unsigned int *finished, long long count) {
+                                      unsigned int *finished, bool pieces, long long count) {
   bool finite = isfinite(loss[0]);
-  EACH(long long, i, count) finite = finite && isfinite(g[i]);
+  each_pack<WIDE_WIDTH>(count, pieces, [&](auto numbers, long long i) {
+    constexpr int N = decltype(numbers)::value;
+    Pack<wide, N> seen = read_pack<N>(g, i);
+    for (int j = 0; j < N; j++) finite = finite && isfinite(seen.at[j]);
+  });
   int all = in_all(finite, parts, finished);
   if (all < 0 || threadIdx.x > 0) return;
   good[0] = all;
@@ -667,14 +693,19 @@ extern "C" __global__ void all_finite(const wide *__restrict__ loss, const wide 
 
 // g divided by scale[0], in place; good: whether all of it is finite then.
 extern "C" __global__ void unscale(wide *__restrict__ g, const wide *__restrict__ scale,
-                                   bool *good, bool *parts, unsigned int *finished,
+                                   bool *good, bool *parts, unsigned int *finished, bool pieces,
                                    long long count) {
   const wide factor = 1 / scale[0];
   bool finite = true;
-  EACH(long long, i, count) {
-    g[i] *= factor;
-    finite = finite && isfinite(g[i]);
-  }
+  each_pack<WIDE_WIDTH>(count, pieces, [&](auto numbers, long long i) {
+    constexpr int N = decltype(numbers)::value;
+    Pack<wide, N> seen = read_pack<N>(g, i);
+    for (int j = 0; j < N; j++) {
+      seen.at[j] *= factor;
+      finite = finite && isfinite(seen.at[j]);
+    }
+    write_pack<N>(g, i, seen);
+  });
   int all = in_all(finite, parts, finished);
   if (all >= 0 && threadIdx.x == 0) good[0] = all;
 }
@@ -705,68 +736,80 @@ extern "C" __global__ void adjust_loss_scale(float *__restrict__ state,
 // not null and false, nothing changes but `copy`, which may be null: p as half precision.
 #define RULE_ARGUMENTS                                                                     \
   const bool *__restrict__ go, __half *__restrict__ copy, const wide *__restrict__ rate_there, \
-      wide rate, long long count
-#define RULE_BEGINS                                                                        \
-  const bool skips = go && !go[0];                                                         \
-  if (rate_there) rate = rate_there[0];
-#define KEEP_COPY(i)                                                                       \
-  if (copy) write(&copy[i], float(p[i]));
+      wide rate, bool pieces, long long count
+#define RULE_BEGINS if (rate_there) rate = rate_there[0];
+
+// rule(p, g, s, t) for each number of the parameters, their gradients, and what the rule keeps of
+// each, which may be null.
+template <typename Rule>
+__device__ __forceinline__ void update(wide *__restrict__ p, const wide *__restrict__ g,
+                                       wide *__restrict__ s, wide *__restrict__ t,
+                                       const bool *__restrict__ go, __half *__restrict__ copy,
+                                       bool pieces, long long count, Rule rule) {
+  const bool skips = go && !go[0];
+  if (skips && !copy) return;
+  each_pack<WIDE_WIDTH>(count, pieces, [=](auto numbers, long long i) {
+    constexpr int N = decltype(numbers)::value;
+    Pack<wide, N> parameters = read_pack<N>(p, i);
+    if (!skips) {
+      Pack<wide, N> gradients = read_pack<N>(g, i), first = {}, second = {};
+      if (s) first = read_pack<N>(s, i);
+      if (t) second = read_pack<N>(t, i);
+      for (int j = 0; j < N; j++)
+        rule(parameters.at[j], gradients.at[j], first.at[j], second.at[j]);
+      if (s) write_pack<N>(s, i, first);
+      if (t) write_pack<N>(t, i, second);
+      write_pack<N>(p, i, parameters);
+    }
+    if (!copy) return;
+    Pack<__half, N> halves;
+    for (int j = 0; j < N; j++) write(&halves.at[j], float(parameters.at[j]));
+    write_pack<N>(copy, i, halves);
+  });
+}
+#define RULE_REST go, copy, pieces, count
 
 extern "C" __global__ void sgd(wide *__restrict__ p, const wide *__restrict__ g, RULE_ARGUMENTS) {
   RULE_BEGINS
-  EACH(long long, i, count) {
-    if (!skips) p[i] -= rate * g[i];
-    KEEP_COPY(i)
-  }
+  update(p, g, nullptr, nullptr, RULE_REST,
+         [=](wide &p, wide g, wide &, wide &) { p -= rate * g; });
 }
 
 extern "C" __global__ void momentum(wide *__restrict__ p, const wide *__restrict__ g,
                                     wide *__restrict__ v, wide keep, RULE_ARGUMENTS) {
   RULE_BEGINS
-  EACH(long long, i, count) {
-    if (!skips) {
-      v[i] = keep * v[i] - rate * g[i];
-      p[i] += v[i];
-    }
-    KEEP_COPY(i)
-  }
+  update(p, g, v, nullptr, RULE_REST, [=](wide &p, wide g, wide &v, wide &) {
+    v = keep * v - rate * g;
+    p += v;
+  });
 }
 
 extern "C" __global__ void nesterov(wide *__restrict__ p, const wide *__restrict__ g,
                                     wide *__restrict__ v, wide keep, RULE_ARGUMENTS) {
   RULE_BEGINS
-  EACH(long long, i, count) {
-    if (!skips) {
-      v[i] = keep * v[i] - rate * g[i];
-      p[i] += keep * v[i] - rate * g[i];
-    }
-    KEEP_COPY(i)
-  }
+  update(p, g, v, nullptr, RULE_REST, [=](wide &p, wide g, wide &v, wide &) {
+    v = keep * v - rate * g;
+    p += keep * v - rate * g;
+  });
 }
 
 extern "C" __global__ void adagrad(wide *__restrict__ p, const wide *__restrict__ g,
                                    wide *__restrict__ h, wide epsilon, RULE_ARGUMENTS) {
   RULE_BEGINS
-  EACH(long long, i, count) {
-    if (!skips) {
-      h[i] += g[i] * g[i];
-      p[i] -= rate * g[i] / (sqrt(h[i]) + epsilon);
-    }
-    KEEP_COPY(i)
-  }
+  update(p, g, h, nullptr, RULE_REST, [=](wide &p, wide g, wide &h, wide &) {
+    h += g * g;
+    p -= rate * g / (sqrt(h) + epsilon);
+  });
 }
 
 extern "C" __global__ void rmsprop(wide *__restrict__ p, const wide *__restrict__ g,
                                    wide *__restrict__ h, wide keep, wide take, wide epsilon,
                                    RULE_ARGUMENTS) {
   RULE_BEGINS
-  EACH(long long, i, count) {
-    if (!skips) {
-      h[i] = keep * h[i] + take * (g[i] * g[i]);
-      p[i] -= rate * g[i] / (sqrt(h[i]) + epsilon);
-    }
-    KEEP_COPY(i)
-  }
+  update(p, g, h, nullptr, RULE_REST, [=](wide &p, wide g, wide &h, wide &) {
+    h = keep * h + take * (g * g);
+    p -= rate * g / (sqrt(h) + epsilon);
+  });
 }
 
 // log1 and log2 are the logarithms of keep1 and keep2: 1 - keep^count, without cancellation.
@@ -780,12 +823,9 @@ extern "C" __global__ void adam(wide *__restrict__ p, const wide *__restrict__ g
   const wide correction1 = -expm1(iteration * log1);
   const wide correction2 = sqrt(-expm1(iteration * log2));
   const wide step = rate / correction1;
-  EACH(long long, i, count) {
-    if (!skips) {
-      m[i] = keep1 * m[i] + take1 * g[i];
-      v[i] = keep2 * v[i] + take2 * (g[i] * g[i]);
-      p[i] -= step * m[i] / (sqrt(v[i]) / correction2 + epsilon);
-    }
-    KEEP_COPY(i)
-  }
+  update(p, g, m, v, RULE_REST, [=](wide &p, wide g, wide &m, wide &v) {
+    m = keep1 * m + take1 * g;
+    v = keep2 * v + take2 * (g * g);
+    p -= step * m / (sqrt(v) / correction2 + epsilon);
+  });
 }

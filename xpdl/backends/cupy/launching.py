@@ -122,11 +122,15 @@ class LaunchingCupyBackend(CapturingCupyBackend):
             blocks = min(-(-count // THREADS), MOST_BLOCKS)
             self.launch(name, real, (blocks,), (THREADS,), *arguments)
 
+    def run_in_pieces(self, name: str, first: Array, pieces: bool, *arguments: Any) -> None:
+        """Launch a kernel for the numbers of `first`; the last it is told is whether in pieces."""
+        threads = threads_for(first, pieces)
+        numbers = np.bool_(pieces), np.int64(first.size)
+        self.launch_over(name, first.dtype.name, threads, *arguments, *numbers)
+
     def launch_elementwise(self, name: str, *arrays: Array) -> None:
         """Launch a kernel over arrays that are alike, in pieces where all begin at one."""
-        first, pieces = arrays[0], in_pieces(*arrays)
-        numbers = np.bool_(pieces), np.int64(first.size)
-        self.launch_over(name, first.dtype.name, threads_for(first, pieces), *arrays, *numbers)
+        self.run_in_pieces(name, arrays[0], in_pieces(*arrays), *arrays)
 
     def launch_by_columns(
         self,
@@ -161,12 +165,13 @@ class LaunchingCupyBackend(CapturingCupyBackend):
         if total is not None and sums is not None and sums is not total:
             total[...] = sums
 
-    def launch_together(self, name: str, count: int, *arrays: Array) -> None:
-        """Launch a kernel over float32 numbers whose last block says how all of them are."""
-        blocks = max(1, min(-(-count // (4 * THREADS)), MOST_PARTS))
+    def launch_together(self, name: str, g: Array, *arguments: Any) -> None:
+        """Launch a kernel over float32 numbers g whose last block says how all of them are."""
+        pieces = in_pieces(g)
+        blocks = max(1, min(-(-threads_for(g, pieces) // THREADS), MOST_PARTS))
         parts = self.xp.empty(blocks, np.bool_)
-        numbers = parts, self._finished, np.int64(count)
-        self.launch(name, "float32", (blocks,), (THREADS,), *arrays, *numbers)
+        numbers = parts, self._finished, np.bool_(pieces), np.int64(g.size)
+        self.launch(name, "float32", (blocks,), (THREADS,), *arguments, *numbers)
 
     def generator(self, seed: int | Sequence[int]) -> RandomGenerator:
         return PhiloxGenerator(self, seed)

@@ -18,6 +18,7 @@ from xpdl.backends.numpy import few_channels
 from xpdl.backends.numpy.backend import NumpyBackend
 from xpdl.backends.numpy.elements import by_feature, lies_in_pixels, pixel_lines
 from xpdl.backends.numpy.memory import pool
+from xpdl.backends.numpy.seen import seen_part
 from xpdl.errors import BackendUnavailableError
 
 try:
@@ -47,6 +48,9 @@ class NumbaBackend(NumpyBackend):
             "convolution": winograd.described(),
         }
 
+    def ways(self) -> dict[str, str]:
+        return super().ways() | {"XPDL_CONVOLUTION": "fastest" if winograd.wanted() else "direct"}
+
     @classmethod
     def providers(cls, dtype: Any = "float32") -> dict[str, str]:
         # Half precision is computed in single, whose convolution and max pooling are ours; the rest
@@ -63,7 +67,7 @@ class NumbaBackend(NumpyBackend):
     def convolution(
         self, x: Array, W: Array, b: Array | None, stride: Pair, pad: Pair, relu: bool = False
     ) -> Array:
-        if not _all_single(x, W, b):
+        if not _all_single(x, W, b) or seen_part(x.shape[2:], W.shape[2:], stride, pad):
             return super().convolution(x, W, b, stride, pad, relu)
         image = _flat_images(x)
         if winograd.chosen(x.shape, W.shape, stride, pad):
@@ -84,12 +88,13 @@ class NumbaBackend(NumpyBackend):
         dW: Array | None = None,
         db: Array | None = None,
     ) -> tuple[Array | None, Array, Array | None]:
-        if not _all_single(dout, x, W) or (need_dx and x.shape[1] <= few_channels.MOST):
+        few = need_dx and x.shape[1] <= few_channels.MOST
+        if not _all_single(dout, x, W) or few or seen_part(x.shape[2:], W.shape[2:], stride, pad):
             return super().convolution_backward(
                 dout, x, W, stride, pad, need_dx, need_db, y, dW, db
             )
         if y is not None:
-            dout = self.relu_backward(dout, y)
+            dout = self.relu_backward(_in_pixels(dout), y)
         image, gradient, counts = _flat_images(x), _flat_images(dout), dout.shape[2:]
         if winograd.chosen(x.shape, W.shape, stride, pad):
             dx = None
@@ -175,7 +180,7 @@ class NumbaBackend(NumpyBackend):
         if dout.dtype == np.float16 or not isinstance(winners, np.ndarray):
             return super().max_pooling_backward(dout, winners, shape, size, stride, pad, y, total)
         if y is not None:
-            dout = self.relu_backward(dout, y, total)
+            dout = self.relu_backward(_in_pixels(dout), y, total)
         (n, c, h, w), counts = shape, dout.shape[2:]
         gradient = _flat_images(dout.astype(np.float32, copy=False))
         dx = pool.empty((n, h, w, c), np.float32)
@@ -325,6 +330,11 @@ def _all_single(*arrays: Array | None) -> bool:
 def _flat_images(x: Array) -> Array:
     """Return x (N, C, H, W) as one row in the order N, H, W, C; a copy only if it must be."""
     return by_pixel(x).reshape(-1)
+
+
+def _in_pixels(dout: Array) -> Array:
+    """Return a gradient (N, C, H, W) in memory pixel by pixel, as what it will meet is."""
+    return by_pixel(dout).transpose(0, 3, 1, 2)
 
 
 def _in_lines(*arrays: Array) -> bool:

@@ -25,6 +25,7 @@ from xpdl.backends.numpy.elements import (
     single,
 )
 from xpdl.backends.numpy.memory import pool
+from xpdl.backends.numpy.seen import seen_part
 from xpdl.backends.numpy.threads import single_threaded_blas, workers
 
 # Products of fewer multiplications than this are not worth sharing.
@@ -45,6 +46,9 @@ class NumpyBackend(NumpyElements):
         if x.dtype == np.float16:  # emulated: there is no half-precision arithmetic to be fast
             b = None if b is None else single(b)
             return half(self.convolution(single(x), single(W), b, stride, pad, relu))
+        seen = seen_part(x.shape[2:], W.shape[2:], stride, pad)
+        if seen is not None:
+            return self.convolution(x, W[seen.part], b, stride, seen.pad, relu)
         return numpy_convolution.convolution(x, W, b, stride, pad, relu)
 
     def convolution_backward(
@@ -68,6 +72,12 @@ class NumpyBackend(NumpyElements):
                 dout, x, W, stride, pad, need_dx, need_db, None, dW, db
             )
             return None if dx is None else half(dx), dW, db
+        seen = seen_part(x.shape[2:], W.shape[2:], stride, pad)
+        if seen is not None:
+            dx, part, db = self.convolution_backward(
+                dout, x, W[seen.part], stride, seen.pad, need_dx, need_db, None, None, db
+            )
+            return dx, seen.put_back(part, W.shape[2:], dW), db
         if need_dx and x.shape[1] <= few_channels.MOST:
             _, dW, db = self.convolution_backward(
                 dout, x, W, stride, pad, False, need_db, None, dW, db
