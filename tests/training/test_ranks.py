@@ -9,12 +9,29 @@ import pytest
 
 import xpdl
 from xpdl.datasets.augmentation import (
-    Brightness, Compose, Crop, Cutout, Elastic, Erase, Flip, Mixup, Noise, OfRows, Rotate, Shift,
+    Brightness,
+    Compose,
+    Crop,
+    Cutout,
+    Elastic,
+    Erase,
+    Flip,
+    Mixup,
+    Noise,
+    OfRows,
+    Rotate,
+    Shift,
 )  # fmt: skip
 from xpdl.distributed import in_threads
 from xpdl.errors import ArgumentError, RanksError
 from xpdl.layers import (
-    Affine, BatchNormalization, Convolution, Dropout, Flatten, MaxPooling, ReLU,
+    Affine,
+    BatchNormalization,
+    Convolution,
+    Dropout,
+    Flatten,
+    MaxPooling,
+    ReLU,
 )  # fmt: skip
 from xpdl.losses import IdentityWithLoss, SigmoidWithLoss, SoftmaxWithLoss
 from xpdl.network import Network
@@ -79,9 +96,7 @@ def test_ten_steps_are_those_of_one_process(rng, size, optimizer, tolerance):
     for trainer, history in together:
         expect_close(arrays(trainer.network), arrays(alone.network), tolerance)
         np.testing.assert_allclose(history.losses, before.losses, rtol=1e-9)
-        assert [e.test_accuracy for e in history.epochs] == [
-            e.test_accuracy for e in before.epochs
-        ]
+        assert [e.test_accuracy for e in history.epochs] == [e.test_accuracy for e in before.epochs]
         assert [e.train_accuracy for e in history.epochs] == [
             e.train_accuracy for e in before.epochs
         ]
@@ -285,9 +300,7 @@ def test_an_interrupted_training_goes_on_with_any_number(rng, tmp_path, sizes):
     place.unlink()
     straight = run(sizes[1], second_part)[0]
     expect_close(resumed[0], straight[0], 0 if sizes[0] == sizes[1] else 1e-11)
-    np.testing.assert_allclose(
-        resumed[1], straight[1], rtol=0 if sizes[0] == sizes[1] else 1e-10
-    )
+    np.testing.assert_allclose(resumed[1], straight[1], rtol=0 if sizes[0] == sizes[1] else 1e-10)
 
 
 def test_divergence_ends_all_ranks(rng):

@@ -12,12 +12,15 @@ from typing import Any
 
 from xpdl.cli.choices import CHOICES, add_choices, given_options, settings_as_arguments
 from xpdl.cli.command import add_command, count, place, rate, seed, shifts
+from xpdl.cli.together import ending_together, expect_one_command
 from xpdl.cli.trained import score
 from xpdl.datasets.batches import batch_sizes
+from xpdl.distributed import Ranks, connect
 from xpdl.errors import ArgumentError
 from xpdl.runs.ensemble_run import resume_run, start_run
 from xpdl.runs.folder import resuming
-from xpdl.runs.options import make_options
+from xpdl.runs.following import follow
+from xpdl.runs.options import RunOptions, make_options
 from xpdl.runs.recipes import RECIPES, TrainingOptions
 from xpdl.runs.run import Run
 from xpdl.schedules import BY_NAME as SCHEDULES
@@ -94,7 +97,38 @@ def _train(options: argparse.Namespace) -> int:
         listed = {name: {"about": r.about} | asdict(r) for name, r in RECIPES.items()}
         print(json.dumps(listed, indent=2))
         return 0
-    run = _run(options)
+    ranks = connect()
+    if ranks is None:
+        return _fit(_run(options))
+    return ending_together("xpdl train", ranks, lambda: _train_together(options, ranks))
+
+
+def _train_together(options: argparse.Namespace, ranks: Ranks) -> int:
+    """Train on several ranks: the first has the run, the others follow."""
+    expect_one_command(options, ranks)
+    runs: list[Run] = []
+
+    def begin() -> RunOptions:
+        runs.append(_run(options, ranks))
+        return runs[0].options
+
+    chosen = ranks.first(begin)
+    if runs:
+        return _fit(runs[0])
+    try:
+        follow(chosen, ranks)
+    except KeyboardInterrupt as error:
+        return _stopped(error)
+    return 0
+
+
+def _stopped(error: KeyboardInterrupt) -> int:
+    """Return the exit code of a training that a signal stopped."""
+    return 128 + int(getattr(error, "number", signal.SIGINT))
+
+
+def _fit(run: Run) -> int:
+    """Train, and say what it came to."""
     _tell_options(run)
     try:
         result = run.fit()
@@ -103,7 +137,7 @@ def _train(options: argparse.Namespace) -> int:
             f"xpdl train: interrupted {run.standing()}. Go on with: {resuming(run.folder)}",
             file=sys.stderr,
         )
-        return 128 + getattr(error, "number", signal.SIGINT)
+        return _stopped(error)
     print(f"{score(result)}, trained in {result.seconds:.1f} s")
     epochs = run.epochs()
     if epochs[-1].loss_scale is not None:
@@ -113,7 +147,7 @@ def _train(options: argparse.Namespace) -> int:
     return 0
 
 
-def _run(options: argparse.Namespace) -> Run:
+def _run(options: argparse.Namespace, ranks: Ranks | None = None) -> Run:
     """Return the run that is asked for: a new one, or one that goes on."""
     names = [field.name for field in fields(TrainingOptions)]
     names += ["checkpoint_every", "on_divergence"]
@@ -124,7 +158,8 @@ def _run(options: argparse.Namespace) -> Run:
         if lone:
             raise ArgumentError(f"--resume goes on where the run is; omit {lone[0]}.")
         changes = overrides | given_options(options, "data", "seed", "dtype")
-        return resume_run(options.resume, changes, on_its_backend=options.backend is None)
+        on_its_backend = options.backend is None
+        return resume_run(options.resume, changes, on_its_backend=on_its_backend, ranks=ranks)
     chosen = make_options(
         "fast" if options.recipe is None else options.recipe,
         data="mnist" if options.data is None else options.data,
@@ -134,7 +169,7 @@ def _run(options: argparse.Namespace) -> Run:
     )
     if options.overwrite and options.out is None:
         raise ArgumentError("--overwrite is for the run in a folder; name it with --out.")
-    return start_run(chosen, options.out, overwrite=options.overwrite)
+    return start_run(chosen, options.out, overwrite=options.overwrite, ranks=ranks)
 
 
 def _tell_options(run: Run) -> None:
@@ -146,7 +181,7 @@ def _tell_options(run: Run) -> None:
     print(
         f"{o.model} on {o.data}: {o.epochs} {'epoch' if o.epochs == 1 else 'epochs'}, {o.optimizer}"
         f" {o.learning_rate:g} ({o.schedule}), batch {_show_batch_size(o.batch_size)}, seed "
-        f"{o.seed}, {o.dtype} on {o.backend}",
+        f"{o.seed}, {o.dtype} on {o.backend}{_show_ranks(run)}",
         flush=True,
     )
     more = {name: getattr(o, name) for name in _SOMETIMES}
@@ -163,6 +198,10 @@ _SOMETIMES = (
     "model_options", "warm_up", "weight_decay", "clip_norm", "label_smoothing", "average",
     "augment", "shifts",
 )  # fmt: skip
+
+
+def _show_ranks(run: Run) -> str:
+    return "" if run.ranks is None else f", {run.ranks.size} processes"
 
 
 def _show(value: Any) -> str:

@@ -9,6 +9,7 @@ from xpdl.distributed.mpi import MpiRanks
 from xpdl.distributed.nccl import NcclRanks
 from xpdl.distributed.ranks import Ranks
 from xpdl.errors import RanksError
+from xpdl.version import __version__
 
 # How many processes a launcher started, as it tells each of them.
 _SIZES = (
@@ -62,6 +63,7 @@ def connect(backend: Backend | None = None) -> Ranks | None:
         )
     ranks = MpiRanks(MPI)
     backend = get_backend() if backend is None else backend
+    ranks.expect_same({"backend": backend.name, "version of xpdl": __version__})
     return _on_gpus(ranks, backend) if backend.name == "cupy" else ranks
 
 

@@ -56,6 +56,7 @@ class MpiRanks(Ranks):
         self._side = self._comm.Dup()  # for what is said when the other is out of step
         self.rank, self.size = self._comm.rank, self._comm.size
         self.timeout = FIRST_TIMEOUT
+        self._waiting = {self.rank}  # in vain, as this one does
         self.places = self.gather(f"process {os.getpid()} on {platform.node()}")
 
     # ---- values of the host ---------------------------------------------------------------------
@@ -127,7 +128,7 @@ class MpiRanks(Ranks):
             for other in range(self.size)
             if other != self.rank
         ]
-        here, end = {self.rank}, time.monotonic() + ROLL_CALL
+        here, end = self._waiting, time.monotonic() + ROLL_CALL
         while time.monotonic() < end and len(here) < self.size:
             status = self._mpi.Status()
             if self._side.Iprobe(tag=_HERE, status=status):
@@ -147,7 +148,13 @@ class MpiRanks(Ranks):
 
     # ---- the end --------------------------------------------------------------------------------
 
+    @property
+    def speaks(self) -> bool:
+        return self.rank == min(self._waiting)
+
     def leave(self, message: str) -> bool:
+        if len(self._waiting) > 1:
+            return False
         done, end = self._side.Ibarrier(), time.monotonic() + ROLL_CALL
         while not done.Test():
             if time.monotonic() > end:

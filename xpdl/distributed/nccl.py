@@ -69,6 +69,10 @@ class NcclRanks(Ranks):
     def settle(self) -> None:
         self._others.settle()
 
+    @property
+    def speaks(self) -> bool:
+        return self._others.speaks
+
     def leave(self, message: str) -> bool:
         return self._others.leave(message)
 

@@ -142,6 +142,14 @@ class Ranks:
     def settle(self) -> None:
         """Wait less from now on: a step was made, so nothing is compiled any more."""
 
+    @property
+    def speaks(self) -> bool:
+        """Whether this rank says what one alone knows, or, of those that miss another, the first.
+
+        A rank that waits in vain finds out who else does.
+        """
+        return True
+
     def leave(self, message: str) -> bool:
         """Tell the others that this rank ends with an error; return whether they do so, too.
 

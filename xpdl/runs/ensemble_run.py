@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from xpdl import plots
 from xpdl.arguments import number, whole_number
 from xpdl.backends import Array, use_backend
+from xpdl.distributed.ranks import Ranks
 from xpdl.errors import ArgumentError, ModelFileError
 from xpdl.network.answers import classes_seen
 from xpdl.runs.folder import HISTORY
@@ -31,11 +32,15 @@ if TYPE_CHECKING:
 
 
 def start_run(
-    options: RunOptions, folder: str | Path | None = None, *, overwrite: bool = False
+    options: RunOptions,
+    folder: str | Path | None = None,
+    *,
+    overwrite: bool = False,
+    ranks: Ranks | None = None,
 ) -> Run:
     """Return a new run, of one network or of as many as the options say; see `Run`."""
     kind = EnsembleRun if options.members > 1 else Run
-    return kind(options, folder, overwrite=overwrite)
+    return kind(options, folder, overwrite=overwrite, ranks=ranks)
 
 
 def resume_run(
@@ -43,6 +48,7 @@ def resume_run(
     changes: Mapping[str, Any] | None = None,
     *,
     on_its_backend: bool = False,
+    ranks: Ranks | None = None,
 ) -> Run:
     """Return the run in `folder`, whichever it is; see `Run.resume`.
 
@@ -52,13 +58,14 @@ def resume_run(
     changes : mapping of str to value, optional
     on_its_backend : bool
         Whether to make the run's backend the active one, rather than to want it to be.
+    ranks : Ranks, optional
     """
     left = UnfinishedRun(folder, changes)
     with ExitStack() as refused:
         refused.enter_context(left.lock)
         if on_its_backend:
             refused.enter_context(use_backend(left.options.backend))
-        run = (EnsembleRun if left.options.members > 1 else Run).take_up(left, changes)
+        run = (EnsembleRun if left.options.members > 1 else Run).take_up(left, changes, ranks)
         refused.pop_all()
     return run
 

@@ -18,6 +18,7 @@ from xpdl import files, plots
 from xpdl.arguments import path_of
 from xpdl.backends import Array, get_backend
 from xpdl.datasets import CLASS_NAMES
+from xpdl.distributed.ranks import Ranks
 from xpdl.errors import ArgumentError, DivergenceError, ModelFileError
 from xpdl.network import Network
 from xpdl.network.answers import classes_seen
@@ -113,6 +114,8 @@ class Run:
         A new or empty folder; ``runs/<model>-<time>`` by default.
     overwrite : bool
         Whether `folder` may hold a run, whose files are then removed.
+    ranks : Ranks, optional
+        The processes that train together, of which this is rank 0; the others `follow`.
 
     Raises
     ------
@@ -129,8 +132,14 @@ class Run:
     changes: Mapping[str, tuple[Any, Any]]
 
     def __init__(
-        self, options: RunOptions, folder: str | Path | None = None, *, overwrite: bool = False
+        self,
+        options: RunOptions,
+        folder: str | Path | None = None,
+        *,
+        overwrite: bool = False,
+        ranks: Ranks | None = None,
     ) -> None:
+        self.ranks = ranks
         self._prepare(options)
         self.folder = new_folder(options.model, folder, overwrite)
         self.changes = {}
@@ -166,7 +175,12 @@ class Run:
             return cls.take_up(left, changes)
 
     @classmethod
-    def take_up(cls, left: UnfinishedRun, changes: Mapping[str, Any] | None = None) -> Self:
+    def take_up(
+        cls,
+        left: UnfinishedRun,
+        changes: Mapping[str, Any] | None = None,
+        ranks: Ranks | None = None,
+    ) -> Self:
         """Return the run that was left, to go on; see `resume`."""
         before = left.options
         if before.backend != get_backend().name:
@@ -176,6 +190,7 @@ class Run:
             )
         options = changed_options(before, changes or {})
         run = cls.__new__(cls)
+        run.ranks = ranks
         run._prepare(options)
         run.folder, run._lock = left.folder, left.lock
         run._take_up(left.record)
@@ -201,7 +216,7 @@ class Run:
         self.network = make_network(options)
         self.train, self.test = load_data(options.data, self.network, normalize=False)
         answering(self.network, options.shifts)  # now it shows if it cannot, not when it is trained
-        self.trainer = make_trainer(options, self.network, self.train, self.test)
+        self.trainer = make_trainer(options, self.network, self.train, self.test, ranks=self.ranks)
 
     def _take_up(self, record: Mapping[str, Any]) -> None:
         """Take from the record of the interrupted run what its other files do not say.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
 
 from xpdl.training.checkpoint import save_checkpoint
@@ -14,7 +13,6 @@ from xpdl.training.together import Together
 class Resuming(Together):
     """What a `Trainer` does about interruptions and its checkpoint."""
 
-    checkpoint: Path | None
     checkpoint_every: float
     watch: Any
     _tally: Tally | None = None  # of an epoch that is not at its end

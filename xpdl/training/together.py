@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 from xpdl.distributed.ranks import Ranks
@@ -22,6 +23,7 @@ class Together:
     """What a `Trainer` does with its ranks; without them, it decides for itself."""
 
     ranks: Ranks | None = None
+    checkpoint: Path | None
     network: Any
     batches: Any
     step: Any
@@ -66,6 +68,7 @@ class Together:
         """
         if self.ranks is None:
             return
+        self.checkpoint = self.ranks.broadcast(self.checkpoint)
         settings = flat(training_settings(self))
         self.ranks.expect_same({"version": __version__, **settings, "data": self.data_digest()})
         arrays = self.network.host_arrays() if self.writes else None

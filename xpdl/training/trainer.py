@@ -107,7 +107,7 @@ class Trainer(Resuming):
         After 50 such steps in a row it stops in any case. A CPU looks at each step; a GPU is looked
         at when the bar is, twice a second, and at the end of an epoch.
     ranks, whole_statistics
-        The processes that train together; see `Step`. Rank 0 alone writes; pass it alone `progress`.
+        The processes that train together; see `Step`. Rank 0 alone writes.
 
     Attributes
     ----------
