@@ -16,6 +16,7 @@ from xpdl.precision import get_precision
 from xpdl.version import __version__
 
 FAREWELL = 15.0  # seconds in which the rank that speaks ends the others
+BEFORE_THE_END = 0.5  # until the launcher has printed what it was told
 
 
 def expect_one_command(options: argparse.Namespace, ranks: Ranks) -> None:
@@ -59,6 +60,7 @@ def ending_together(title: str, ranks: Ranks, work: Callable[[], int]) -> int:
     else:
         place = "" if isinstance(told, RanksError) else f"rank {ranks.rank} of {ranks.size}: "
         print(f"{title}: {place}{told}", file=sys.stderr, flush=True)
+        time.sleep(BEFORE_THE_END)
         ranks.abort(2)
     if speaks:
         print(f"{title}: {told}", file=sys.stderr, flush=True)

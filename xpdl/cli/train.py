@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
+from xpdl.backends import get_backend
 from xpdl.cli.choices import CHOICES, add_choices, given_options, settings_as_arguments
 from xpdl.cli.command import add_command, count, place, rate, seed, shifts
 from xpdl.cli.together import ending_together, expect_one_command
 from xpdl.cli.trained import score
 from xpdl.datasets.batches import batch_sizes
-from xpdl.distributed import Ranks, connect
+from xpdl.distributed import Ranks, find_ranks, for_arrays_of
 from xpdl.errors import ArgumentError
 from xpdl.runs.ensemble_run import resume_run, start_run
 from xpdl.runs.folder import resuming
@@ -97,7 +98,7 @@ def _train(options: argparse.Namespace) -> int:
         listed = {name: {"about": r.about} | asdict(r) for name, r in RECIPES.items()}
         print(json.dumps(listed, indent=2))
         return 0
-    ranks = connect()
+    ranks = find_ranks()
     if ranks is None:
         return _fit(_run(options))
     return ending_together("xpdl train", ranks, lambda: _train_together(options, ranks))
@@ -106,6 +107,7 @@ def _train(options: argparse.Namespace) -> int:
 def _train_together(options: argparse.Namespace, ranks: Ranks) -> int:
     """Train on several ranks: the first has the run, the others follow."""
     expect_one_command(options, ranks)
+    ranks = for_arrays_of(get_backend(), ranks)
     runs: list[Run] = []
 
     def begin() -> RunOptions:

@@ -10,7 +10,7 @@ make. `MpiRanks` speaks by MPI, `NcclRanks` between GPUs, `ThreadRanks` within o
 Neither mpi4py nor NCCL is loaded before `connect` finds that there are several processes.
 """
 
-from xpdl.distributed.connecting import connect, launched
+from xpdl.distributed.connecting import connect, find_ranks, for_arrays_of, launched, take_gpu
 from xpdl.distributed.mpi import MpiRanks
 from xpdl.distributed.nccl import NcclRanks
 from xpdl.distributed.ranks import Pending, Ranks, rows_of_rank
@@ -25,8 +25,11 @@ __all__ = [
     "Share",
     "ThreadRanks",
     "connect",
+    "find_ranks",
+    "for_arrays_of",
     "in_threads",
     "launched",
     "rows_of_rank",
     "sharing",
+    "take_gpu",
 ]

@@ -15,7 +15,7 @@ from xpdl.errors import BackendMismatchError, RanksError
 
 TIMEOUT = 20.0  # seconds that a message may take, of ranks that are at the same place
 FIRST_TIMEOUT = 120.0  # until a step was made: what is compiled then takes its time
-ROLL_CALL = 4.0  # in which those that wait find out who does not
+ROLL_CALL = 3.0  # in which those that wait find out who does not
 _SPINS = 100  # before others get the core
 _HERE, _FAREWELL = 71, 72  # tags
 
@@ -56,7 +56,8 @@ class MpiRanks(Ranks):
         self._side = self._comm.Dup()  # for what is said when the other is out of step
         self.rank, self.size = self._comm.rank, self._comm.size
         self.timeout = FIRST_TIMEOUT
-        self._waiting = {self.rank}  # in vain, as this one does
+        self._waiting = {self.rank}  # for a message that did not come
+        self._in_vain = False
         self.places = self.gather(f"process {os.getpid()} on {platform.node()}")
 
     # ---- values of the host ---------------------------------------------------------------------
@@ -128,6 +129,7 @@ class MpiRanks(Ranks):
             for other in range(self.size)
             if other != self.rank
         ]
+        self._in_vain = True
         here, end = self._waiting, time.monotonic() + ROLL_CALL
         while time.monotonic() < end and len(here) < self.size:
             status = self._mpi.Status()
@@ -153,7 +155,7 @@ class MpiRanks(Ranks):
         return self.rank == min(self._waiting)
 
     def leave(self, message: str) -> bool:
-        if len(self._waiting) > 1:
+        if self._in_vain:
             return False
         done, end = self._side.Ibarrier(), time.monotonic() + ROLL_CALL
         while not done.Test():

@@ -107,15 +107,16 @@ class Ranks:
         XpdlError
             On every rank, the error that it raises there.
         """
-        told: tuple[XpdlError | None, Any] = (None, None)
+        told: tuple[Any, Any] = (None, None)
         if self.rank == 0:
             try:
                 told = None, function()
             except XpdlError as error:
-                told = error, None
-        refused, value = self.broadcast(told, patient=True)
-        if refused is not None:
-            raise refused
+                self.broadcast((type(error), str(error)), patient=True)
+                raise
+        kind, value = self.broadcast(told, patient=True)
+        if kind is not None:
+            raise kind.__new__(kind, value)  # as it was, whatever it was made of
         return value
 
     def expect_same(self, told: dict[str, Any]) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from xpdl.backends import use_backend
 from xpdl.distributed.ranks import Ranks
+from xpdl.errors import RanksError
+from xpdl.runs.folder import going_on
 from xpdl.runs.options import RunOptions
 from xpdl.runs.preparation import load_data, make_network, make_trainer
 from xpdl.runs.signals import stopping_in_order
@@ -23,5 +25,10 @@ def follow(options: RunOptions, ranks: Ranks) -> None:
         network = make_network(options)
         train, test = load_data(options.data, network, normalize=False)
         trainer = make_trainer(options, network, train, test, ranks=ranks, progress=False)
-        with stopping_in_order(trainer.interrupt):
-            trainer.fit()
+        try:
+            with stopping_in_order(trainer.interrupt):
+                trainer.fit()
+        except RanksError as error:
+            if trainer.checkpoint is None:  # rank 0 has not told its folder
+                raise
+            raise going_on(error, trainer.checkpoint.parent) from error

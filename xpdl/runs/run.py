@@ -19,7 +19,7 @@ from xpdl.arguments import path_of
 from xpdl.backends import Array, get_backend
 from xpdl.datasets import CLASS_NAMES
 from xpdl.distributed.ranks import Ranks
-from xpdl.errors import ArgumentError, DivergenceError, ModelFileError
+from xpdl.errors import ArgumentError, DivergenceError, ModelFileError, RanksError
 from xpdl.network import Network
 from xpdl.network.answers import classes_seen
 from xpdl.runs.folder import (
@@ -30,6 +30,7 @@ from xpdl.runs.folder import (
     MODEL,
     FolderLock,
     draw_mistakes,
+    going_on,
     new_folder,
     read_record,
     remove_run,
@@ -269,6 +270,8 @@ class Run:
                 f"{error} The run is as it was before: {resuming(self.folder)} goes on "
                 "with the next batch; add --on-divergence reduce-lr to do so at half the rate."
             ) from error
+        except RanksError as error:
+            raise going_on(error, self.folder) from error
         result = self._measure()
         told = {"test_accuracy": result.accuracy}
         if result.single_look_accuracy is not None:
