@@ -22,7 +22,7 @@ from xpdl.datasets.augmentation import (
     Rotate,
     Shift,
 )  # fmt: skip
-from xpdl.distributed import in_threads
+from xpdl.distributed import Share, ThreadRanks, in_threads, sharing
 from xpdl.errors import ArgumentError, RanksError
 from xpdl.layers import (
     Affine,
@@ -36,7 +36,7 @@ from xpdl.layers import (
 from xpdl.losses import IdentityWithLoss, SigmoidWithLoss, SoftmaxWithLoss
 from xpdl.network import Network
 from xpdl.optimizers import SGD, Adam, Momentum
-from xpdl.training import Step, Trainer
+from xpdl.training import Step, Trainer, gradient_sum
 
 SIZES = (2, 3, 4)
 EXAMPLES = 43  # the last batch has 3, one less than 4 ranks want
@@ -252,8 +252,6 @@ def test_a_batch_normalised_far_from_zero_does_not_cancel(rng):
         layer.build((2,), np.random.default_rng(0), "float64")
     wanted = layer_of[0].forward(x, train=True)
 
-    from xpdl.distributed import Share, sharing
-
     def work(ranks):
         layer, share = layer_of[1 + ranks.rank], Share.of(ranks, len(x))
         with sharing([layer], share):
@@ -366,3 +364,67 @@ def test_a_rank_that_computes_otherwise_is_found(rng):
 
     with pytest.raises(RanksError, match="parameters of rank 1 are not those of rank 0"):
         in_threads(2, work)
+
+
+# ---- in pieces, while earlier layers are in backward -----------------------------------------
+
+
+@pytest.mark.parametrize("piece", [1, 500, 2**20])
+def test_pieces_cover_the_buffer_from_the_last_layer_on(piece):
+    network = make_network()
+    pieces, layers = gradient_sum._cut(network, piece)
+    size, end = network.grads.buffer.size, network.parameters.layout.weights_end
+    for begin, stop in ((0, end), (end, size)):
+        part = [p for p in pieces if begin <= p.start < stop]
+        assert part[0].stop == stop
+        assert [p.start for p in part[:-1]] == [p.stop for p in part[1:]]
+        assert part[-1].start == begin
+    assert set().union(*layers) == {"conv1", "norm1", "affine1", "norm2", "affine2"}
+    if piece == 1:
+        assert layers[0] == {"affine2"}  # whose gradient is the first to be final
+
+
+class Recorder(ThreadRanks):
+    """Notes when a sum begins."""
+
+    def begin_sum(self, a):
+        self.events.append(("send", a.size))
+        return super().begin_sum(a)
+
+
+def test_a_piece_is_sent_while_earlier_layers_are_in_backward(rng):
+    x, t = make_data(rng)
+
+    def work(ranks):
+        ranks = Recorder(ranks.rank, ranks._table)
+        ranks.events = []
+        network = make_network()
+        step = Step(network, SGD(0.1), ranks=ranks)
+        step.gradient_sum = gradient_sum.GradientSum(network, ranks, 1)
+        first = network.leaves()["conv1"]
+        before = first.backward
+        first.backward = lambda dout: (ranks.events.append(("conv1", 0)), before(dout))[1]
+        step(x, t)
+        return ranks.events, network.params.buffer.copy()
+
+    (events, params), (others, _) = in_threads(2, work)
+    assert events == others  # all in one order
+    at = events.index(("conv1", 0))
+    last, hidden = make_network().params["affine2.W"].size, [size for _, size in events[:at]]
+    assert hidden[0] >= last  # the last layer's piece goes first
+    wanted = make_network()
+    Step(wanted, SGD(0.1))(x, t)
+    np.testing.assert_allclose(params, wanted.params.buffer, atol=1e-12)
+
+
+def test_a_layer_that_has_no_backward_pass_does_not_hold_up_the_rest(rng):
+    data = make_data(rng)
+
+    def work(ranks=None):
+        network = make_network()
+        network.freeze("conv1", "norm1")
+        return arrays(train(data, ranks, network=network)[0].network)
+
+    wanted = work()
+    for found in in_threads(2, work):
+        expect_close(found, wanted, 1e-12)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from operator import is_not
 from typing import Any
@@ -18,6 +18,7 @@ from xpdl.optimizers import Optimizer, get_optimizer
 from xpdl.precision import LossScale
 from xpdl.targets import divisor
 from xpdl.training.averaging import MovingAverage
+from xpdl.training.gradient_sum import GradientSum
 
 Arrays = tuple[Array, ...]
 
@@ -74,7 +75,10 @@ class Step:
         self.optimizer = get_optimizer(optimizer)
         self.average = average
         self.accumulate = whole_number("accumulate", accumulate)
+        if ranks is not None and not isinstance(ranks, Ranks):
+            raise ArgumentError(f"ranks must be Ranks, as connect() finds, got {shown(ranks)}.")
         self.ranks = ranks
+        self.gradient_sum = None if ranks is None else GradientSum(network, ranks)
         self.whole_statistics = flag("whole_statistics", whole_statistics)
         self.capture = flag("capture", capture) and ranks is None
         self.loss_scale = LossScale(network.backend) if network.precision.mixed else None
@@ -171,7 +175,7 @@ class Step:
             self._keep_statistics()
         samples = self._samples if self.accumulate > 1 else None
         known: dict[str, Any] = {"samples": samples, "accumulate": not first, "share": share}
-        with sharing(network.leaves().values(), share):
+        with self._summing(share, first and update):
             loss, ys = network.propagate(xs, ts, weights, factor, **known)
         seen = network.loss_layer.measure.sums(ys[0], ts[0], weights)
         if share is not None:
@@ -184,8 +188,8 @@ class Step:
             if not update:
                 return loss, seen
             network.grads.buffer *= self._samples / divisor(network.backend.xp, self._weight)
-        if share is not None:
-            share.ranks.sum(network.grads.buffer)
+        if self.gradient_sum is not None:
+            self.gradient_sum.finish()
         network.decay_gradients(factor)
         go: Array | None
         go, loss = self._look_at(loss)
@@ -220,6 +224,16 @@ class Step:
         where = self.network.backend.xp.where
         for a, kept in self._before:
             a[...] = kept if go is None else where(go, a, kept)
+
+    @contextmanager
+    def _summing(self, share: Share | None, whole: bool) -> Iterator[None]:
+        """Within a block, let layers know their share, and gradients be sent as they come."""
+        if share is None or self.gradient_sum is None:
+            yield
+            return
+        come = self.gradient_sum.as_they_come() if whole else nullcontext()
+        with sharing(self.network.leaves().values(), share), come:
+            yield
 
     def _add_up(self, loss: Array, weight: Number, first: bool) -> None:
         if first:
