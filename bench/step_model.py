@@ -143,7 +143,7 @@ def check(work: Work, rows: float, link: Link, seed: int = 0) -> list[dict[str, 
     bare = replace(work, messages=0)
     for n in (2, 8, 64, 512):
         for way, formula in (("ring", ring), ("tree", tree)):
-            seen = np.mean([simulate(bare, rows, n, link, way, rng) for _ in range(20)])
+            seen = np.mean([simulate(bare, rows, n, link, way, rng) for _ in range(8)])
             c = bare.compute(rows)
             told = c * (1 + bare.spread * lateness(n)) + max(
                 formula(n, min(PIECE, bare.size), link),

@@ -44,7 +44,7 @@ def test_sums_by_hand():
 def test_the_formula_is_what_the_simulation_does(name, link):
     work, rows = PLANNED[name]
     for row in check(work, rows, link):
-        assert row["simulated"] == pytest.approx(row["formula"], rel=0.02), row
+        assert row["simulated"] == pytest.approx(row["formula"], rel=0.03), row
 
 
 def test_the_plan_is_drawn(tmp_path: Path):
