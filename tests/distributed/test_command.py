@@ -168,3 +168,43 @@ def test_a_rank_that_alone_finds_something_wrong_ends_all(tmp_path):
     (line,) = ours(err)
     assert line.startswith("xpdl train: rank 0 of 2: ")
     assert str(folder) in line
+
+
+def test_an_ensemble_is_a_member_a_process(tmp_path):
+    arguments = [*TRAIN, "--epochs", "2", "--members", "3", "--seed", "5", "--out"]
+    together, alone = tmp_path / "together", tmp_path / "alone"
+    code, out, err = run(2, *arguments, together)
+    assert code == 0, err
+    assert "member 3/3  test accuracy" in out
+    environment = {"XPDL_THREADS": "1", "PYTHONPATH": str(SMALL_TRAIN.parent)}
+    subprocess.run(
+        [sys.executable, *map(str, arguments), alone], env={**os.environ, **environment},
+        check=True, capture_output=True, timeout=120,
+    )  # fmt: skip
+    assert sorted(p.name for p in together.iterdir()) == sorted(p.name for p in alone.iterdir())
+    for i in range(3):
+        found, wanted = (load_file(p / f"member-{i}.safetensors") for p in (together, alone))
+        for name, a in wanted.items():
+            np.testing.assert_array_equal(found[name], a)
+    records = [json.loads((p / "history.json").read_text())["members"] for p in (together, alone)]
+    assert [m["losses"] for m in records[0]] == [m["losses"] for m in records[1]]
+
+
+def test_an_ensemble_that_was_stopped_goes_on(tmp_path):
+    folder = tmp_path / "run"
+    arguments = [*TRAIN, "--epochs", "40", "--members", "3", "--checkpoint-every", "0.01"]
+    with Job(2, *arguments, "--out", folder) as job:
+        job.wait_for(folder / "checkpoint-1.safetensors")
+        for pid in job.ranks().values():
+            os.kill(pid, signal.SIGTERM)
+        code, _, err = job.end()
+    assert code == 143, err
+    for size in (3, 2):  # the second time there is nothing left to train
+        code, _, err = run(size, SMALL_TRAIN, "train", "--resume", folder)
+        assert code == (0 if size == 3 else 2), err
+    straight = tmp_path / "straight"
+    assert run(2, *arguments, "--out", straight)[0] == 0
+    for i in range(3):
+        found, wanted = (load_file(p / f"member-{i}.safetensors") for p in (folder, straight))
+        for name, a in wanted.items():
+            np.testing.assert_array_equal(found[name], a)

@@ -70,14 +70,15 @@ class MpiRanks(Ranks):
         self.wait_for(self._comm.Ibcast([content, self._mpi.BYTE]), patient)
         return self._mpi.pickle.loads(bytes(content))
 
-    def gather(self, value: Any) -> list[Any]:
+    def gather(self, value: Any, *, patient: bool = False) -> list[Any]:
         told = self._mpi.pickle.dumps(value)
         lengths = np.zeros(self.size, np.int64)
-        self.wait_for(self._comm.Iallgather(np.array([len(told)], np.int64), lengths))
+        mine = np.array([len(told)], np.int64)
+        self.wait_for(self._comm.Iallgather(mine, lengths), patient)
         content, ends = bytearray(int(lengths.sum())), np.cumsum(lengths)
         starts = ends - lengths
         place = [content, (lengths.tolist(), starts.tolist()), self._mpi.BYTE]
-        self.wait_for(self._comm.Iallgatherv([told, self._mpi.BYTE], place))
+        self.wait_for(self._comm.Iallgatherv([told, self._mpi.BYTE], place), patient)
         return [
             self._mpi.pickle.loads(bytes(content[start:end]))
             for start, end in zip(starts.tolist(), ends.tolist(), strict=True)

@@ -60,8 +60,8 @@ class NcclRanks(Ranks):
     def broadcast(self, value: Any = None, *, patient: bool = False) -> Any:
         return self._others.broadcast(value, patient=patient)
 
-    def gather(self, value: Any) -> list[Any]:
-        return self._others.gather(value)
+    def gather(self, value: Any, *, patient: bool = False) -> list[Any]:
+        return self._others.gather(value, patient=patient)
 
     def any(self, flag: bool) -> bool:
         return self._others.any(flag)

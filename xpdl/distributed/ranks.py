@@ -56,8 +56,14 @@ class Ranks:
         """
         raise NotImplementedError
 
-    def gather(self, value: Any) -> list[Any]:
+    def gather(self, value: Any, *, patient: bool = False) -> list[Any]:
         """Return, on every rank, the value of each rank, in order.
+
+        Parameters
+        ----------
+        value : object
+        patient : bool
+            Whether others may take any time until they speak.
 
         Raises
         ------

@@ -44,7 +44,7 @@ class ThreadRanks(Ranks):
     def broadcast(self, value: Any = None, *, patient: bool = False) -> Any:
         return self.gather(value)[0]
 
-    def gather(self, value: Any) -> list[Any]:
+    def gather(self, value: Any, *, patient: bool = False) -> list[Any]:
         self._table.places[self.rank] = value
         self._meet()
         values = list(self._table.places)

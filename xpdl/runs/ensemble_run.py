@@ -124,6 +124,8 @@ class EnsembleRun(Run):
 
     def _train(self) -> None:
         o = self.options
+        if self.ranks is not None:
+            self.ranks.broadcast(self.folder)
         self._ensemble = train_ensemble(
             self._make,
             o.members,
@@ -131,6 +133,7 @@ class EnsembleRun(Run):
             folder=self.folder,
             about=make_notes(o) | {"epochs": o.epochs},
             callback=lambda i, trainer: self._write(finished=False),
+            ranks=self.ranks,
         )
 
     def _make(self, seed: int) -> Trainer:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
 from xpdl.backends import use_backend
 from xpdl.distributed.ranks import Ranks
 from xpdl.errors import RanksError
@@ -9,6 +13,9 @@ from xpdl.runs.folder import going_on
 from xpdl.runs.options import RunOptions
 from xpdl.runs.preparation import load_data, make_network, make_trainer
 from xpdl.runs.signals import stopping_in_order
+from xpdl.training.trainer import Trainer
+from xpdl.tuning.ensemble import member_seed
+from xpdl.tuning.members import SharedMembers
 
 
 def follow(options: RunOptions, ranks: Ranks) -> None:
@@ -23,12 +30,37 @@ def follow(options: RunOptions, ranks: Ranks) -> None:
     """
     with use_backend(options.backend):
         network = make_network(options)
-        train, test = load_data(options.data, network, normalize=False)
-        trainer = make_trainer(options, network, train, test, ranks=ranks, progress=False)
-        try:
-            with stopping_in_order(trainer.interrupt):
-                trainer.fit()
-        except RanksError as error:
-            if trainer.checkpoint is None:  # rank 0 has not told its folder
-                raise
-            raise going_on(error, trainer.checkpoint.parent) from error
+        data = load_data(options.data, network, normalize=False)
+        if options.members > 1:
+            _follow_members(options, ranks, data)
+        else:
+            _follow_one(make_trainer(options, network, *data, ranks=ranks, progress=False))
+
+
+def _follow_one(trainer: Trainer) -> None:
+    try:
+        with stopping_in_order(trainer.interrupt):
+            trainer.fit()
+    except RanksError as error:
+        if trainer.checkpoint is None:  # rank 0 has not told its folder
+            raise
+        raise going_on(error, trainer.checkpoint.parent) from error
+
+
+def _follow_members(options: RunOptions, ranks: Ranks, data: Any) -> None:
+    """Train a member at a time, by itself, in the folder of rank 0."""
+    folder: Path = ranks.broadcast()
+    shared = SharedMembers(ranks)
+    current: list[Trainer] = []
+
+    def make(number: int) -> Trainer:
+        own = replace(options, seed=member_seed(options.seed, number), members=1)
+        current[:] = [make_trainer(own, make_network(own), *data, progress=False)]
+        return current[0]
+
+    def interrupt() -> None:
+        for trainer in current:
+            trainer.interrupt()
+
+    with stopping_in_order(interrupt):
+        shared.follow(make, folder)

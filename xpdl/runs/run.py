@@ -217,7 +217,8 @@ class Run:
         self.network = make_network(options)
         self.train, self.test = load_data(options.data, self.network, normalize=False)
         answering(self.network, options.shifts)  # now it shows if it cannot, not when it is trained
-        self.trainer = make_trainer(options, self.network, self.train, self.test, ranks=self.ranks)
+        ranks = None if self.of_members else self.ranks  # which train members, each by itself
+        self.trainer = make_trainer(options, self.network, self.train, self.test, ranks=ranks)
 
     def _take_up(self, record: Mapping[str, Any]) -> None:
         """Take from the record of the interrupted run what its other files do not say.
