@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 import xpdl
-from bench import accuracy, charts, convolutions, distributed, memory, scaling
+from bench import accuracy, charts, convolutions, distributed, imagenet, memory, scaling
 from bench.book_scripts import NETWORKS as BOOK_NETWORKS
 from bench.book_scripts import PLAIN, script_step
 from bench.choose import CANDIDATES, choose
@@ -113,6 +113,10 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     text = "several processes beside one, and a model of up to 1,000 (wants pip install '.[mpi]')"
     distributed.add_options(
         commands.add_parser("distributed", help=text, description=text), _count, RESULTS
+    )
+    text = "networks of ImageNet's size: time and peak memory"
+    imagenet.add_options(
+        commands.add_parser("imagenet", help=text, description=text), _count, RESULTS
     )
     _add_choose(commands)
     text = "whole trainings by a recipe: accuracy and wall clock, seed by seed"

@@ -19,7 +19,10 @@ ARRAY_CODE = [
     *sorted((PACKAGE / "layers").glob("*.py")),
     PACKAGE / "functions.py",
     *sorted((PACKAGE / "optimizers").glob("*.py")),
-    *(PACKAGE / f"{name}.py" for name in ("losses", "measures", "targets")),
+    *(
+        PACKAGE / f"{name}.py"
+        for name in ("losses", "loss_checks", "class_weights", "measures", "targets")
+    ),
 ]
 
 
@@ -75,11 +78,11 @@ def test_names_say_what_a_thing_is(path: Path) -> None:
 # What a batch walks through, and no more: a file that leaves these folders shows here.
 CORE = [
     *("backends/base", "network", "optimizers", "losses.py", "targets.py", "parameters.py"),
-    *("layers/base.py", "layers/arrays.py", "layers/checks.py", "layers/kept.py"),
-    *("layers/graph.py", "layers/node.py"),
+    *("layers/base.py", "layers/arrays.py", "layers/door.py", "layers/kept.py"),
+    "layers/graph.py",
     *("training/step.py", "training/trainer.py", "training/resuming.py"),
 ]
-LONGEST_CORE = 3_550  # lines of code; it is to become shorter
+LONGEST_CORE = 2_473  # lines of code; it is to become shorter
 LONGEST_FILE = 400
 
 

@@ -78,7 +78,8 @@ def test_nothing_is_written_into_the_installed_package(wheel: Path, tmp_path: Pa
     pip = (sys.executable, "-m", "pip", "install", "-q", "--no-deps")
     run(*pip, "--target", str(installed), str(wheel))
     before = listing(installed)
-    assert before.keys() >= {"xpdl/__init__.py", "xpdl/backends/numba/kernels.py"}
+    kernels = {f"xpdl/backends/{name}" for name in ("numba/kernels.py", "cupy/kernels.cu")}
+    assert before.keys() >= {"xpdl/__init__.py", "xpdl/models/imagenet_classes.txt", *kernels}
     one = np.full((28, 28), 255, np.uint8)
     one[4:24, 12:16] = 0
     Image.fromarray(one).save(tmp_path / "digit.png")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from xpdl.errors import ArgumentError, DTypeError, NonFiniteError, NotReadyError, ShapeError
+from xpdl.loss_checks import check_weights
 from xpdl.losses import (
     HuberWithLoss,
     IdentityWithLoss,
@@ -19,7 +20,6 @@ from xpdl.losses import (
     loss_from_config,
 )
 from xpdl.measures import Measure
-from xpdl.targets import check_weights
 
 K, IGNORED = 4, 255
 

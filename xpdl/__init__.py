@@ -41,6 +41,7 @@ if TYPE_CHECKING:  # the rooms are opened when somebody asks for them
     from xpdl.gradient import gradient_check, numerical_gradient
     from xpdl.layers import Input
     from xpdl.network import Network
+    from xpdl.runs.classify import classify
     from xpdl.storage import load
     from xpdl.training import History, Step, Trainer
 
@@ -50,8 +51,8 @@ _ROOMS = (
 )
 _STANDS_IN = {
     "History": "training", "Input": "layers", "Network": "network", "Step": "training",
-    "Trainer": "training", "gradient_check": "gradient", "load": "storage",
-    "numerical_gradient": "gradient",
+    "Trainer": "training", "classify": "runs.classify", "gradient_check": "gradient",
+    "load": "storage", "numerical_gradient": "gradient",
 }  # fmt: skip
 
 __all__ = [
@@ -65,6 +66,7 @@ __all__ = [
     "asarray",
     "available_backends",
     "backend_of",
+    "classify",
     "datasets",
     "distributed",
     "errors",

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from xpdl import functions, measures, targets
-from xpdl.arguments import check_finite, number, on_host, plainly, real_array
+from xpdl import functions, loss_checks, measures, targets
+from xpdl.arguments import check_finite, number, on_host, real_array
 from xpdl.backends import Array, Backend, Number, Shape, accumulation_dtype, backend_of
-from xpdl.errors import ArgumentError, NotReadyError, ShapeError, shown
-from xpdl.layers.checks import expect_floats, named_type
+from xpdl.class_weights import balanced, read_class_weights
+from xpdl.configs import Configurable, made_from
+from xpdl.errors import NotReadyError, ShapeError
 from xpdl.layers.kept import Kept
 from xpdl.measures import Measure
 
 
-class Loss:
+class Loss(Configurable):
     """Base of the losses: a weighted mean, (), in float32 at least, on the device.
 
     L = sum w l / sum w, over samples or answers l; 0, with a gradient of 0, where all w are 0.
@@ -34,19 +34,12 @@ class Loss:
         ignored. Parts of a batch count alike for a loss of one's own that leaves it at 1.
     """
 
-    classes: ClassVar[dict[str, type[Loss]]] = {}
-    options: ClassVar[tuple[str, ...]] = ()
+    family = "loss"
+    classes: ClassVar[dict[str, type]] = {}
     classifies: bool = False
     measure: Measure = Measure()
     weight: Number = 1
-
-    def __init_subclass__(cls, **options: Any) -> None:
-        super().__init_subclass__(**options)
-        known = Loss.classes.get(cls.__name__)
-        if known is not None and known.__module__.startswith("xpdl."):
-            raise ArgumentError(f"there is a loss {cls.__name__} in xpdl; choose another name.")
-        if not cls.__name__.startswith("_"):
-            Loss.classes[cls.__name__] = cls
+    owned = False  # whether a network, which looks at what it is given itself, has this loss
 
     def plan(self, output_shape: Shape) -> None:
         """See that the loss fits a network's output of that shape, which has no batch axis.
@@ -92,12 +85,9 @@ class Loss:
 
         Options that are as usual are left out, so that a loss without any is described as ever.
         """
-        usual = inspect.signature(type(self)).parameters
-        options = {name: getattr(self, name) for name in self.options if name in usual}
         changed = {
             name: list(value) if isinstance(value, tuple) else value
-            for name, value in options.items()
-            if value != usual[name].default
+            for name, value in self.changed_options().items()
         }
         return {"type": type(self).__name__} | changed
 
@@ -112,13 +102,8 @@ def loss_from_config(config: Mapping[str, Any]) -> Loss:
     ArgumentError
         If the options are not that loss's.
     """
-    kind = named_type(config, "loss", Loss.classes)
-    try:
-        return Loss.classes[kind](**{name: config[name] for name in config if name != "type"})
-    except TypeError as error:
-        raise ArgumentError(
-            f"{kind} cannot be made from {shown(config)}: {plainly(error)}."
-        ) from error
+    loss: Loss = made_from(config, Loss)
+    return loss
 
 
 class SoftmaxWithLoss(Loss):
@@ -166,12 +151,12 @@ class SoftmaxWithLoss(Loss):
         class_weights: Sequence[float] | str | None = None,
     ) -> None:
         self.label_smoothing = number("label_smoothing", label_smoothing, below=1)
-        self.ignored = targets.ignored_number(ignored)
-        self.class_weights = targets.read_class_weights(class_weights)
+        self.ignored = loss_checks.ignored_number(ignored)
+        self.class_weights = read_class_weights(class_weights)
         self.measure = measures.Accuracy(self.ignored)
 
     def plan(self, output_shape: Shape) -> None:
-        targets.check_classes((0, *output_shape), self.class_weights)
+        loss_checks.check_classes((0, *output_shape), self.class_weights)
         self._output_shape = output_shape
         self.measure = (measures.PixelScores if len(output_shape) == 3 else measures.Accuracy)(
             self.ignored
@@ -182,28 +167,17 @@ class SoftmaxWithLoss(Loss):
         if self._output_shape is None:
             raise NotReadyError("balance(t) counts classes: plan(output_shape) must come first.")
         if self.class_weights == "balanced":
-            self.class_weights = targets.balanced(t, self._output_shape, self.ignored)
+            self.class_weights = balanced(t, self._output_shape, self.ignored)
 
     def target(self, t: Array, samples: int, output_shape: Shape) -> Array:
-        shape = (samples, *output_shape)
-        self._check_target(real_array("t", t), shape)
-        if on_host(t) and t.shape == shape:
-            check_finite("t", t)
-            functions.check_distributions(t, targets.class_axis(shape))
-        elif on_host(t):
-            functions.check_labels(t, shape[targets.class_axis(shape)], self.ignored)
-        return t
-
-    def _check_target(self, t: Array, shape: Shape) -> None:
-        functions.check_targets(t, shape)
-        if t.shape == shape and self.ignored is not None:
-            raise ShapeError("ignored is a class number: give t as class numbers, not one-hot.")
+        return loss_checks.class_targets(t, (samples, *output_shape), self.ignored)
 
     def forward(self, x: Array, t: Array, weights: Array | None = None) -> Array:
-        expect_floats("SoftmaxWithLoss", x)
-        backend = targets.check_batch(x, t, weights)
-        targets.check_classes(x.shape, self.class_weights)
-        self._check_target(t, x.shape)
+        if not self.owned:
+            loss_checks.check_batch(self, x, t, weights)
+            loss_checks.check_classes(x.shape, self.class_weights)
+            loss_checks.check_class_targets(t, x.shape, self.ignored)
+        backend = backend_of(x)
         scores, t = targets.rows_of_scores(x), targets.rows_of_targets(t, x)
         self._shape, self._dtype = x.shape, x.dtype
         self.weight, self._scale, self._sum_to_1 = len(t), None, t.ndim == 1
@@ -251,7 +225,7 @@ class SoftmaxWithLoss(Loss):
 
     def backward(self, dout: Number = 1.0) -> Array:
         y, t = self.y, self.t
-        dout = targets.number_on(dout, y)
+        dout = loss_checks.number_on(dout, y)
         dout = dout if self._scale is None else dout * self._scale
         sums = None if self._sum_to_1 else t.sum(axis=1, dtype=y.dtype)
         dx = backend_of(y).softmax_with_loss_backward(y, t, dout, self._dtype, sums)
@@ -284,8 +258,8 @@ class _OfEachOutput(Loss):
         return targets.like_outputs(t, (samples, *output_shape))
 
     def forward(self, x: Array, t: Array, weights: Array | None = None) -> Array:
-        expect_floats(type(self).__name__, x)
-        backend = targets.check_batch(x, t, weights)
+        if not self.owned:
+            loss_checks.check_batch(self, x, t, weights)
         wide, t = accumulation_dtype(x.dtype), targets.like_outputs(t, x.shape)
         losses, slope = self.curve(x.astype(wide, copy=False), t.astype(wide, copy=False))
         divisor: Number = self._count(x)
@@ -295,12 +269,12 @@ class _OfEachOutput(Loss):
             each = each.astype(wide)
             losses, slope = each * losses, each * slope
             self.weight = weight = each.sum()
-            divisor = targets.divisor(backend.xp, weight)
+            divisor = targets.divisor(backend_of(x).xp, weight)
         self.slope, self._dtype, self._divisor = slope, x.dtype, divisor
         return losses.sum() / divisor
 
     def backward(self, dout: Number = 1.0) -> Array:
-        dout = targets.number_on(dout, self.slope)
+        dout = loss_checks.number_on(dout, self.slope)
         dx = self.slope * (dout / self._divisor)
         return dx.astype(self._dtype, copy=False)
 
@@ -326,7 +300,7 @@ class SigmoidWithLoss(_OfEachOutput):
     measure: Measure = measures.LabelScores()
 
     def __init__(self, ignored: int | None = None) -> None:
-        self.ignored = targets.ignored_number(ignored)
+        self.ignored = loss_checks.ignored_number(ignored)
         self.measure = measures.LabelScores(self.ignored)
 
     def plan(self, output_shape: Shape) -> None:
@@ -337,7 +311,7 @@ class SigmoidWithLoss(_OfEachOutput):
     def target(self, t: Array, samples: int, output_shape: Shape) -> Array:
         t = super().target(t, samples, output_shape)
         if on_host(t):
-            targets.check_shares(t, self.ignored)
+            loss_checks.check_shares(t, self.ignored)
         return t
 
     def curve(self, x: Array, t: Array) -> tuple[Array, Array]:

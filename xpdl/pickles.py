@@ -70,7 +70,7 @@ class _ElementType:
 
 
 @dataclass(eq=False)
-class _Array:
+class Built:
     """An array as a file builds it: nothing, and then its numbers."""
 
     values: HostArray | None = None
@@ -100,7 +100,7 @@ def arrays_in(content: bytes, name: str) -> dict[str, HostArray]:
     """Return what `read_arrays` does, of a file's content; `name` is what errors call it."""
     stream = io.BytesIO(content)
     try:
-        arrays = _Arrays(stream, len(content)).run()
+        arrays = ArrayMachine(stream, len(content)).run()
         if stream.tell() < len(content):
             raise ModelFileError("it goes on after its end")
         return _values(arrays)
@@ -256,7 +256,7 @@ class Machine:
         return self.names[name]
 
 
-class _Arrays(Machine):
+class ArrayMachine(Machine):
     """The machine that builds a dict of NumPy's arrays."""
 
     names = NAMES
@@ -272,19 +272,19 @@ class _Arrays(Machine):
                 f"it names an array by {_describe(name)}, wanted a str of at most "
                 f"{LONGEST_NAME} characters"
             )
-        if not isinstance(value, _Array):
+        if not isinstance(value, Built):
             raise ModelFileError(f"{name!r} is {_describe(value)}, not an array")
 
     def call(self, called: Any, arguments: Any) -> Any:
         match called, arguments:
             case _Name.RECONSTRUCT, (_Name.NDARRAY, (0,), bytes(kind)) if kind == b"b":
-                return _Array()
+                return Built()
             case _Name.DTYPE, (str(code), 0, 1):
                 if code not in ELEMENT_TYPES:
                     raise ModelFileError(f"it holds an array whose elements are {code[:20]!r}")
                 return _ElementType(code)
             case _Name.SCALAR, (_ElementType() as dtype, bytes(data)):
-                return _Array(self._numbers((), dtype, data))
+                return Built(self._numbers((), dtype, data))
             case _Name.FROMBUFFER, (
                 bytes(data) | bytearray(data),
                 _ElementType() as dtype,
@@ -294,10 +294,10 @@ class _Arrays(Machine):
             ):
                 match order, axes:
                     case "C" | "F", []:
-                        return _Array(self._numbers(shape, dtype, data, fortran=order == "F"))
+                        return Built(self._numbers(shape, dtype, data, fortran=order == "F"))
                     case "K", [tuple(axis_order)]:
                         array = self._numbers(shape, dtype, data)
-                        return _Array(array.transpose(_whole("order of axes", axis_order)))
+                        return Built(array.transpose(_whole("order of axes", axis_order)))
             case _Name.ENCODE, (str(text), str(encoding)) if encoding == "latin1":
                 self._spend("text", len(text))
                 return text.encode("latin-1")
@@ -307,7 +307,7 @@ class _Arrays(Machine):
 
     def build(self, target: Any, state: Any) -> None:
         match target, state:
-            case _Array(), (1, tuple(shape), _ElementType() as dtype, bool(fortran), bytes(data)):
+            case Built(), (1, tuple(shape), _ElementType() as dtype, bool(fortran), bytes(data)):
                 target.values = self._numbers(shape, dtype, data, fortran=fortran)
             case _ElementType(), (3, str(order), None, None, None, -1, -1, 0):
                 if order not in (("|",) if target.code[-1] == "1" else ("<", ">")):
@@ -390,7 +390,7 @@ def _describe(value: Any) -> str:
     match value:
         case _Name():
             return "numpy's " + value.name.lower()
-        case _Array():
+        case Built():
             return "an array"
         case _ElementType():
             return "a dtype"

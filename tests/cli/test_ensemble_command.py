@@ -200,8 +200,9 @@ def test_the_answers_of_a_run_are_those_over_shifts(
 
     images, labels, answers, *_ = drawn["misclassified"]
     missed = expected.argmax(axis=1) != t
-    np.testing.assert_allclose(images, x[missed, 0], atol=1e-6)
-    assert (labels, answers) == (t[missed].tolist(), expected.argmax(axis=1)[missed].tolist())
+    np.testing.assert_allclose(images / 255, x[missed][:48], atol=1e-6)
+    assert labels == t[missed].tolist()[:48]
+    assert answers == expected.argmax(axis=1)[missed].tolist()[:48]
     np.testing.assert_array_equal(drawn["confusion_matrix"][1], expected.argmax(axis=1))
     title = drawn["learning_curves"][3] if members == 1 else drawn["curves"][1]
     assert f"{accuracy(expected):.2%}" in title
@@ -248,11 +249,12 @@ def test_the_best_network_answers_by_the_shifts_that_the_run_has_now(
 ) -> None:
     accuracies = iter([0.9, 0.5, 0.6])
     monkeypatch.setattr(
-        preparation.Trainer, "_judge", lambda self: ({"accuracy": next(accuracies)}, None)
+        preparation.Trainer, "_judge", lambda self: (None, {"accuracy": next(accuracies)})
     )
     with monkeypatch.context() as patch:
         interrupt_after(patch, 2)
-        assert main([*TRAIN, "--shifts", str(begun), "--out", "run"]) == 130
+        validated = [*TRAIN, "--validation", "0.2"]
+        assert main([*validated, "--shifts", str(begun), "--out", "run"]) == 130
     before, notes = load_with_notes("run/best.safetensors")
     assert notes.pop("shifts", 0) == begun
     assert main(["train", "--resume", "run", "--shifts", str(resumed)]) == 0

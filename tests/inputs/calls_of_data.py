@@ -262,9 +262,10 @@ DATA_CALLS: list[Call] = [
             "picture": Kind(
                 lambda _: Image.fromarray(BYTES[0]),
                 lambda _: [
-                    *refused(None, object(), 3, 1.5, True, [], {}, dict, BYTES[0], b"", NAN),
+                    *refused(None, object(), 3, 1.5, True, [], {}, dict, BYTES, b"", NAN),
                     *refused("", "no such file", ".", "a\0b", b"text", "a" * 200),
                     *refused(Image.new("L", (0, 0)), Image, io.StringIO("text")),
+                    *either(BYTES[0], BYTES[0] / 255),
                 ],
             ),
             "shape": shape((1, 5, 4)),
@@ -278,11 +279,12 @@ DATA_CALLS: list[Call] = [
             "picture": Kind(
                 lambda _: Image.fromarray(BYTES[0]),
                 lambda _: [
-                    *refused(None, object(), 3, 1.5, True, [], {}, dict, BYTES[0], b"", NAN),
+                    *refused(None, object(), 3, 1.5, True, [], {}, dict, BYTES, b"", NAN),
                     *refused("", "no such file", ".", "a\0b", b"text", "a" * 200),
                     *refused(Image.new("L", (28, 28)), Image.new("L", (0, 0)), Image),
                     *either(
-                        *(Image.fromarray(BYTES[0]).convert(m) for m in ("RGB", "1", "F", "P"))
+                        *(Image.fromarray(BYTES[0]).convert(m) for m in ("RGB", "1", "F", "P")),
+                        *(BYTES[0], BYTES[0] / 255),
                     ),
                 ],
             )

@@ -467,7 +467,7 @@ def test_a_rate_that_depends_on_the_length_keeps_it(
 def test_the_best_is_kept_beside_the_last(small_mnist: Path, monkeypatch: Any) -> None:
     accuracies = iter([0.5, 0.8, 0.7, 0.8])
     monkeypatch.setattr(
-        preparation.Trainer, "_judge", lambda self: ({"accuracy": next(accuracies)}, None)
+        preparation.Trainer, "_judge", lambda self: (None, {"accuracy": next(accuracies)})
     )
     seen: list[dict[str, Any]] = []
     keep = Run._keep_best
@@ -477,11 +477,12 @@ def test_the_best_is_kept_beside_the_last(small_mnist: Path, monkeypatch: Any) -
         keep(run, trainer, epoch)
 
     monkeypatch.setattr(Run, "_keep_best", watch)
-    assert main([*SMALL[:4], "4", "--backend", "numpy", "--out", "run"]) == 0
+    four = [*SMALL[:4], "4", "--backend", "numpy", "--validation", "0.2"]
+    assert main([*four, "--out", "run"]) == 0
     network, about = xpdl.storage.load_with_notes("run/best.safetensors")
     assert {name: xpdl.to_numpy(a).tolist() for name, a in network.arrays().items()} == seen[1]
     assert about["epochs"] == 2
-    assert about["test_accuracy"] == 0.8
+    assert about["validation"] == {"accuracy": 0.8}
     last = xpdl.load("run")
     assert {name: xpdl.to_numpy(a).tolist() for name, a in last.arrays().items()} == seen[3]
 

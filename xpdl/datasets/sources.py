@@ -209,7 +209,7 @@ def _fetch(data: DataSet, found: dict[RawFile, bytes], tried: list[Tried], netwo
     """Ask one source after the other until `found` has every file, and keep what they send."""
     folder = data_folder(data.name)
     if network:
-        _make_writable(folder)
+        make_writable(folder)
 
     def missing() -> list[RawFile]:
         return [file for file in data.files if file not in found]
@@ -232,8 +232,14 @@ def _fetch(data: DataSet, found: dict[RawFile, bytes], tried: list[Tried], netwo
         raise DataUnavailableError(_last_word(data, missing(), tried, folder))
 
 
-def _make_writable(folder: Path) -> None:
-    """See to it that `folder` takes files, before megabytes are fetched for it."""
+def make_writable(folder: Path) -> None:
+    """See to it that `folder` takes files, before megabytes are fetched for it.
+
+    Raises
+    ------
+    FileAccessError
+        If it does not.
+    """
     try:
         make_folder(folder)
         with tempfile.TemporaryFile(dir=folder):

@@ -6,7 +6,7 @@ import http.client
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from xpdl.errors import DataUnavailableError
 
@@ -21,7 +21,16 @@ _PIECE = 1 << 16
 
 
 def download(url: str, limit: int, progress: Callable[[int], object]) -> bytes:
-    """Return what `url` answers, at most `limit` bytes.
+    """Return what `url` answers, at most `limit` bytes; see `pieces_of`."""
+    received = bytearray()
+    for piece in pieces_of(url, limit):
+        received += piece
+        progress(len(piece))
+    return bytes(received)
+
+
+def pieces_of(url: str, limit: int) -> Iterator[bytes]:
+    """Yield what `url` answers, at most `limit` bytes, as it comes.
 
     Parameters
     ----------
@@ -29,8 +38,6 @@ def download(url: str, limit: int, progress: Callable[[int], object]) -> bytes:
         Where to ask.
     limit : int
         The longest answer accepted, in bytes. An endless stream ends there.
-    progress : callable
-        Called with the length of each piece.
 
     Raises
     ------
@@ -40,7 +47,7 @@ def download(url: str, limit: int, progress: Callable[[int], object]) -> bytes:
     """
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
-            return _read_bounded(response, limit, progress)
+            yield from _bounded(response, limit)
     except urllib.error.HTTPError as error:
         error.close()
         raise DataUnavailableError(f"it answered {error.code} {error.reason}") from error
@@ -60,18 +67,15 @@ def _reason(error: str | BaseException) -> str:
     return str(error) or type(error).__name__
 
 
-def _read_bounded(
-    response: http.client.HTTPResponse, limit: int, progress: Callable[[int], object]
-) -> bytes:
+def _bounded(response: http.client.HTTPResponse, limit: int) -> Iterator[bytes]:
     start = time.monotonic()
-    received = bytearray()
+    received = 0
     # read1 hands over what has come; read would wait for a full piece from a trickling mirror,
     # each byte in time for the time-out.
     while piece := response.read1(_PIECE):
-        received += piece
-        progress(len(piece))
-        if len(received) > limit:
+        received += len(piece)
+        if received > limit:
             raise DataUnavailableError(f"it sent more than the {limit} bytes expected at most")
-        if time.monotonic() - start > GRACE + len(received) / SLOWEST:
+        if time.monotonic() - start > GRACE + received / SLOWEST:
             raise DataUnavailableError(f"it sent less than {SLOWEST} bytes per second")
-    return bytes(received)
+        yield piece

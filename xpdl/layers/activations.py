@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from xpdl import functions
-from xpdl.backends import Array, accumulation_dtype, backend_of
+from xpdl.backends import Array, accumulation_dtype, array_module, backend_of
 from xpdl.errors import ShapeError
 from xpdl.layers.base import Layer
-from xpdl.layers.checks import expect_floats
 from xpdl.layers.kept import Kept
+
+HEIGHT, SLOPE = 1.7159, 2 / 3  # of LeNet-5's tanh
 
 
 class ReLU(Layer):
@@ -23,15 +24,13 @@ class ReLU(Layer):
     computed_before = False  # by the layer before it, both ways, in the passes that it makes anyway
 
     def forward(self, x: Array, train: bool = False) -> Array:
-        expect_floats("ReLU", x)
         y = x if self.computed_before else functions.relu(x)
         if train:
             self.y = y
         return y
 
     def backward(self, dout: Array) -> Array:
-        backend = self.expect_gradient(dout, self.y.shape, self.y)
-        return dout if self.computed_before else backend.relu_backward(dout, self.y)
+        return dout if self.computed_before else backend_of(dout).relu_backward(dout, self.y)
 
 
 class ReLU6(Layer):
@@ -46,15 +45,13 @@ class ReLU6(Layer):
     y: Any = Kept()
 
     def forward(self, x: Array, train: bool = False) -> Array:
-        expect_floats("ReLU6", x)
         y = backend_of(x).relu6(x)
         if train:
             self.y = y
         return y
 
     def backward(self, dout: Array) -> Array:
-        backend = self.expect_gradient(dout, self.y.shape, self.y)
-        return backend.relu6_backward(dout, self.y)
+        return backend_of(dout).relu6_backward(dout, self.y)
 
 
 class Sigmoid(Layer):
@@ -67,14 +64,12 @@ class Sigmoid(Layer):
     y: Any = Kept()
 
     def forward(self, x: Array, train: bool = False) -> Array:
-        expect_floats("Sigmoid", x)
         y = functions.sigmoid(x)
         if train:
             self.y = y
         return y
 
     def backward(self, dout: Array) -> Array:
-        self.expect_gradient(dout, self.y.shape, self.y)
         return dout * self.y * (1 - self.y)
 
 
@@ -88,15 +83,35 @@ class Tanh(Layer):
     y: Any = Kept()
 
     def forward(self, x: Array, train: bool = False) -> Array:
-        expect_floats("Tanh", x)
         y = functions.tanh(x)
         if train:
             self.y = y
         return y
 
     def backward(self, dout: Array) -> Array:
-        self.expect_gradient(dout, self.y.shape, self.y)
         return dout * (1 - self.y * self.y)
+
+
+class ScaledTanh(Layer):
+    """Hyperbolic tangent that is steep where it matters: f(1) = 1, f(-1) = -1.
+
+    y = A tanh(2 x / 3), A = 1.7159        dL/dx = dL/dy 2 / 3 (A - y^2 / A)
+    (LeCun et al. 1998, equation 6 and appendix A; LeNet-5)
+    """
+
+    kind = "tanh"
+    y: Any = Kept()
+
+    def forward(self, x: Array, train: bool = False) -> Array:
+        expect_floats("ScaledTanh", x)
+        y = HEIGHT * functions.tanh(array_module(x).asarray(SLOPE * x))
+        if train:
+            self.y = y
+        return y
+
+    def backward(self, dout: Array) -> Array:
+        self.expect_gradient(dout, self.y.shape, self.y)
+        return dout * (SLOPE * (HEIGHT - self.y * self.y / HEIGHT))
 
 
 class Softmax(Layer):
@@ -110,17 +125,18 @@ class Softmax(Layer):
     kind = "softmax"
     y: Any = Kept()
 
-    def forward(self, x: Array, train: bool = False) -> Array:
-        expect_floats("Softmax", x)
+    def expect(self, x: Array) -> None:
+        super().expect(x)
         if not x.ndim or not x.shape[-1]:
             raise ShapeError(f"Softmax wants x (..., K) of one score at least, got {x.shape}.")
+
+    def forward(self, x: Array, train: bool = False) -> Array:
         y = functions.softmax(x)
         if train:
             self.y = y
         return y
 
     def backward(self, dout: Array) -> Array:
-        self.expect_gradient(dout, self.y.shape, self.y)
         wide = accumulation_dtype(dout.dtype)
         inner = (dout * self.y).sum(axis=-1, keepdims=True, dtype=wide)
         return (self.y * (dout - inner)).astype(dout.dtype, copy=False)

@@ -10,7 +10,6 @@ from xpdl.backends import Array, Shape, backend_of
 from xpdl.errors import ArgumentError, ShapeError
 from xpdl.initializers import Constant, WeightInit, get_initializer
 from xpdl.layers.base import Layer
-from xpdl.layers.checks import expect_floats
 from xpdl.layers.kept import Kept
 
 
@@ -82,11 +81,14 @@ class Affine(Layer):
             self.parameter("b", (self.units,), Constant())
         return (self.units,)
 
+    def expect(self, x: Array) -> None:
+        super().expect(x)
+        wanted = len(self.params["W"])
+        if not x.ndim or math.prod(x.shape[1:]) != wanted:
+            raise ShapeError(f"Affine wants {wanted} numbers a sample, got x of shape {x.shape}.")
+
     def forward(self, x: Array, train: bool = False) -> Array:
-        expect_floats("Affine", x)
         W = self.params["W"]
-        if not x.ndim or math.prod(x.shape[1:]) != len(W):
-            raise ShapeError(f"Affine wants {len(W)} numbers a sample, got x of shape {x.shape}.")
         backend, flat = backend_of(x, W), x.reshape(len(x), len(W))
         y = backend.matmul(flat, W)
         backend.add_bias(y, self.params["b"] if self.bias else None, self.relu)
@@ -96,7 +98,7 @@ class Affine(Layer):
 
     def backward(self, dout: Array) -> Array:
         W, x = self.params["W"], self.x
-        backend = self.expect_gradient(dout, (len(x), self.units), x)
+        backend = backend_of(dout, W)
         dW, db = self.gradient_place("W"), self.gradient_place("b")
         if self.relu:
             dout = backend.relu_backward(dout, self.y, db)  # which sums in the same pass

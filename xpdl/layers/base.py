@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from xpdl.arguments import plainly, random_numbers, real_array, sizes
+from xpdl.arguments import random_numbers, real_array, sizes
 from xpdl.backends import Array, Backend, Shape, accumulation_dtype, backend_of, get_backend
+from xpdl.configs import Configurable, look_at_options, made_from
 from xpdl.distributed.share import Share
-from xpdl.errors import (
-    ArgumentError,
-    BackendMismatchError,
-    ShapeError,
-    shown,
-)
+from xpdl.errors import ArgumentError, ShapeError
 from xpdl.initializers import Initializer
 from xpdl.layers.arrays import Arrays, ParameterSpec
-from xpdl.layers.checks import expect_floats, named_type
-from xpdl.layers.node import Node
+from xpdl.layers.checks import expect_floats
+from xpdl.layers.door import look_first
+from xpdl.layers.kept import Kept
+from xpdl.layers.node import Node, made_by
 from xpdl.precision import get_precision
 
 
-class Layer:
+class Layer(Configurable):
     """Base of the layers: an array in, an array out, and the gradient back.
 
     A subclass writes `plan` (shapes and parameters), `forward` and `backward`, and names in
@@ -44,46 +40,39 @@ class Layer:
     """
 
     kind: ClassVar[str] = "layer"
+    family = "layer"
     share: Share | None = None
+    looks_first: ClassVar[bool] = True  # at what it is given; a graph leaves that to its layers
     arity: int | None = 1  # how many inputs; None for two or more
     # Whether `forward` can compute a ReLU in the same pass, and `backward` then its gradient.
     takes_relu: ClassVar[bool] = False
-    options: ClassVar[tuple[str, ...]] = ()
-    classes: ClassVar[dict[str, type[Layer]]] = {}
+    classes: ClassVar[dict[str, type]] = {}
 
     params: Arrays
     grads: Arrays
     state: Arrays
     specs: dict[str, ParameterSpec]
     state_specs: dict[str, tuple[Shape, float]]
-    frozen: bool
-    input_gradient: bool
-    needs_backward: bool
-    relu: bool
-    pooled: bool
-    owned: bool
+    frozen: bool = False
+    input_gradient: bool = True  # where nothing before it learns, a layer need not make dx
+    needs_backward: bool = True  # nor be asked for it, if it does not learn either
+    relu: bool = False  # whether the ReLU behind it is computed here; see `Graph.plan`
+    pooled: bool = False  # whether its gradient comes from a pooling that knows of that ReLU
+    owned: bool = False  # whether a network holds this layer's arrays
+    made: Any = Kept()  # the shape and the backend of what a layer used alone gave last
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
+        if cls.__module__.startswith("xpdl.") and cls.looks_first:
+            look_first(cls)
         if "__init__" in vars(cls) and not cls.__module__.startswith("xpdl."):
-            _look_at_options(cls)
-        known = Layer.classes.get(cls.__name__)
-        if known is not None and known.__module__.startswith("xpdl."):
-            raise ArgumentError(f"there is a layer {cls.__name__} in xpdl; choose another name.")
-        if not cls.__name__.startswith("_"):
-            Layer.classes[cls.__name__] = cls
+            look_at_options(cls)
 
     def __new__(cls, *_: Any, **__: Any) -> Self:
         """Make what every layer has, whether or not a subclass calls ``super().__init__()``."""
         self = super().__new__(cls)
         self.params, self.grads, self.state = (Arrays(cls.__name__) for _ in range(3))
         self.specs, self.state_specs = {}, {}
-        self.frozen = False
-        self.input_gradient = True  # where nothing before it learns, a layer need not make dx
-        self.needs_backward = True  # nor be asked for it, if it does not learn either
-        self.relu = False  # whether the ReLU behind it is computed here; see `Graph.plan`
-        self.pooled = False  # whether its gradient comes from a pooling that knows of that ReLU
-        self.owned = False  # whether a network holds this layer's arrays
         return self
 
     def __init__(self) -> None:
@@ -97,21 +86,7 @@ class Layer:
         ArgumentError, ShapeError
             If they are no nodes, too many or too few, or of shapes that do not fit.
         """
-        kind = type(self).__name__
-        for node in nodes:
-            if not isinstance(node, Node):
-                raise ArgumentError(
-                    f"{kind} was called on {shown(node)}; call it on nodes, such as "
-                    "xpdl.Input((3, 32, 32)), to describe a graph, and layer.forward(x) to compute."
-                )
-        if self.owned:
-            raise ArgumentError(f"this {kind} already belongs to a network; make a new layer.")
-        self.check_arity(len(nodes))
-        try:
-            return Node(self.plan(*(node.shape for node in nodes)), self, nodes, name)
-        except ShapeError as error:
-            told = " and ".join(str(node.shape) for node in nodes)
-            raise ShapeError(f"{name or self!r}, with input {told}: {error}") from error
+        return made_by(self, nodes, name)
 
     def check_arity(self, count: int) -> None:
         """See that the layer takes so many inputs.
@@ -164,6 +139,16 @@ class Layer:
     def set_random_state(self, backend: Backend, state: Any) -> None:
         """Go on, with the seed of then, where `random_state` found the random numbers to be."""
 
+    def expect(self, x: Array, /) -> None:
+        """See that what a layer that is used alone is given fits; here, that it is floats.
+
+        Raises
+        ------
+        DTypeError, ShapeError
+            If it does not.
+        """
+        expect_floats(type(self).__name__, x)
+
     # ---- for a subclass to use --------------------------------------------------------------
 
     def parameter(
@@ -196,12 +181,9 @@ class Layer:
 
     def set_gradient(self, name: str, value: Array) -> None:
         """Put `value` where the gradient of a parameter belongs, unless the layer is frozen."""
-        if self.frozen:
-            return
-        if name in self.grads:
-            self.grads[name][...] = value
-        else:
-            self.grads[name] = value
+        place = self.gradient_place(name)
+        if place is not None:
+            place[...] = value
 
     def clear_gradients(self) -> None:
         """Make all gradients 0, as where nothing behind the layer counts."""
@@ -222,31 +204,9 @@ class Layer:
             self.grads[name] = backend_of(p).xp.empty_like(p, dtype=wide)
         return self.grads[name]
 
-    def expect_gradient(
-        self, dout: Array, shape: Shape, *kept: Array, home: Backend | None = None
-    ) -> Backend:
-        """See that dout is floats in the `shape` of the output; return its backend.
-
-        Raises
-        ------
-        DTypeError, ShapeError
-            If it is not.
-        BackendMismatchError
-            If it lives on another one than `home`, or the arrays that forward kept.
-        """
-        expect_floats(type(self).__name__, dout, "dout")
-        if dout.shape != shape:
-            raise ShapeError(
-                f"{type(self).__name__} wants dout in the shape of its output, {shape}, "
-                f"got {dout.shape}."
-            )
-        backend = backend_of(dout, *kept)
-        if home is not None and backend is not home:
-            raise BackendMismatchError(
-                f"{type(self).__name__} wants dout on {home.name!r}, where x was, and got it on "
-                f"{backend.name!r}."
-            )
-        return backend
+    def expect_gradient(self, dout: Array, shape: Shape, *kept: Array) -> Backend:
+        """Return the backend of dout, (shape), and of what forward kept."""
+        return backend_of(dout, *kept)
 
     # ---- for a caller -----------------------------------------------------------------------
 
@@ -298,51 +258,6 @@ class Layer:
         """Yield (name, layer) for each layer that is no container; here, the layer itself."""
         yield prefix, self
 
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Layer:
-        """Make a layer from what `config` returned."""
-        return cls(**{name: config[name] for name in config if name != "type"})
-
-    def config(self) -> dict[str, Any]:
-        """Return what it takes to make the layer again, as JSON can hold it."""
-        return {"type": type(self).__name__} | {name: getattr(self, name) for name in self.options}
-
-    def __repr__(self) -> str:
-        """Return how to make the layer, without what is as usual."""
-        usual = inspect.signature(type(self)).parameters
-        shown = []
-        for name in self.options:
-            value = getattr(self, name)
-            if isinstance(value, tuple) and len(set(value)) == 1 and isinstance(value[0], int):
-                value = value[0]
-            if usual[name].default is inspect.Parameter.empty:
-                shown.append(repr(value))
-            elif value != usual[name].default:
-                shown.append(f"{name}={value!r}")
-        return f"{type(self).__name__}({', '.join(shown)})"
-
-
-def _look_at_options(kind: type[Layer]) -> None:
-    """Let a class of somebody's own refuse to be made with what no file or copy would keep."""
-    make: Any = kind.__init__
-    variable = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
-    taken = list(inspect.signature(make).parameters.values())[1:]
-
-    @functools.wraps(make)
-    def made(self: Layer, *arguments: Any, **options: Any) -> None:
-        make(self, *arguments, **options)
-        if type(self).config is not Layer.config or type(self) is not kind:
-            return
-        kept = {*kind.options, *self.params}
-        lost = [p.name for p in taken if p.kind not in variable and p.name not in kept]
-        if lost:
-            raise ArgumentError(
-                f"{kind.__name__} takes {', '.join(lost)}, which no file or copy would keep: write "
-                f"options = {tuple(lost)!r} in the class, and keep each as an attribute."
-            )
-
-    kind.__init__ = made  # type: ignore[method-assign]
-
 
 def layer_from_config(config: Mapping[str, Any]) -> Layer:
     """Make the layer that ``config["type"]`` names, with the options beside it.
@@ -354,10 +269,5 @@ def layer_from_config(config: Mapping[str, Any]) -> Layer:
     ArgumentError
         If the options are not that layer's.
     """
-    kind = named_type(config, "layer", Layer.classes)
-    try:
-        return Layer.classes[kind].from_config(config)
-    except (TypeError, KeyError, AttributeError) as error:
-        raise ArgumentError(
-            f"{kind} cannot be made from {shown(config)}: {plainly(error)}."
-        ) from error
+    layer: Layer = made_from(config, Layer)
+    return layer

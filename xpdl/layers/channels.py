@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from xpdl.arguments import LARGEST, whole_number
-from xpdl.backends import Array, Shape, backend_of
-from xpdl.errors import ShapeError
+from xpdl.backends import Array, Shape, array_module
 from xpdl.layers.base import Layer
-from xpdl.layers.checks import expect_floats, image_shape
+from xpdl.layers.checks import expect_images, image_shape
 from xpdl.layers.kept import Kept
 
 
@@ -27,8 +26,7 @@ class PadChannels(Layer):
 
     kind = "widen"
     options = ("before", "after")
-    shape: Any = Kept()
-    home: Any = Kept()
+    channels: Any = Kept()
 
     def __init__(self, before: int, after: int) -> None:
         super().__init__()
@@ -39,18 +37,16 @@ class PadChannels(Layer):
         c, h, w = image_shape("PadChannels", input_shape)
         return (self.before + c + self.after, h, w)
 
+    def expect(self, x: Array) -> None:
+        expect_images("PadChannels", x)
+
     def forward(self, x: Array, train: bool = False) -> Array:
-        expect_floats("PadChannels", x)
-        if x.ndim != 4:
-            raise ShapeError(f"PadChannels wants x (N, C, H, W), got {x.shape}.")
-        backend, (n, c, h, w) = backend_of(x), x.shape
+        n, c, h, w = x.shape
         if train:
-            self.shape, self.home = x.shape, backend
-        y = backend.xp.zeros((n, h, w, self.before + c + self.after), dtype=x.dtype)
+            self.channels = c
+        y = array_module(x).zeros((n, h, w, self.before + c + self.after), dtype=x.dtype)
         y[..., self.before : self.before + c] = x.transpose(0, 2, 3, 1)
         return y.transpose(0, 3, 1, 2)
 
     def backward(self, dout: Array) -> Array:
-        n, c, h, w = self.shape
-        self.expect_gradient(dout, (n, self.before + c + self.after, h, w), home=self.home)
-        return dout[:, self.before : self.before + c]
+        return dout[:, self.before : self.before + self.channels]

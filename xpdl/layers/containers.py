@@ -6,10 +6,9 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from xpdl.backends import Array, Shape, backend_of
+from xpdl.backends import Array, Shape
 from xpdl.errors import ArgumentError, ShapeError, shown
 from xpdl.layers.base import Layer, layer_from_config
-from xpdl.layers.checks import expect_floats
 from xpdl.layers.graph import Graph
 from xpdl.layers.kept import Kept
 from xpdl.layers.merging import Add
@@ -24,22 +23,21 @@ class Flatten(Layer):
 
     kind = "flatten"
     shape: Any = Kept()
-    home: Any = Kept()
 
     def plan(self, input_shape: Shape) -> Shape:
         return (math.prod(input_shape),)
 
-    def forward(self, x: Array, train: bool = False) -> Array:
-        expect_floats("Flatten", x)
+    def expect(self, x: Array) -> None:
+        super().expect(x)
         if not x.ndim:
             raise ShapeError(f"Flatten wants x (N, ...), got {x.shape}.")
-        home = backend_of(x)
+
+    def forward(self, x: Array, train: bool = False) -> Array:
         if train:
-            self.shape, self.home = x.shape, home
+            self.shape = x.shape
         return x.reshape(len(x), math.prod(x.shape[1:]))
 
     def backward(self, dout: Array) -> Array:
-        self.expect_gradient(dout, (self.shape[0], math.prod(self.shape[1:])), home=self.home)
         return dout.reshape(self.shape)
 
 

@@ -11,7 +11,7 @@ from xpdl.errors import ArgumentError, ShapeError
 from xpdl.functions import window_counts
 from xpdl.initializers import Constant, WeightInit, get_initializer
 from xpdl.layers.base import Layer
-from xpdl.layers.checks import check_remainder, expect_floats, image_shape, pair
+from xpdl.layers.checks import check_remainder, image_shape, pair
 from xpdl.layers.kept import Kept
 from xpdl.layers.padding import equal_part, padding, put_around, sides, take_off
 
@@ -62,7 +62,6 @@ class Convolution(Layer):
     x: Any = Kept()  # with what was put around it, if its sides differ
     y: Any = Kept()
     image: Any = Kept()
-    counts: Any = Kept()
 
     def __init__(
         self,
@@ -125,14 +124,16 @@ class Convolution(Layer):
             self.parameter("b", (self.filters,), Constant())
         return (self.filters, *counts)
 
-    def forward(self, x: Array, train: bool = False) -> Array:
-        expect_floats("Convolution", x)
-        W, b = self.params["W"], self.params["b"] if self.bias else None
-        channels = W.shape[1] * self.groups
+    def expect(self, x: Array) -> None:
+        super().expect(x)
+        channels = self.params["W"].shape[1] * self.groups
         if x.ndim != 4 or x.shape[1] != channels:
             raise ShapeError(f"Convolution wants x of shape (N, {channels}, H, W), got {x.shape}.")
-        pads, counts = self._geometry(x.shape[2:])
+
+    def forward(self, x: Array, train: bool = False) -> Array:
+        W, b = self.params["W"], self.params["b"] if self.bias else None
         backend, image = backend_of(x, W), x.shape[2:]
+        pads, _ = self._geometry(image)
         x, pad = put_around(backend, x, pads), equal_part(pads)
         # A device's kernels know arrays of one type; a network's are so anyway.
         W = W.astype(x.dtype, copy=False)
@@ -144,12 +145,12 @@ class Convolution(Layer):
                 x, W, b, self.stride, pad, self.dilation, self.groups, self.relu
             )
         if train:
-            self.x, self.y, self.image, self.counts = x, y if self.relu else None, image, counts
+            self.x, self.y, self.image = x, y if self.relu else None, image
         return y
 
     def backward(self, dout: Array) -> Array:
         x, image = self.x, self.image
-        backend = self.expect_gradient(dout, (len(x), self.filters, *self.counts), x)
+        backend = backend_of(dout, x)
         dout, W = (a.astype(x.dtype, copy=False) for a in (dout, self.params["W"]))
         pads, _ = self._geometry(image)
         dx = self._gradients(backend, dout, x, W, equal_part(pads))

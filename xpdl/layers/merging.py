@@ -7,10 +7,9 @@ from itertools import accumulate
 from typing import Any
 
 from xpdl.arguments import whole_number
-from xpdl.backends import Array, Shape, array_module, backend_of
+from xpdl.backends import Array, Shape, array_module
 from xpdl.errors import ShapeError, shown
 from xpdl.layers.base import Layer
-from xpdl.layers.checks import expect_floats
 from xpdl.layers.kept import Kept
 
 
@@ -23,20 +22,21 @@ class Add(Layer):
     kind = "add"
     arity = None
     count: Any = Kept()
-    shape: Any = Kept()
-    home: Any = Kept()
 
     def plan(self, *input_shapes: Shape) -> Shape:
         return _one_shape("Add", input_shapes)
 
+    def expect(self, *xs: Array) -> None:
+        for x in xs:
+            super().expect(x)
+        self.plan(*(x.shape for x in xs))
+
     def forward(self, *xs: Array, train: bool = False) -> Array:  # type: ignore[override]
-        _expect("Add", xs, self.owned)
         if train:
-            self.count, self.shape, self.home = len(xs), xs[0].shape, backend_of(*xs)
+            self.count = len(xs)
         return reduce(_sum, xs)
 
     def backward(self, dout: Array) -> tuple[Array, ...]:  # type: ignore[override]
-        self.expect_gradient(dout, self.shape, home=self.home)
         return (dout,) * self.count
 
 
@@ -53,15 +53,18 @@ class Multiply(Layer):
     def plan(self, *input_shapes: Shape) -> Shape:
         return _one_shape("Multiply", input_shapes)
 
+    def expect(self, *xs: Array) -> None:
+        for x in xs:
+            super().expect(x)
+        self.plan(*(x.shape for x in xs))
+
     def forward(self, *xs: Array, train: bool = False) -> Array:  # type: ignore[override]
-        _expect("Multiply", xs, self.owned)
         if train:
             self.xs = xs
         return reduce(_product, xs)
 
     def backward(self, dout: Array) -> tuple[Array, ...]:  # type: ignore[override]
         xs = self.xs
-        self.expect_gradient(dout, xs[0].shape, *xs)
         return tuple(
             reduce(_product, [other for j, other in enumerate(xs) if j != i], dout)
             for i in range(len(xs))
@@ -83,8 +86,6 @@ class Concatenate(Layer):
     arity = None
     options = ("axis",)
     lengths: Any = Kept()
-    shape: Any = Kept()
-    home: Any = Kept()
 
     def __init__(self, axis: int = 1) -> None:
         super().__init__()
@@ -101,24 +102,21 @@ class Concatenate(Layer):
                 )
         return (*first[:i], sum(shape[i] for shape in input_shapes), *first[i + 1 :])
 
-    def forward(self, *xs: Array, train: bool = False) -> Array:  # type: ignore[override]
+    def expect(self, *xs: Array) -> None:
         for x in xs:
-            expect_floats("Concatenate", x)
-        if not self.owned:
-            self.plan(*(x.shape[1:] for x in xs))
-            if len({len(x) for x in xs}) > 1:
-                raise ShapeError(
-                    f"Concatenate wants inputs of as many samples each, got {[len(x) for x in xs]}."
-                )
-        home = backend_of(*xs)
-        y = home.xp.concatenate(xs, axis=self.axis)
+            super().expect(x)
+        self.plan(*(x.shape[1:] for x in xs))
+        if len({len(x) for x in xs}) > 1:
+            raise ShapeError(
+                f"Concatenate wants inputs of as many samples each, got {[len(x) for x in xs]}."
+            )
+
+    def forward(self, *xs: Array, train: bool = False) -> Array:  # type: ignore[override]
         if train:
             self.lengths = [x.shape[self.axis] for x in xs]
-            self.shape, self.home = y.shape, home
-        return y
+        return array_module(*xs).concatenate(xs, axis=self.axis)
 
     def backward(self, dout: Array) -> tuple[Array, ...]:  # type: ignore[override]
-        self.expect_gradient(dout, self.shape, home=self.home)
         ends = list(accumulate(self.lengths))
         before = (slice(None),) * self.axis
         return tuple(
@@ -134,15 +132,6 @@ def _one_shape(layer: str, shapes: tuple[Shape, ...]) -> Shape:
             "before it (in a Residual: shortcut=Convolution(filters, 1)) can bring them to one."
         )
     return shapes[0]
-
-
-def _expect(layer: str, xs: tuple[Array, ...], owned: bool) -> None:
-    """See that the inputs of a layer that is used alone fit."""
-    if owned:
-        return
-    for x in xs:
-        expect_floats(layer, x)
-    _one_shape(layer, tuple(x.shape for x in xs))
 
 
 def _sum(a: Array, b: Array) -> Array:

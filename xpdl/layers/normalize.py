@@ -10,7 +10,6 @@ from xpdl.arguments import largest_on_host, number, real_array
 from xpdl.backends import Array, Number, Shape, accumulation_dtype, backend_of
 from xpdl.errors import ArgumentError, ShapeError, shown
 from xpdl.layers.base import Layer
-from xpdl.layers.kept import Kept
 
 FAR = 30.0
 """So many deviations from the mean, an input is not what the network was trained on."""
@@ -35,8 +34,6 @@ class Normalize(Layer):
 
     kind = "normalize"
     options = ("divisor", "mean", "deviation")
-    x_shape: Any = Kept()
-    home: Any = Kept()
     dtype: Any = None  # that of what it returns; a network sets the type that it computes in
     _told = False
 
@@ -64,10 +61,11 @@ class Normalize(Layer):
                 )
         return input_shape
 
+    def expect(self, x: Array) -> None:
+        self.plan(real_array("x", x, "iuf").shape[1:])
+
     def forward(self, x: Array, train: bool = False) -> Array:
         real_array("x", x, "iuf")
-        if not self.owned:
-            self.plan(x.shape[1:])
         wide = accumulation_dtype(x.dtype)
         y = x.astype(wide, copy=False)
         if x.dtype.kind != "f":
@@ -76,14 +74,11 @@ class Normalize(Layer):
             y = y - self._along(self.mean, y)
         if set(self.deviation) != {1.0}:
             y = y / self._along(self.deviation, y)
-        if train:
-            self.x_shape, self.home = x.shape, backend_of(x)
-        elif x.dtype.kind == "f":
+        if not train and x.dtype.kind == "f":
             self._look_at(y)
         return y.astype(self.dtype or wide, copy=False)
 
     def backward(self, dout: Array) -> Array:
-        self.expect_gradient(dout, self.x_shape, home=self.home)
         return (dout / self._along(self.deviation, dout)).astype(dout.dtype, copy=False)
 
     def _along(self, numbers: tuple[float, ...], x: Array) -> Number:

@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 
 from xpdl.arguments import flag, one_of
 from xpdl.backends import Array, Pads, Pair, Shape, accumulation_dtype, array_module, backend_of
-from xpdl.errors import ArgumentError, ShapeError
+from xpdl.errors import ArgumentError
 from xpdl.functions import window_counts
 from xpdl.layers.base import Layer
-from xpdl.layers.checks import expect_floats, image_shape, pair
+from xpdl.layers.checks import expect_images, image_shape, pair
 from xpdl.layers.kept import Kept
 from xpdl.layers.padding import equal_part, kept, put_around, shape_around, take_off
 
@@ -36,8 +36,7 @@ class _Pooling(Layer):
     kind = "pool"
     options: ClassVar[tuple[str, ...]] = ("size", "stride", "pad", "remainder")
     shape: Any = Kept()
-    output_shape: Any = Kept()
-    home: Any = Kept()
+    home: Any = Kept()  # the winners of one backend are not another's
 
     def __init__(
         self,
@@ -62,13 +61,8 @@ class _Pooling(Layer):
         c, h, w = image_shape(type(self).__name__, input_shape)
         return (c, *self._geometry((h, w))[1])
 
-    def _pooled_shape(self, x: Array) -> tuple[Shape, Pads]:
-        """Return the shape of the output for x, once x is seen to fit, and what lies around it."""
-        expect_floats(type(self).__name__, x)
-        if x.ndim != 4:
-            raise ShapeError(f"{type(self).__name__} wants x (N, C, H, W), got {x.shape}.")
-        pads, counts = self._geometry(x.shape[2:])
-        return (*x.shape[:2], *counts), pads
+    def expect(self, x: Array) -> None:
+        expect_images(type(self).__name__, x)
 
     def _geometry(self, image: Sequence[int]) -> tuple[Pads, Pair]:
         """Return what lies around an image (H, W), and how many windows there are."""
@@ -93,17 +87,17 @@ class MaxPooling(_Pooling):
     product: Layer | None = None  # whose ReLU stands before this one; see `Graph.plan`
 
     def forward(self, x: Array, train: bool = False) -> Array:
-        output_shape, pads = self._pooled_shape(x)
         backend, shape = backend_of(x), x.shape
+        pads, _ = self._geometry(shape[2:])
         x = put_around(backend, x, pads, -math.inf)
         y, winners = backend.max_pooling(x, self.size, self.stride, equal_part(pads), train)
         if train:
-            self.shape, self.output_shape, self.home = shape, output_shape, backend
+            self.shape, self.home = shape, backend
             self.winners, self.y = winners, None if self.product is None else y
         return y
 
     def backward(self, dout: Array) -> Array:
-        backend, image = self.expect_gradient(dout, self.output_shape, home=self.home), self.shape
+        backend, image = self.home, self.shape
         pads, _ = self._geometry(image[2:])
         window = self.winners, shape_around(image, pads), self.size, self.stride, equal_part(pads)
         if self.product is None:
@@ -144,15 +138,16 @@ class AveragePooling(_Pooling):
         self.count_pad = flag("count_pad", count_pad)
 
     def forward(self, x: Array, train: bool = False) -> Array:
-        (output_shape, pads), backend, shape = self._pooled_shape(x), backend_of(x), x.shape
+        backend, shape = backend_of(x), x.shape
+        pads, _ = self._geometry(shape[2:])
         x = put_around(backend, x, pads)
         if train:
-            self.shape, self.output_shape, self.home = shape, output_shape, backend
+            self.shape = shape
         y = backend.average_pooling(x, self.size, self.stride, equal_part(pads))
         return self._by_count(y, shape, pads)
 
     def backward(self, dout: Array) -> Array:
-        backend, image = self.expect_gradient(dout, self.output_shape, home=self.home), self.shape
+        backend, image = backend_of(dout), self.shape
         pads, _ = self._geometry(image[2:])
         dx = backend.average_pooling_backward(
             *(self._by_count(dout, image, pads), shape_around(image, pads)),
@@ -188,26 +183,23 @@ class GlobalAveragePooling(Layer):
 
     kind = "pool"
     shape: Any = Kept()
-    home: Any = Kept()
 
     def plan(self, input_shape: Shape) -> Shape:
         return image_shape("GlobalAveragePooling", input_shape)[:1]
 
+    def expect(self, x: Array) -> None:
+        expect_images("GlobalAveragePooling", x, pixels=True)
+
     def forward(self, x: Array, train: bool = False) -> Array:
-        expect_floats("GlobalAveragePooling", x)
-        if x.ndim != 4 or not x.shape[2] * x.shape[3]:
-            raise ShapeError(f"GlobalAveragePooling wants x (N, C, H, W), got {x.shape}.")
-        backend = backend_of(x)
         if train:
-            self.shape, self.home = x.shape, backend
+            self.shape = x.shape
         mean = x.mean(axis=(2, 3), dtype=accumulation_dtype(x.dtype))
         return mean.astype(x.dtype, copy=False)
 
     def backward(self, dout: Array) -> Array:
-        n, c, h, w = self.shape
-        backend = self.expect_gradient(dout, (n, c), home=self.home)
+        _, _, h, w = self.shape
         share = (dout / (h * w))[:, :, None, None]
-        return backend.xp.broadcast_to(share, self.shape)
+        return array_module(dout).broadcast_to(share, self.shape)
 
 
 class AdaptiveAveragePooling(Layer):
@@ -230,7 +222,6 @@ class AdaptiveAveragePooling(Layer):
     kind = "pool"
     options = ("size",)
     shape: Any = Kept()
-    home: Any = Kept()
 
     def __init__(self, size: int | Sequence[int]) -> None:
         super().__init__()
@@ -239,25 +230,22 @@ class AdaptiveAveragePooling(Layer):
     def plan(self, input_shape: Shape) -> Shape:
         return (image_shape("AdaptiveAveragePooling", input_shape)[0], *self.size)
 
+    def expect(self, x: Array) -> None:
+        expect_images("AdaptiveAveragePooling", x, pixels=True)
+
     def forward(self, x: Array, train: bool = False) -> Array:
-        expect_floats("AdaptiveAveragePooling", x)
-        if x.ndim != 4 or not x.shape[2] * x.shape[3]:
-            raise ShapeError(f"AdaptiveAveragePooling wants x (N, C, H, W), got {x.shape}.")
-        backend = backend_of(x)
         if train:
-            self.shape, self.home = x.shape, backend
+            self.shape = x.shape
         rows, columns = (
-            _shares(backend.xp, length, count, x.dtype)
+            _shares(array_module(x), length, count, x.dtype)
             for length, count in zip(x.shape[2:], self.size, strict=True)
         )
         return self._product(rows, x, columns.T)
 
     def backward(self, dout: Array) -> Array:
-        shape = self.shape
-        backend = self.expect_gradient(dout, (*shape[:2], *self.size), home=self.home)
         rows, columns = (
-            _shares(backend.xp, length, count, dout.dtype)
-            for length, count in zip(shape[2:], self.size, strict=True)
+            _shares(array_module(dout), length, count, dout.dtype)
+            for length, count in zip(self.shape[2:], self.size, strict=True)
         )
         return self._product(rows.T, dout, columns)
 

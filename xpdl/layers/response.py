@@ -6,9 +6,8 @@ from typing import Any
 
 from xpdl.arguments import flag, number, whole_number
 from xpdl.backends import Array, Shape, backend_of
-from xpdl.errors import ShapeError
 from xpdl.layers.base import Layer
-from xpdl.layers.checks import expect_floats, image_shape
+from xpdl.layers.checks import expect_images, image_shape
 from xpdl.layers.kept import Kept
 
 MOST_CHANNELS = 10**6
@@ -59,20 +58,18 @@ class LocalResponseNormalization(Layer):
     def plan(self, input_shape: Shape) -> Shape:
         return image_shape("LocalResponseNormalization", input_shape)
 
+    def expect(self, x: Array) -> None:
+        expect_images("LocalResponseNormalization", x)
+
     def forward(self, x: Array, train: bool = False) -> Array:
-        expect_floats("LocalResponseNormalization", x)
-        if x.ndim != 4:
-            raise ShapeError(f"LocalResponseNormalization wants x (N, C, H, W), got {x.shape}.")
         y, s = backend_of(x).normalize_response(x, self.size, self.bias, self._alpha(), self.beta)
         if train:
             self.x, self.s = x, s
         return y
 
     def backward(self, dout: Array) -> Array:
-        x = self.x
-        backend = self.expect_gradient(dout, x.shape, x)
-        return backend.normalize_response_backward(
-            dout, x, self.s, self.size, self._alpha(), self.beta
+        return backend_of(dout).normalize_response_backward(
+            dout, self.x, self.s, self.size, self._alpha(), self.beta
         )
 
     def _alpha(self) -> float:

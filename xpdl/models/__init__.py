@@ -14,13 +14,16 @@ from xpdl.models.fully_connected import MultiLayerNet, TwoLayerNet
 from xpdl.models.googlenet import GoogLeNet
 from xpdl.models.lenet import LeNet
 from xpdl.models.mobilenet import MobileNetV2
+from xpdl.models.pretrained import PRETRAINED, pretrained
 from xpdl.models.resnet import CifarResNet, ResNet
 from xpdl.models.squeezenet import SqueezeNet
+from xpdl.models.transfer import head_of, new_head
 from xpdl.models.vgg import VGG
 from xpdl.network import Network
 
 __all__ = [
     "MODELS",
+    "PRETRAINED",
     "VGG",
     "AlexNet",
     "CifarResNet",
@@ -34,7 +37,10 @@ __all__ = [
     "SimpleConvNet",
     "SqueezeNet",
     "TwoLayerNet",
+    "head_of",
     "make_model",
+    "new_head",
+    "pretrained",
 ]
 
 MODELS: dict[str, type[Network]] = {

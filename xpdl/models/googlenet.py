@@ -19,6 +19,7 @@ from xpdl.layers import (
     LocalResponseNormalization,
     MaxPooling,
     Node,
+    Normalize,
     ReLU,
 )
 from xpdl.network import Network
@@ -64,6 +65,8 @@ class GoogLeNet(Network):
         Which of the two.
     heads : bool
         Whether the auxiliary heads are there.
+    normalize : Normalize, optional
+        What the numbers of an image mean.
     **options
         Of `Network`: seed, dtype, name ...
     """
@@ -75,12 +78,13 @@ class GoogLeNet(Network):
         *,
         form: str = "paper",
         heads: bool = True,
+        normalize: Normalize | None = None,
         **options: Any,
     ) -> None:
         make = _Paper() if one_of("form", form, ("paper", "torchvision")) == "paper" else _Normal()
         output_size, heads = whole_number("output_size", output_size), flag("heads", heads)
         x = Input(input_shape)
-        y, seen = make.stem(x), {}
+        y, seen = make.stem(x if normalize is None else normalize(x)), {}
         for name, filters in INCEPTIONS.items():
             y = make.pool(y, name) if filters is None else make.inception(y, filters)
             seen[name] = y

@@ -14,6 +14,7 @@ from xpdl.layers import (
     Input,
     MaxPooling,
     Node,
+    Normalize,
     ReLU,
 )
 from xpdl.network import Network
@@ -40,6 +41,8 @@ class SqueezeNet(Network):
         How many classes.
     dropout_ratio : float
         Of what the last convolution sees; it scales in training.
+    normalize : Normalize, optional
+        What the numbers of an image mean.
     **options
         Of `Network`: seed, dtype, name ...
     """
@@ -50,12 +53,14 @@ class SqueezeNet(Network):
         output_size: int = 1000,
         *,
         dropout_ratio: float = 0.5,
+        normalize: Normalize | None = None,
         **options: Any,
     ) -> None:
         dropout = Dropout(number("dropout_ratio", dropout_ratio, below=1), scale_at="training")
         output_size = whole_number("output_size", output_size)
         x = Input(input_shape)
-        y = _pool(ReLU()(Convolution(64, 3, 2, remainder="drop")(x)))
+        pixels = x if normalize is None else normalize(x)
+        y = _pool(ReLU()(Convolution(64, 3, 2, remainder="drop")(pixels)))
         for filters in FIRES:
             y = _pool(y) if filters is None else _fire(y, *filters)
         scores = ReLU()(Convolution(output_size, 1)(dropout(y)))

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from xpdl.architecture.shapes import advice
 from xpdl.arguments import array_or_list, check_finite
 from xpdl.backends import Array, Shape, backend_of
 from xpdl.errors import ArgumentError, BackendMismatchError, DTypeError, ShapeError, shown
+from xpdl.loss_checks import check_weights
 from xpdl.network.parts import Parts
-from xpdl.network.shapes import advice
 
 Arrays = tuple[Array, ...]
 
 
 class Checking(Parts):
     """A network that says what does not fit it."""
+
+    _samples: int | None = None  # in the last batch that `forward` kept something of
 
     def inputs(self, x: Any) -> Arrays:
         """Return x as a tuple, an array an input, seen to fit.
@@ -43,9 +46,9 @@ class Checking(Parts):
 
     def _gradient(self, name: str, dout: Any) -> Array:
         dout, shape = self.asarray("dout", dout), self.output_shapes[name]
-        if not dout.ndim or dout.shape[1:] != shape:
-            wanted = ", ".join(map(str, shape))
-            raise ShapeError(f"dout must be (N, {wanted}) for {name}, got {dout.shape}.")
+        if not dout.ndim or dout.shape != (self._samples or len(dout), *shape):
+            wanted = ", ".join(map(str, (self._samples or "N", *shape)))
+            raise ShapeError(f"dout must be ({wanted}) for {name}, got {dout.shape}.")
         return dout.astype(self.precision.compute, copy=False)
 
     def _targets(self, t: Any, samples: int) -> Arrays:
@@ -62,9 +65,7 @@ class Checking(Parts):
         if weights is None:
             return None
         weights = self.asarray("weights", weights)
-        if weights.shape != (samples,):
-            raise ShapeError(f"weights must be ({samples},), got {weights.shape}.")
-        check_finite("weights", weights)
+        check_weights(weights, samples)
         return weights
 
     def _several(self, argument: str, given: Any, names: Mapping[str, Shape]) -> Mapping[str, Any]:

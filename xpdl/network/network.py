@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
+from xpdl.architecture import Looking, Moving, described, losses_of
 from xpdl.arguments import in_our_words, one_number, whole_number
 from xpdl.backends import Array, Number, backend_of
 from xpdl.distributed.share import Share
-from xpdl.errors import ArgumentError, ShapeError, shown
+from xpdl.errors import ArgumentError, shown
 from xpdl.layers import Layer, Node, Normalize
 from xpdl.losses import Loss
 from xpdl.network.checking import Arrays, Checking
-from xpdl.network.looking import Looking
-from xpdl.network.moving import Moving
-from xpdl.network.parts import described, losses_of
 from xpdl.parameters import ArrayDict
 
 
@@ -79,14 +77,6 @@ class Network(Checking, Moving, Looking):
         self._build(body, shapes, losses=losses, loss_weights=weights, **options)
 
     # ---- the book's verbs -----------------------------------------------------------------------
-
-    @property
-    def layers(self) -> NoReturn:
-        """What the book's networks have, so that its name leads to ours."""
-        raise AttributeError(
-            f"{self.name} has no layers of its own: the book's net.layers['Affine1'] is "
-            "net.body.layers['affine1'] here, and net.params has all parameters by name."
-        )
 
     def predict(self, x: Any, *, batch_size: int = 100) -> Any:
         """Return scores (N, classes) for x (N, *input_shape), in parts of `batch_size`.
@@ -183,10 +173,6 @@ class Network(Checking, Moving, Looking):
         if not isinstance(dout, Mapping) or not dout or not dout.keys() <= set(names):
             raise ArgumentError(f"dout must be of {', '.join(names)}, got {shown(dout)}.")
         douts = {name: self._gradient(name, array) for name, array in dout.items()}
-        if len({len(array) for array in douts.values()}) > 1:
-            raise ShapeError(
-                f"dout must hold as many samples each, got {[len(a) for a in douts.values()]}."
-            )
         if not self._input_gradient:
             self._arrange(input_gradient=True)
         dx = self._backward(*(douts.get(name) for name in names), accumulate=accumulate)
@@ -301,6 +287,8 @@ class Network(Checking, Moving, Looking):
     def _forward(self, xs: Arrays, train: bool, refresh: bool = True) -> Arrays:
         if refresh:
             self.parameters.refresh()
+        if train:
+            self._samples = len(xs[0])
         ys = self.body.forward(*map(self._cast, self.body.inputs, xs), train=train)
         return ys if isinstance(ys, tuple) else (ys,)
 

@@ -2,44 +2,75 @@
 
 from __future__ import annotations
 
+import inspect
+import math
 from typing import Any
 
 from xpdl.backends import Array
-from xpdl.datasets import load_fashion_mnist, load_mnist
+from xpdl.datasets import PictureData
 from xpdl.datasets.augmentation import Augmentation, OfRows, make_augmentation
-from xpdl.errors import ArgumentError, UnknownNameError
+from xpdl.errors import ArgumentError, ShapeError, UnknownNameError
 from xpdl.layers import Normalize
 from xpdl.losses import SoftmaxWithLoss
-from xpdl.models import make_model
+from xpdl.models import MODELS, make_model
 from xpdl.network import Network
 from xpdl.optimizers import Optimizer, get_optimizer
+from xpdl.runs.data import LOADERS, as_taken, expect_fitting, normalizing
 from xpdl.runs.options import RunOptions
 from xpdl.schedules import get_schedule, with_warm_up
 from xpdl.training import Trainer
 from xpdl.training.trainer import Data
 
-LOADERS = {"mnist": load_mnist, "fashion-mnist": load_fashion_mnist}
 
+def make_network(options: RunOptions, pictures: PictureData | None = None) -> Network:
+    """Return the new network of a run, with its loss; made for MNIST's form without `pictures`.
 
-def make_network(options: RunOptions) -> Network:
-    """Return the new network of a run, with its loss."""
-    return make_model(
-        options.model,
-        seed=options.seed,
-        dtype=options.dtype,
-        loss=SoftmaxWithLoss(label_smoothing=options.label_smoothing),
-        normalize=Normalize(255),  # pixels stay bytes until they are in a batch
-        **options.model_options,
+    Raises
+    ------
+    UnknownNameError, ArgumentError
+        If there is no such model, or it does not fit the pictures' size, channels and classes.
+    """
+    loss = SoftmaxWithLoss(
+        label_smoothing=options.label_smoothing, class_weights=options.class_weights
     )
+    given: dict[str, Any] = {"seed": options.seed, "dtype": options.dtype, "loss": loss}
+    if pictures is None:
+        # Pixels stay bytes until they are in a batch.
+        normalize = Normalize(255)
+        return make_model(options.model, normalize=normalize, **given, **options.model_options)
+    shape, classes = pictures.shape, len(pictures.class_names)
+    flat = _takes_rows(options.model)
+    given |= {"input_size": math.prod(shape)} if flat else {"input_shape": shape}
+    given |= {"output_size": classes, **options.model_options}
+    given["normalize"] = normalizing(options.data, pictures, flat)
+    if options.data not in LOADERS:
+        given["class_names"] = pictures.class_names
+    told = f"{classes} classes of pictures of {' x '.join(map(str, shape))}"
+    try:
+        network = make_model(options.model, **given)
+    except ShapeError as error:
+        raise ArgumentError(f"{options.model} does not fit {told}: {error}") from error
+    expect_fitting(network, shape)
+    if network.output_shape != (classes,):
+        raise ArgumentError(
+            f"{options.model} ends in {network.output_shape}, which does not fit {told}."
+        )
+    return network
 
 
-def make_augmentation_for(network: Network, options: RunOptions) -> Augmentation | None:
-    """Return what changes the pictures of a run's batches, flat ones too."""
+def _takes_rows(model: str) -> bool:
+    """Say whether a model takes a picture as a row of numbers."""
+    return model in MODELS and "input_size" in inspect.signature(MODELS[model]).parameters
+
+
+def make_augmentation_for(
+    network: Network, options: RunOptions, shape: tuple[int, int, int] = (1, 28, 28)
+) -> Augmentation | None:
+    """Return what changes the pictures, of `shape`, of a run's batches, flat ones too."""
     if not options.augment:
         return None
     augmentation = make_augmentation(options.augment)
-    flat = len(network.input_shape) == 1
-    return OfRows(augmentation, (1, 28, 28)) if flat else augmentation
+    return OfRows(augmentation, shape) if len(network.input_shape) == 1 else augmentation
 
 
 def make_optimizer(options: RunOptions) -> Optimizer:
@@ -66,6 +97,7 @@ def make_trainer(
     **more
         Of `Trainer`: callbacks, progress ...
     """
+    more.setdefault("augment", make_augmentation_for(network, options))
     schedule = get_schedule(options.schedule)
     if options.warm_up:
         schedule = with_warm_up(schedule, options.warm_up, options.epochs)
@@ -78,12 +110,45 @@ def make_trainer(
         batch_size=options.batch_size,
         schedule=schedule,
         seed=options.seed,
-        augment=make_augmentation_for(network, options),
         average=options.average or None,
+        patience=options.patience,
         checkpoint_every=options.checkpoint_every,
         on_divergence=options.on_divergence,
         **more,
     )
+
+
+def make_run_trainer(
+    options: RunOptions, network: Network, pictures: PictureData, **more: Any
+) -> Trainer:
+    """Return the Trainer of a run on its pictures.
+
+    Where there are validation pictures, those for testing are not shown to it. What more there is,
+    such as ranks or progress, is the Trainer's.
+
+    Raises
+    ------
+    ArgumentError
+        If the network does not take such pictures, or `patience` has none to choose by.
+    """
+    validation = pictures.validation
+    if options.patience is not None and validation is None:
+        raise ArgumentError(
+            "patience wants validation pictures to choose by; set some aside: --validation 0.1."
+        )
+    trainer = make_trainer(
+        options,
+        network,
+        as_taken(network, pictures.train),
+        as_taken(network, pictures.test) if validation is None and pictures.test else None,
+        validation=None if validation is None else as_taken(network, validation),
+        augment=make_augmentation_for(network, options, pictures.shape),
+        **more,
+    )
+    if pictures.digest:  # and the shares, by which the rest is told
+        shares = f"{options.test:g} {options.validation:g}"
+        trainer.source = f"{pictures.digest} {shares} {len(pictures.train[1])}"
+    return trainer
 
 
 def load_data(

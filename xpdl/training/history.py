@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
+from html import escape
 from typing import Any
 
 from xpdl.arguments import number, whole_number
+
+_ROWS = 10  # of the epochs, that are shown
 
 
 @dataclass
@@ -53,9 +56,9 @@ class Epoch:
         }
 
 
-@dataclass
+@dataclass(repr=False)
 class History:
-    """The losses of a training, step by step, and its epochs.
+    """The losses of a training, step by step, and its epochs; it is shown as a table of these.
 
     The loss of a step that was not made, since it diverged, is not finite.
 
@@ -66,6 +69,54 @@ class History:
     losses: list[float] = field(default_factory=list)
     epochs: list[Epoch] = field(default_factory=list)
     loss_scales: list[tuple[int, float]] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        rows = self._rows()
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [
+            "  ".join(cell.rjust(n) for cell, n in zip(row, widths, strict=True)) for row in rows
+        ]
+        return "\n".join([f"History of {self._title()}", *lines])
+
+    def _repr_html_(self) -> str:
+        """Return the table as a notebook shows it."""
+        head, *rows = (
+            "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in row)
+            for row, tag in zip(self._rows(), ["th", *["td"] * (_ROWS + 1)], strict=False)
+        )
+        body = "".join(f"<tr>{row}</tr>" for row in rows)
+        return f"<table><caption>{self._title()}</caption><tr>{head}</tr>{body}</table>"
+
+    def _title(self) -> str:
+        steps, epochs = len(self.losses), len(self.epochs)
+        return f"{steps:,} step{'s' * (steps != 1)}, {epochs} epoch{'s' * (epochs != 1)}"
+
+    def _rows(self) -> list[list[str]]:
+        """Return a table's cells: a heading, the first epochs and the last."""
+        found = {
+            f"{part} {name}": (part, name)
+            for epoch in self.epochs
+            for part in ("train", "validation", "test")
+            for name in getattr(epoch, part) or {}
+            if name != "loss" or part != "train"
+        }
+        epochs: list[Epoch | None] = list(self.epochs)
+        if len(epochs) > _ROWS:
+            epochs = [*epochs[: _ROWS // 2], None, *epochs[-_ROWS // 2 :]]
+        rows = [["epoch", "loss", *found, "seconds"]]
+        for epoch in epochs:
+            if epoch is None:
+                rows.append(["..."] * len(rows[0]))
+                continue
+            values = [(getattr(epoch, part) or {}).get(name) for part, name in found.values()]
+            cells = [
+                "" if value is None else f"{value:.4g}" if name != "accuracy" else f"{value:.2%}"
+                for value, (_, name) in zip(values, found.values(), strict=True)
+            ]
+            rows.append(
+                [f"{epoch.number + 1}", f"{epoch.loss:.4f}", *cells, f"{epoch.seconds:.1f}"]
+            )
+        return rows
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON can hold it: a loss that is not finite is None."""

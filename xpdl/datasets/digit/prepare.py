@@ -29,9 +29,10 @@ def prepare_digit(picture: Picture) -> Grey:
 
     Parameters
     ----------
-    picture : path, bytes, binary file or PIL.Image.Image
+    picture : path, bytes, binary file, PIL.Image.Image or array
         A PNG, JPEG, GIF, BMP, TIFF, WebP or PPM of any kind, up to 64 MB and 16 million pixels (as
-        a JPEG, 50 million); of an animation, the first frame. Or an image, which is left as it is.
+        a JPEG, 50 million); of an animation, the first frame. Or an image, which is left as it is;
+        or an array (H, W) or (H, W, C), of whole numbers from 0 to 255 or floats from 0 to 1.
 
     Returns
     -------

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from xpdl.datasets.opening import readable_suffixes
+from xpdl.datasets.picture_data import expect_names_of_a_line
 from xpdl.errors import DataError, FileAccessError
 
 PARTS = {
@@ -102,6 +103,23 @@ def list_folder(folder: Path) -> Listing:
     return listing
 
 
+def list_pictures(folder: Path) -> Listing:
+    """Return the pictures in a folder and in those below it, in the order of their names.
+
+    Raises
+    ------
+    FileAccessError
+        If it, or a folder in it, is missing or cannot be read.
+    DataError
+        If there are none.
+    """
+    listing = Listing(folder)
+    listing.files = sorted(File("", "", *file) for file in _below(str(folder), listing))
+    if not listing.files:
+        raise DataError(f"{str(folder)!r} holds no pictures.")
+    return listing
+
+
 def check_classes(folder: Path, files: Sequence[File]) -> tuple[str, ...]:
     """Return the classes of the files, in the order of their names.
 
@@ -118,6 +136,7 @@ def check_classes(folder: Path, files: Sequence[File]) -> tuple[str, ...]:
             f"{str(folder)!r} must hold a folder of pictures for each class, two at least, as in "
             f"{example!r}; it holds {found}."
         )
+    expect_names_of_a_line(names)
     trained = {file.label for file in files if file.part in ("", "train")}
     if unknown := [name for name in names if name not in trained]:
         raise DataError(

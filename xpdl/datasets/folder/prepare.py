@@ -20,8 +20,9 @@ def prepare_picture(picture: Picture, shape: Sequence[int]) -> npt.NDArray[np.ui
 
     Parameters
     ----------
-    picture : path, bytes, binary file or PIL.Image.Image
-        Of any format that Pillow reads; an image is left as it is.
+    picture : path, bytes, binary file, PIL.Image.Image or array
+        Of any format that Pillow reads; an image is left as it is. An array is (H, W) or (H, W, C),
+        of whole numbers from 0 to 255 or floats from 0 to 1.
     shape : (int, int, int)
         (C, H, W), with C 1 for grey or 3 for colour: `PictureData.shape`, or a network's
         `input_shape`.

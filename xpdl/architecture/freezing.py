@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from xpdl.architecture.base import Architecture
 from xpdl.errors import ArgumentError, UnknownNameError
-from xpdl.network.parts import Parts
 
 
-class Freezing(Parts):
+class Freezing(Architecture):
     """A network whose layers can be frozen."""
 
     @property

@@ -8,11 +8,11 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from xpdl.architecture.freezing import Freezing
 from xpdl.arguments import LARGEST, whole_number
 from xpdl.backends import Shape
 from xpdl.errors import DeviceMemoryError
 from xpdl.layers import Convolution
-from xpdl.network.freezing import Freezing
 
 
 class Looking(Freezing):

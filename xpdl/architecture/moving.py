@@ -10,13 +10,13 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from xpdl import files
+from xpdl.architecture.freezing import Freezing
+from xpdl.architecture.reading import described, losses_of
 from xpdl.arguments import real_array
 from xpdl.backends import Array, Backend, get_backend
 from xpdl.errors import ArgumentError, BackendMismatchError, ShapeError, shown
 from xpdl.layers import Graph, layer_from_config
 from xpdl.losses import loss_from_config
-from xpdl.network.freezing import Freezing
-from xpdl.network.parts import described, losses_of
 from xpdl.precision import PRECISIONS, get_precision
 
 FILE_FORMAT = "xpdl-network-1"

@@ -1,0 +1,94 @@
+"""What a network is made of, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from xpdl.backends import Backend, Shape
+from xpdl.layers import Graph, Layer, Normalize
+from xpdl.layers.arrays import Arrays
+from xpdl.losses import Loss
+from xpdl.parameters import ArrayDict, Parameters
+from xpdl.precision import Precision
+
+
+class Architecture:
+    """A graph of layers, a loss for each output, and all parameters; see `Network`."""
+
+    name: str
+    body: Graph
+    input_shapes: dict[str, Shape]
+    output_shapes: dict[str, Shape]
+    losses: dict[str, Loss]
+    loss_weights: dict[str, float]
+    weight_decay: float
+    class_names: tuple[str, ...] | None
+    backend: Backend
+    precision: Precision
+    parameters: Parameters
+    state: Arrays
+    _leaves: dict[str, Layer]
+    _normalize: dict[str, Normalize]
+
+    @property
+    def input_shape(self) -> Any:
+        """The shape of one sample; of several inputs, a dictionary of shapes."""
+        return _one(self.input_shapes)
+
+    @property
+    def output_shape(self) -> Any:
+        """The shape of one sample's scores; of several outputs, a dictionary of shapes."""
+        return _one(self.output_shapes)
+
+    @property
+    def loss_layer(self) -> Loss:
+        """The loss of the first output, which decides accuracy."""
+        return next(iter(self.losses.values()))
+
+    @property
+    def normalize(self) -> Normalize | None:
+        """The layer that says what the first input's numbers mean, if there is one."""
+        return next(iter(self._normalize.values()), None)
+
+    @property
+    def params(self) -> ArrayDict:
+        """The parameters by name, in the network's order: what an optimizer updates."""
+        return self.parameters.values
+
+    @property
+    def grads(self) -> ArrayDict:
+        """The gradients by name, as the last backward pass left them; 0 of what is frozen."""
+        return self.parameters.gradients
+
+    @property
+    def layers(self) -> NoReturn:
+        """What the book's networks have, so that its name leads to ours."""
+        raise AttributeError(
+            f"{self.name} has no layers of its own: the book's net.layers['Affine1'] is "
+            "net.body.layers['affine1'] here, and net.params has all parameters by name."
+        )
+
+    def leaves(self) -> dict[str, Layer]:
+        """Return all layers that are no graphs, by name, in order."""
+        return dict(self._leaves)
+
+    def forget(self) -> None:
+        """Let go of what the last training step kept for its backward pass."""
+        raise NotImplementedError
+
+    def _build(self, *arguments: Any, **options: Any) -> None:
+        """Plan the layers, make their arrays and draw first values."""
+        raise NotImplementedError
+
+    def _place(self, backend: Backend, precision: Precision) -> None:
+        """Make the buffers on `backend` and give each layer its views."""
+        raise NotImplementedError
+
+    def _arrange(self, input_gradient: bool = False) -> None:
+        """See that backward passes, and updates change, what is not frozen, and no more."""
+        raise NotImplementedError
+
+
+def _one(shapes: Mapping[str, Any]) -> Any:
+    return next(iter(shapes.values())) if len(shapes) == 1 else dict(shapes)
