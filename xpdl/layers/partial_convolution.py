@@ -10,7 +10,7 @@ from xpdl.backends import Array, Shape, backend_of
 from xpdl.errors import ArgumentError, ShapeError, shown
 from xpdl.initializers import Constant, WeightInit, get_initializer
 from xpdl.layers.base import Layer
-from xpdl.layers.checks import expect_floats, image_shape, pair
+from xpdl.layers.checks import image_shape, pair
 from xpdl.layers.kept import Kept
 
 
@@ -67,11 +67,13 @@ class PartialConvolution(Layer):
         self.parameter("b", (filters,), Constant())
         return (filters, h - fh + 1, w - fw + 1)
 
-    def forward(self, x: Array, train: bool = False) -> Array:
-        expect_floats("PartialConvolution", x)
+    def expect(self, x: Array) -> None:
+        super().expect(x)
         if x.ndim != 4:
             raise ShapeError(f"PartialConvolution wants x (N, C, H, W), got {x.shape}.")
         self._expect(x.shape[1:])
+
+    def forward(self, x: Array, train: bool = False) -> Array:
         W, b = self.params["W"].astype(x.dtype, copy=False), self.params["b"]
         backend = backend_of(x, W)
         full = backend.xp.zeros((len(self.connections) * x.shape[1], *self.size), x.dtype)
@@ -84,12 +86,10 @@ class PartialConvolution(Layer):
 
     def backward(self, dout: Array) -> Array:
         x, W = self.x, self.W
-        (n, _, h, w), (fh, fw) = x.shape, self.size
-        backend = self.expect_gradient(dout, (n, len(W), h - fh + 1, w - fw + 1), x)
-        dx, dW, db = backend.convolution_backward(
+        dx, dW, db = backend_of(dout, x).convolution_backward(
             dout.astype(x.dtype, copy=False), x, W, (1, 1), (0, 0), self.input_gradient, True
         )
-        self.set_gradient("W", dW.reshape(-1, fh, fw)[self._places(x)])
+        self.set_gradient("W", dW.reshape(-1, *self.size)[self._places(x)])
         self.set_gradient("b", db)  # type: ignore[arg-type]  # which was asked for
         return dx  # type: ignore[return-value]  # None only where a network does not want it
 
