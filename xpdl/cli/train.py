@@ -11,6 +11,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+from xpdl.backends import get_backend
 from xpdl.cli.choices import (
     CHOICES,
     OF_PICTURES,
@@ -20,12 +21,16 @@ from xpdl.cli.choices import (
     settings_as_arguments,
 )
 from xpdl.cli.command import add_command, count, place, rate, seed, shifts
+from xpdl.cli.together import ending_together, expect_one_command
 from xpdl.cli.trained import score
 from xpdl.datasets.batches import batch_sizes
+from xpdl.distributed import Ranks, find_ranks, for_arrays_of
 from xpdl.errors import ArgumentError
 from xpdl.runs.data import LOADERS, parts_told, place_of, title_of
 from xpdl.runs.ensemble_run import resume_run, start_run
 from xpdl.runs.folder import expect_free, resuming
+from xpdl.runs.following import follow
+from xpdl.runs.options import RunOptions
 from xpdl.runs.recipes import RECIPES, TrainingOptions
 from xpdl.runs.run import Run
 from xpdl.schedules import BY_NAME as SCHEDULES
@@ -113,7 +118,39 @@ def _train(options: argparse.Namespace) -> int:
         listed = {name: {"about": r.about} | asdict(r) for name, r in RECIPES.items()}
         print(json.dumps(listed, indent=2))
         return 0
-    run = _run(options)
+    ranks = find_ranks()
+    if ranks is None:
+        return _fit(_run(options))
+    return ending_together("xpdl train", ranks, lambda: _train_together(options, ranks))
+
+
+def _train_together(options: argparse.Namespace, ranks: Ranks) -> int:
+    """Train on several ranks: the first has the run, the others follow."""
+    expect_one_command(options, ranks)
+    ranks = for_arrays_of(get_backend(), ranks)
+    runs: list[Run] = []
+
+    def begin() -> RunOptions:
+        runs.append(_run(options, ranks))
+        return runs[0].options
+
+    chosen = ranks.first(begin)
+    if runs:
+        return _fit(runs[0])
+    try:
+        follow(chosen, ranks)
+    except KeyboardInterrupt as error:
+        return _stopped(error)
+    return 0
+
+
+def _stopped(error: KeyboardInterrupt) -> int:
+    """Return the exit code of a training that a signal stopped."""
+    return 128 + int(getattr(error, "number", signal.SIGINT))
+
+
+def _fit(run: Run) -> int:
+    """Train, and say what it came to."""
     _tell_options(run)
     try:
         result = run.fit()
@@ -122,7 +159,7 @@ def _train(options: argparse.Namespace) -> int:
             f"xpdl train: interrupted {run.standing()}. Go on with: {resuming(run.folder)}",
             file=sys.stderr,
         )
-        return 128 + getattr(error, "number", signal.SIGINT)
+        return _stopped(error)
     if (early := run.stopped_early()) is not None:
         print(early)
     print(f"{score(result)}, trained in {result.seconds:.1f} s")
@@ -134,7 +171,7 @@ def _train(options: argparse.Namespace) -> int:
     return 0
 
 
-def _run(options: argparse.Namespace) -> Run:
+def _run(options: argparse.Namespace, ranks: Ranks | None = None) -> Run:
     """Return the run that is asked for: a new one, or one that goes on."""
     names = [field.name for field in fields(TrainingOptions)]
     names += ["checkpoint_every", "on_divergence", *OF_PICTURES]
@@ -147,13 +184,15 @@ def _run(options: argparse.Namespace) -> Run:
         changes = overrides | given_options(options, "data", "seed", "dtype")
         if "data" in changes:
             changes["data"] = place_of(changes["data"])
-        return resume_run(options.resume, changes, on_its_backend=options.backend is None)
+        on_its_backend = options.backend is None
+        return resume_run(options.resume, changes, on_its_backend=on_its_backend, ranks=ranks)
     if options.overwrite and options.out is None:
         raise ArgumentError("--overwrite is for the run in a folder; name it with --out.")
     if options.out:  # before pictures are decoded, which may take long
         expect_free(Path(options.out), options.overwrite)
     chosen, pictures = options_and_pictures(options, overrides)
-    return start_run(chosen, options.out, overwrite=options.overwrite, pictures=pictures)
+    more: dict[str, Any] = {"pictures": pictures, "ranks": ranks}
+    return start_run(chosen, options.out, overwrite=options.overwrite, **more)
 
 
 def _tell_options(run: Run) -> None:
@@ -165,7 +204,8 @@ def _tell_options(run: Run) -> None:
     print(
         f"{o.model} on {title_of(o.data)}: {o.epochs} {'epoch' if o.epochs == 1 else 'epochs'}, "
         f"{o.optimizer} {o.learning_rate:g} ({o.schedule}), batch "
-        f"{_show_batch_size(o.batch_size)}, seed {o.seed}, {o.dtype} on {o.backend}",
+        f"{_show_batch_size(o.batch_size)}, seed {o.seed}, {o.dtype} on {o.backend}"
+        f"{_show_ranks(run)}",
         flush=True,
     )
     more = {name: getattr(o, name) for name in _SOMETIMES}
@@ -186,6 +226,10 @@ _SOMETIMES = (
     "model_options", "warm_up", "weight_decay", "clip_norm", "label_smoothing", "average",
     "augment", "shifts", "class_weights", "patience",
 )  # fmt: skip
+
+
+def _show_ranks(run: Run) -> str:
+    return "" if run.ranks is None else f", {run.ranks.size} processes"
 
 
 def _show(value: Any) -> str:

@@ -18,6 +18,7 @@ from xpdl import plots
 from xpdl.arguments import number, whole_number
 from xpdl.backends import Array, use_backend
 from xpdl.datasets import Batches, PictureData
+from xpdl.distributed.ranks import Ranks
 from xpdl.errors import ArgumentError, ModelFileError
 from xpdl.runs.data import title_of
 from xpdl.runs.folder import HISTORY
@@ -40,10 +41,11 @@ def start_run(
     *,
     overwrite: bool = False,
     pictures: PictureData | None = None,
+    ranks: Ranks | None = None,
 ) -> Run:
     """Return a new run, of one network or of as many as the options say; see `Run`."""
     kind = EnsembleRun if options.members > 1 else Run
-    return kind(options, folder, overwrite=overwrite, pictures=pictures)
+    return kind(options, folder, overwrite=overwrite, pictures=pictures, ranks=ranks)
 
 
 def resume_run(
@@ -51,6 +53,7 @@ def resume_run(
     changes: Mapping[str, Any] | None = None,
     *,
     on_its_backend: bool = False,
+    ranks: Ranks | None = None,
 ) -> Run:
     """Return the run in `folder`, whichever it is; see `Run.resume`.
 
@@ -60,13 +63,14 @@ def resume_run(
     changes : mapping of str to value, optional
     on_its_backend : bool
         Whether to make the run's backend the active one, rather than to want it to be.
+    ranks : Ranks, optional
     """
     left = UnfinishedRun(folder, changes)
     with ExitStack() as refused:
         refused.enter_context(left.lock)
         if on_its_backend:
             refused.enter_context(use_backend(left.options.backend))
-        run = (EnsembleRun if left.options.members > 1 else Run).take_up(left, changes)
+        run = (EnsembleRun if left.options.members > 1 else Run).take_up(left, changes, ranks)
         refused.pop_all()
     return run
 
@@ -128,6 +132,8 @@ class EnsembleRun(Run):
 
     def _train(self) -> None:
         o = self.options
+        if self.ranks is not None:
+            self.ranks.broadcast(self.folder)
         self._ensemble = train_ensemble(
             self._make,
             o.members,
@@ -135,6 +141,7 @@ class EnsembleRun(Run):
             folder=self.folder,
             about=self._notes() | {"epochs": o.epochs},
             callback=lambda i, trainer: self._write(finished=False),
+            ranks=self.ranks,
         )
 
     def _make(self, seed: int) -> Trainer:

@@ -15,7 +15,7 @@ import numpy as np
 
 from xpdl import files, plots
 from xpdl.backends import Backend
-from xpdl.errors import ArgumentError, FileAccessError, ModelFileError
+from xpdl.errors import ArgumentError, FileAccessError, ModelFileError, RanksError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -97,6 +97,11 @@ def remove_run(folder: Path) -> None:
 def resuming(folder: Path) -> str:
     """Return the command, for a POSIX shell, that goes on with the run in `folder`."""
     return f"xpdl train --resume {shlex.quote(str(folder))}"
+
+
+def going_on(error: RanksError, folder: Path) -> RanksError:
+    """Return an error that also says how the run in `folder` goes on."""
+    return RanksError(f"{error} Go on, with any number of processes, by {resuming(folder)}")
 
 
 class FolderLock:

@@ -118,10 +118,13 @@ def make_trainer(
     )
 
 
-def make_run_trainer(options: RunOptions, network: Network, pictures: PictureData) -> Trainer:
+def make_run_trainer(
+    options: RunOptions, network: Network, pictures: PictureData, **more: Any
+) -> Trainer:
     """Return the Trainer of a run on its pictures.
 
-    Where there are validation pictures, those for testing are not shown to it.
+    Where there are validation pictures, those for testing are not shown to it. What more there is,
+    such as ranks or progress, is the Trainer's.
 
     Raises
     ------
@@ -140,6 +143,7 @@ def make_run_trainer(options: RunOptions, network: Network, pictures: PictureDat
         as_taken(network, pictures.test) if validation is None and pictures.test else None,
         validation=None if validation is None else as_taken(network, validation),
         augment=make_augmentation_for(network, options, pictures.shape),
+        **more,
     )
     if pictures.digest:  # and the shares, by which the rest is told
         shares = f"{options.test:g} {options.validation:g}"

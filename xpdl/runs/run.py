@@ -20,9 +20,11 @@ from xpdl import files, plots
 from xpdl.arguments import path_of
 from xpdl.backends import Array, get_backend
 from xpdl.datasets import Batches, PictureData
-from xpdl.errors import ArgumentError, DivergenceError, ModelFileError
+from xpdl.distributed.ranks import Ranks
+from xpdl.errors import ArgumentError, DivergenceError, ModelFileError, RanksError
 from xpdl.network import Network
-from xpdl.runs.data import LOADERS, as_taken, load_pictures, notes_of, run_name, title_of
+from xpdl.runs.best import keep_best, notes_about
+from xpdl.runs.data import LOADERS, as_taken, load_pictures, run_name, title_of
 from xpdl.runs.folder import (
     BEST,
     BESTS,
@@ -32,6 +34,7 @@ from xpdl.runs.folder import (
     MODEL,
     FolderLock,
     draw_mistakes,
+    going_on,
     new_folder,
     read_record,
     remove_run,
@@ -105,6 +108,8 @@ class Run:
         Whether `folder` may hold a run, whose files are then removed.
     pictures : PictureData, optional
         What the options say, where it was loaded before.
+    ranks : Ranks, optional
+        The processes that train together, of which this is rank 0; the others `follow`.
 
     Raises
     ------
@@ -127,7 +132,9 @@ class Run:
         *,
         overwrite: bool = False,
         pictures: PictureData | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
+        self.ranks = ranks
         self._prepare(options, pictures)
         self.folder = new_folder(run_name(options.model, options.data), folder, overwrite)
         self.changes = {}
@@ -163,7 +170,12 @@ class Run:
             return cls.take_up(left, changes)
 
     @classmethod
-    def take_up(cls, left: UnfinishedRun, changes: Mapping[str, Any] | None = None) -> Self:
+    def take_up(
+        cls,
+        left: UnfinishedRun,
+        changes: Mapping[str, Any] | None = None,
+        ranks: Ranks | None = None,
+    ) -> Self:
         """Return the run that was left, to go on; see `resume`."""
         before = left.options
         if before.backend != get_backend().name:
@@ -173,6 +185,7 @@ class Run:
             )
         options = changed_options(before, changes or {})
         run = cls.__new__(cls)
+        run.ranks = ranks
         run._prepare(options)
         run.folder, run._lock = left.folder, left.lock
         run._take_up(left.record)
@@ -198,7 +211,8 @@ class Run:
         self.pictures = load_pictures(**options.of_pictures()) if pictures is None else pictures
         self.network = make_network(options, self.pictures)
         answering(self.network, options.shifts)  # now it shows if it cannot, not when it is trained
-        self.trainer = make_run_trainer(options, self.network, self.pictures)
+        ranks = None if self.of_members else self.ranks  # which train members, each by itself
+        self.trainer = make_run_trainer(options, self.network, self.pictures, ranks=ranks)
 
     def _take_up(self, record: Mapping[str, Any]) -> None:
         """Take from the record of the interrupted run what its other files do not say.
@@ -228,11 +242,7 @@ class Run:
 
     def _notes(self) -> dict[str, Any]:
         """Return what the file of a network of this run keeps about it."""
-        o = self.options
-        asked = {"picture_size": o.picture_size, "channels": o.channels}
-        asked["skip_broken"] = o.skip_broken or None
-        notes = notes_of(self.pictures, o.data, o.test, **asked)
-        return notes | ({"shifts": o.shifts} if o.shifts else {})
+        return notes_about(self.options, self.pictures)
 
     def fit(self) -> Result:
         """Train to the end and fill the folder; say what it came to.
@@ -259,6 +269,8 @@ class Run:
                 f"{error} The run is as it was before: {resuming(self.folder)} goes on "
                 "with the next batch; add --on-divergence reduce-lr to do so at half the rate."
             ) from error
+        except RanksError as error:
+            raise going_on(error, self.folder) from error
         result = self._measure()
         told = {"test_accuracy": result.accuracy}
         if result.single_look_accuracy is not None:
@@ -279,10 +291,7 @@ class Run:
 
     def _keep_best(self, trainer: Trainer, epoch: Epoch) -> None:
         """Write the network if validation found none of the epochs before so good."""
-        before = trainer.history.epochs[:-1]
-        if epoch.validation and all(trainer.patience.better(epoch, one) for one in before):
-            notes = {"epochs": epoch.number + 1, "validation": epoch.validation}
-            trainer.network.save(self.folder / self._best(), self._notes() | notes)
+        keep_best(self.folder / self._best(), self._notes(), trainer, epoch)
 
     def _best(self) -> str:
         """Return the name of the file of the best network in training."""

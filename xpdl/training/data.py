@@ -14,6 +14,22 @@ from xpdl.errors import ArgumentError, ShapeError, shown
 from xpdl.network import Network
 
 
+def expect_pairs(*arguments: Any) -> None:
+    """See that data comes in pairs, not as the book's Trainer takes it.
+
+    Raises
+    ------
+    ArgumentError
+        If it does not.
+    """
+    if len(arguments) > 3 or (len(arguments) > 2 and hasattr(arguments[1], "dtype")):
+        raise ArgumentError(
+            "Trainer takes a pair of images and labels: the book's Trainer(net, x_train, t_train, "
+            "x_test, t_test) is Trainer(net, (x_train, t_train), (x_test, t_test)) here. "
+            "See docs/from-the-book.md."
+        )
+
+
 def training_batches(
     argument: str, network: Network, data: Any, batch_size: int | Mapping[int, int], seed: int
 ) -> Batches:
