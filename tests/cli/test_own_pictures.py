@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from blank_drawings import DRAW, draw_blank
 from PIL import Image
-from test_ensemble_command import draw_blank, without_times
+from test_ensemble_command import without_times
 
 import xpdl
-from xpdl import plots
 from xpdl.cli.main import main
 from xpdl.datasets import PictureData, StoredPictures, encode_idx
 from xpdl.datasets.folder import load as folder_loading
@@ -443,10 +443,7 @@ def test_pictures_that_are_misclassified_are_drawn_in_colour(flowers: str, drawn
     np.testing.assert_array_equal(images, x[wrong])
     assert (labels, guesses) == (t[wrong].tolist(), answers[wrong].tolist())
     assert title == f"{wrong.sum()} of {len(t)} misclassified: "
-    figure = DRAW_MISTAKES(images, labels, guesses, names, title)
+    figure = DRAW["misclassified"](images, labels, guesses, names, title)
     shown = figure.axes[0].images[0].get_array()
     np.testing.assert_allclose(shown, images[0].transpose(1, 2, 0) / 255)
     assert figure.axes[0].get_title().startswith(names[labels[0]])
-
-
-DRAW_MISTAKES = plots.misclassified
