@@ -12,12 +12,14 @@ import pytest
 from blank_drawings import draw_blank
 from PIL import Image
 
+from xpdl.backends import available_backends
 from xpdl.cli.main import main
 from xpdl.datasets import encode_idx
 from xpdl.datasets.folder import load as folder_loading
 
 PAGE = (Path(__file__).parents[1] / "docs" / "your-own-data.md").read_text()
 LINES = [line for line in PAGE.splitlines() if line.startswith("xpdl ")]
+NUMBA = available_backends()["numba"] == "ready"
 PYTHON = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 
@@ -49,11 +51,11 @@ def place(tmp_path: Path, monkeypatch: Any) -> None:
     Path("letters/train-labels-idx1-ubyte").write_bytes(encode_idx(t.astype(np.uint8)))
 
 
-@pytest.mark.usefixtures("place")
+@pytest.mark.usefixtures("place", "on_numpy")
 def test_its_lines_run(capsys: Any, monkeypatch: Any) -> None:
     assert len(LINES) > 10
     for line in LINES:
-        words = shlex.split(line)[1:]
+        words = shlex.split(line if NUMBA else line.replace(" --backend numba", ""))[1:]
         if Path("runs/flowers").exists():
             draw_blank(monkeypatch)  # the first training has drawn
         if "--resume" in words:  # this one was not interrupted
