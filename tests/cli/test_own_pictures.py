@@ -165,8 +165,8 @@ def test_what_the_pictures_are_is_measured_on_those_to_train_with(flowers: str) 
     [
         ((3, 32, 32), 45_000, "photos", None, 7, {"flip": 0.5, "crop": {"pad": 4}}),
         ((3, 48, 64), 1_000, "photos", None, 30, {"flip": 0.5, "crop": {"pad": 6}}),
-        ((3, 224, 168), 1_000, "photos", "ResNet", 30, {"flip": 0.5, "crop": {"pad": 21}}),
-        ((1, 28, 28), 20_000, "drawings", None, 16, {"crop": {"pad": 3}}),
+        ((3, 224, 168), 1_000, "photos", "ResNet", 9, {"flip": 0.5, "crop": {"pad": 21}}),
+        ((1, 28, 28), 20_000, "drawings", None, 21, {"crop": {"pad": 3}}),
     ],
 )
 def test_the_recipe_suits_the_pictures(
