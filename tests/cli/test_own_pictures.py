@@ -112,6 +112,8 @@ def test_a_folder_is_trained_on_and_measured(flowers: str, capsys: Any, drawn: A
     told = record("runs/flowers")
     assert told["options"]["data"] == flowers
     assert told["options"]["validation"] == 0.1
+    last = told["epochs"][-1]["validation"]
+    assert f"validation accuracy {last['accuracy']:.2%}, loss {last['loss']:.4g}" in out
     for epoch in told["epochs"]:
         assert epoch["validation"].keys() == {"loss", "accuracy"}
         assert epoch["test"] is None
@@ -337,6 +339,16 @@ def test_notes_that_are_damaged_are_told(trained: str, capsys: Any) -> None:
     for told in (5, {"shape": "x"}, {**notes["pictures"], "test": 2}, {"shape": [1], "digest": ""}):
         network.save("bad.safetensors", {**notes, "pictures": told})
         assert "notes on its pictures are damaged" in refused(capsys, "evaluate", "bad.safetensors")
+
+
+def test_a_learning_rate_is_found_for_them(flowers: str, capsys: Any) -> None:
+    form = ["--data", flowers, "--picture-size", "8x10", "--skip-broken", "--channels", "1"]
+    assert main(["find-lr", *form, *SMALL[:-4], "--steps", "60"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "80 pictures of 4 classes, 8 x 10 pixels, grey: as was asked for" in lines[0]
+    assert f"Use it with: xpdl train {' '.join(form[:2])}" in lines[-1]
+    assert "--picture-size 8x10" in lines[-1]
+    assert "--skip-broken --" in lines[-1]
 
 
 # ---- files of arrays
