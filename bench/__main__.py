@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 import xpdl
-from bench import accuracy, charts, convolutions, memory, scaling
+from bench import accuracy, charts, convolutions, imagenet, memory, scaling
 from bench.book_scripts import NETWORKS as BOOK_NETWORKS
 from bench.book_scripts import PLAIN, script_step
 from bench.choose import CANDIDATES, choose
@@ -110,6 +110,10 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     gpu.add_options(commands.add_parser("gpu", help=text, description=text), _count, RESULTS)
     text = "the pictures of a record that gpu has written"
     gpu.add_chart_options(commands.add_parser("gpu-charts", help=text, description=text))
+    text = "networks of ImageNet's size: time and peak memory"
+    imagenet.add_options(
+        commands.add_parser("imagenet", help=text, description=text), _count, RESULTS
+    )
     _add_choose(commands)
     text = "whole trainings by a recipe: accuracy and wall clock, seed by seed"
     accuracy.add_options(

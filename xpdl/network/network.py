@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from xpdl.architecture import Looking, Moving, described, losses_of
 from xpdl.arguments import in_our_words, one_number, whole_number
@@ -76,14 +76,6 @@ class Network(Checking, Moving, Looking):
         self._build(body, shapes, losses=losses, loss_weights=weights, **options)
 
     # ---- the book's verbs -----------------------------------------------------------------------
-
-    @property
-    def layers(self) -> NoReturn:
-        """What the book's networks have, so that its name leads to ours."""
-        raise AttributeError(
-            f"{self.name} has no layers of its own: the book's net.layers['Affine1'] is "
-            "net.body.layers['affine1'] here, and net.params has all parameters by name."
-        )
 
     def predict(self, x: Any, *, batch_size: int = 100) -> Any:
         """Return scores (N, classes) for x (N, *input_shape), in parts of `batch_size`.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xpdl.errors import ArgumentError
-from xpdl.plots.canvas import host, new_figure
+from xpdl.plots.canvas import host, legend_below, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -143,7 +143,7 @@ def layer_times(
     axes.invert_yaxis()
     axes.margins(x=0.12, y=0.01)
     axes.set(xlabel="ms")
-    axes.legend(loc="lower right")
+    legend_below(figure)
     axes.grid(axis="x", alpha=0.3)
     if title:
         axes.set_title(title, fontsize="medium")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,13 @@ class Ensemble:
                     f"networks[{i}] is on {member.backend.name!r}, the first on "
                     f"{first.backend.name!r}; use network.to({first.backend.name!r})."
                 )
+            same = [j for j, other in enumerate(self.members[:i]) if _twins(member, other)]
+            if same:
+                warnings.warn(
+                    f"networks[{i}] has the same parameters as networks[{same[0]}], and so the "
+                    "same answers. Give each network, and its Trainer, a seed of its own.",
+                    stacklevel=2,
+                )
 
     def predict(self, x: Array, *, batch_size: int = 100) -> Array:
         """Return probabilities (N, classes) for x (N, *input_shape), in float32 at least.
@@ -134,6 +142,19 @@ class Ensemble:
 
     def __repr__(self) -> str:
         return f"Ensemble({list(self.members)})"
+
+
+def _twins(network: Network, other: Network) -> bool:
+    """Say whether two networks are one, made twice."""
+    same = _alike(network.params.buffer, other.params.buffer)
+    return same and network.config() == other.config()
+
+
+def _alike(one: Array, other: Array) -> bool:
+    """Say whether two buffers of parameters, not empty ones, hold the same."""
+    if not one.size or one.shape != other.shape:
+        return False
+    return bool(backend_of(one, other).item((one == other).all()))
 
 
 def share_of_hits(y: Array, t: Array) -> float:
@@ -256,6 +277,14 @@ def train_ensemble(
                 "trained, or is to stop."
             )
         Ensemble([*members, network])  # now, rather than after a training, it shows if it cannot
+        begin = network.params.buffer.copy()
+        if i == 0:
+            first, first_seed = begin, trainer.seed
+        elif trainer.seed == first_seed and _alike(begin, first):
+            raise ArgumentError(
+                "make must use its seed: two members begin with the same parameters and see the "
+                "data in the same order. Give it to the network and to the Trainer."
+            )
         title = f"member {i + 1:>{len(str(n))}}/{n}"
         settings: dict[str, Any] = {}
         path = checkpoint = None

@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from xpdl.backends.base import Array, Backend, RandomGenerator, Step
+from xpdl.backends.base import Backend
+from xpdl.backends.base.types import Array, Step
 from xpdl.backends.cupy.capture import CapturedStep
+from xpdl.backends.generators import RandomGenerator
 from xpdl.errors import BackendError, BackendUnavailableError, CaptureError
 
 _INSTALL = "pip install 'xpdl[cuda13]' (or 'xpdl[cuda12]' for a driver older than release 580)"

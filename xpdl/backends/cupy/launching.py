@@ -9,15 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from xpdl.backends.base import (
-    Array,
-    Pair,
-    RandomGenerator,
-    Shape,
-    accumulation_dtype,
-    check_generator_state,
-)
+from xpdl.backends.base.types import Array, Pair, Shape, accumulation_dtype
 from xpdl.backends.cupy.backend import CapturingCupyBackend
+from xpdl.backends.generators import RandomGenerator, check_generator_state
 from xpdl.errors import ShapeError
 
 # The windows of so many images are laid out at once, in bytes: they should still be in the GPU's
