@@ -346,9 +346,8 @@ def test_a_learning_rate_is_found_for_them(flowers: str, capsys: Any) -> None:
     assert main(["find-lr", *form, *SMALL[:-4], "--steps", "60"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "80 pictures of 4 classes, 8 x 10 pixels, grey: as was asked for" in lines[0]
-    assert f"Use it with: xpdl train {' '.join(form[:2])}" in lines[-1]
-    assert "--picture-size 8x10" in lines[-1]
-    assert "--skip-broken --" in lines[-1]
+    told = f"--data {flowers} --picture-size 8x10 --channels 1 --skip-broken --batch-size 20"
+    assert told in lines[-1]
 
 
 # ---- files of arrays
