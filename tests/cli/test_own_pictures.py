@@ -334,9 +334,24 @@ def test_a_copy_of_the_pictures_is_measured_on_what_was_set_aside(
     assert f"test accuracy {record()['test_accuracy']:.2%}" in told
 
 
+def test_the_form_that_was_asked_for_is_kept(flowers: str, capsys: Any) -> None:
+    form = ["--picture-size", "6x8", "--channels", "1"]
+    assert train(flowers, *SMALL, *form, "--out", "run") == 0
+    Path("mnist").mkdir()  # which is not what is meant by that name
+    capsys.readouterr()
+    assert main(["evaluate", "run"]) == 0
+    out = capsys.readouterr().out
+    assert "6 x 8 pixels, grey: as was asked for" in out
+    assert f"test accuracy {record()['test_accuracy']:.2%}" in out
+
+
 def test_notes_that_are_damaged_are_told(trained: str, capsys: Any) -> None:
     network, notes = load_with_notes(trained)
-    for told in (5, {"shape": "x"}, {**notes["pictures"], "test": 2}, {"shape": [1], "digest": ""}):
+    right = notes["pictures"]
+    for told in (
+        *(5, {"shape": "x"}, {"shape": [1], "digest": ""}),
+        *({**right, "test": 2}, {**right, "asked": {"workers": 9}}),
+    ):
         network.save("bad.safetensors", {**notes, "pictures": told})
         assert "notes on its pictures are damaged" in refused(capsys, "evaluate", "bad.safetensors")
 

@@ -25,7 +25,7 @@ from xpdl.datasets import (
     load_fashion_mnist,
     load_mnist,
 )
-from xpdl.errors import ArgumentError, ModelFileError
+from xpdl.errors import ArgumentError, ModelFileError, shown
 from xpdl.layers import Normalize
 from xpdl.network import Network
 
@@ -232,7 +232,12 @@ class TrainedOn:
         try:
             told = cls(**about["pictures"])
             number("test", told.test, above=0, below=1)
-            return replace(told, shape=sizes("shape", told.shape, 3), asked=dict(told.asked))
+            asked = dict(told.asked)
+            if not asked.keys() <= {"picture_size", "channels", "skip_broken"}:
+                raise ValueError(f"what was asked for is {shown(asked)}")
+            if "picture_size" in asked:  # a list, from JSON
+                asked["picture_size"] = sizes("picture_size", asked["picture_size"], 2)
+            return replace(told, shape=sizes("shape", told.shape, 3), asked=asked)
         except (TypeError, ValueError) as error:
             raise ModelFileError(
                 f"the file's notes on its pictures are damaged: {error}"
