@@ -208,6 +208,7 @@ def test_patience_brings_the_best_epoch_back(flowers: str, capsys: Any, monkeypa
     files = numbers("run")
     (last, notes), (best, _) = (load_with_notes(f"run/{name}") for name in sorted(files)[::-1])
     assert notes["epochs"] == 2
+    assert "finished after 4 epochs" in refused(capsys, "train", "--resume", "run")
     for name, a in best.arrays().items():
         np.testing.assert_array_equal(xpdl.to_numpy(a), xpdl.to_numpy(last.arrays()[name]))
 
