@@ -143,7 +143,11 @@ def unfinished_options(
         return options
     # A process that was killed at its very end may have left them.
     remove_leftovers(folder, options)
-    told = f"the run in {str(folder)!r} is finished after {options.epochs} epochs"
+    epochs = record.get("epochs")
+    count = (
+        len(epochs) if isinstance(epochs, list) else options.epochs
+    )  # patience may have ended it
+    told = f"the run in {str(folder)!r} is finished after {count} epochs"
     if can_go_on(folder, options):
         raise ArgumentError(f"{told}; give more --epochs to go on with it.")
     raise ArgumentError(
