@@ -103,14 +103,12 @@ class ScaledTanh(Layer):
     y: Any = Kept()
 
     def forward(self, x: Array, train: bool = False) -> Array:
-        expect_floats("ScaledTanh", x)
         y = HEIGHT * functions.tanh(array_module(x).asarray(SLOPE * x))
         if train:
             self.y = y
         return y
 
     def backward(self, dout: Array) -> Array:
-        self.expect_gradient(dout, self.y.shape, self.y)
         return dout * (SLOPE * (HEIGHT - self.y * self.y / HEIGHT))
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from xpdl.arguments import whole_number
-from xpdl.backends import Array, Shape, accumulation_dtype
+from xpdl.backends import Array, Shape, accumulation_dtype, array_module
 from xpdl.errors import ShapeError
 from xpdl.initializers import Constant
 from xpdl.layers.base import Layer
-from xpdl.layers.checks import expect_floats, image_shape
+from xpdl.layers.checks import image_shape
 from xpdl.layers.kept import Kept
 
 
@@ -45,14 +45,17 @@ class Subsampling(Layer):
         self.parameter("b", (c,), Constant())
         return (c, h // self.size, w // self.size)
 
-    def forward(self, x: Array, train: bool = False) -> Array:
-        expect_floats("Subsampling", x)
-        a, b = self.params["a"], self.params["b"]
-        if x.ndim != 4 or x.shape[1] != len(a) or x.shape[2] % self.size or x.shape[3] % self.size:
+    def expect(self, x: Array) -> None:
+        super().expect(x)
+        channels = len(self.params["a"])
+        if x.ndim != 4 or x.shape[1] != channels or any(n % self.size for n in x.shape[2:]):
             raise ShapeError(
-                f"Subsampling wants x (N, {len(a)}, H, W), with H and W multiples of {self.size}, "
-                f"got {x.shape}."
+                f"Subsampling wants x (N, {channels}, H, W), with H and W multiples of "
+                f"{self.size}, got {x.shape}."
             )
+
+    def forward(self, x: Array, train: bool = False) -> Array:
+        a, b = self.params["a"], self.params["b"]
         sums = sum(self._parts(x.astype(accumulation_dtype(x.dtype), copy=False)))
         if train:
             self.shape, self.sums = x.shape, sums
@@ -60,13 +63,10 @@ class Subsampling(Layer):
         return y.astype(x.dtype, copy=False)
 
     def backward(self, dout: Array) -> Array:
-        n, c, h, w = self.shape
-        out = (n, c, h // self.size, w // self.size)
-        backend = self.expect_gradient(dout, out, self.params["a"])
         wide = accumulation_dtype(dout.dtype)
         self.set_gradient("a", (dout * self.sums).sum(axis=(0, 2, 3), dtype=wide))
         self.set_gradient("b", dout.sum(axis=(0, 2, 3), dtype=wide))
-        dx = backend.xp.empty(self.shape, dout.dtype)
+        dx = array_module(dout).empty(self.shape, dout.dtype)
         share = (_along_channels(self.params["a"]) * dout).astype(dout.dtype, copy=False)
         for part in self._parts(dx):
             part[...] = share
