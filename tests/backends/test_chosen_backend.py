@@ -6,7 +6,7 @@ import numpy as np
 
 import xpdl
 from xpdl.backends import array_module, backend_of
-from xpdl.backends.base import PRIMITIVES
+from xpdl.backends.providers import PRIMITIVES
 
 
 def test_an_array_knows_its_backend(backend):

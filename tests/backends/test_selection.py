@@ -23,8 +23,8 @@ from xpdl.backends import (
     get_backend,
     use_backend,
 )
-from xpdl.backends.base import PRIMITIVES
 from xpdl.backends.numpy.backend import NumpyBackend
+from xpdl.backends.providers import PRIMITIVES
 from xpdl.errors import (
     BackendMismatchError,
     BackendUnavailableError,

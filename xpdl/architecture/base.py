@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from xpdl.backends import Backend, Shape
 from xpdl.layers import Graph, Layer, Normalize
@@ -60,6 +60,14 @@ class Architecture:
     def grads(self) -> ArrayDict:
         """The gradients by name, as the last backward pass left them; 0 of what is frozen."""
         return self.parameters.gradients
+
+    @property
+    def layers(self) -> NoReturn:
+        """What the book's networks have, so that its name leads to ours."""
+        raise AttributeError(
+            f"{self.name} has no layers of its own: the book's net.layers['Affine1'] is "
+            "net.body.layers['affine1'] here, and net.params has all parameters by name."
+        )
 
     def leaves(self) -> dict[str, Layer]:
         """Return all layers that are no graphs, by name, in order."""

@@ -11,19 +11,18 @@ import threading
 from types import TracebackType
 from typing import Any
 
-from xpdl.backends.base import (
+from xpdl.backends.base import Backend
+from xpdl.backends.base.types import (
     Array,
-    Backend,
     Number,
     Pads,
     Pair,
-    RandomGenerator,
     Shape,
     accumulation_dtype,
-    check_generator_state,
     output_size,
     spread,
 )
+from xpdl.backends.generators import RandomGenerator, check_generator_state
 from xpdl.backends.numpy.threads import hold_while_forking
 from xpdl.errors import (
     BackendMismatchError,

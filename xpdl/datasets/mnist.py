@@ -9,7 +9,7 @@ import numpy as np
 
 from xpdl.arguments import flag, real_array, whole_number
 from xpdl.backends import backend_of, get_backend
-from xpdl.backends.base import Array
+from xpdl.backends.base.types import Array
 from xpdl.datasets.catalogue import DATA_SETS, find_data_set
 from xpdl.datasets.idx import ByteArray, decode_idx
 from xpdl.datasets.sources import read_files

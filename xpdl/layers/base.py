@@ -10,13 +10,14 @@ import numpy as np
 from xpdl.arguments import random_numbers, real_array, sizes
 from xpdl.backends import Array, Backend, Shape, accumulation_dtype, backend_of, get_backend
 from xpdl.configs import Configurable, look_at_options, made_from
-from xpdl.errors import ArgumentError, ShapeError, shown
+from xpdl.distributed.share import Share
+from xpdl.errors import ArgumentError, ShapeError
 from xpdl.initializers import Initializer
 from xpdl.layers.arrays import Arrays, ParameterSpec
 from xpdl.layers.checks import expect_floats
 from xpdl.layers.door import look_first
 from xpdl.layers.kept import Kept
-from xpdl.layers.node import Node
+from xpdl.layers.node import Node, made_by
 from xpdl.precision import get_precision
 
 
@@ -34,10 +35,13 @@ class Layer(Configurable):
         What is saved but not trained, such as running statistics.
     frozen : bool
         Whether parameters and statistics stay as they are in training; see `Network.freeze`.
+    share : Share, optional
+        Which rows of the batch x is, within a training step of several ranks.
     """
 
     kind: ClassVar[str] = "layer"
     family = "layer"
+    share: Share | None = None
     looks_first: ClassVar[bool] = True  # at what it is given; a graph leaves that to its layers
     arity: int | None = 1  # how many inputs; None for two or more
     # Whether `forward` can compute a ReLU in the same pass, and `backward` then its gradient.
@@ -49,12 +53,12 @@ class Layer(Configurable):
     state: Arrays
     specs: dict[str, ParameterSpec]
     state_specs: dict[str, tuple[Shape, float]]
-    frozen: bool
-    input_gradient: bool
-    needs_backward: bool
-    relu: bool
-    pooled: bool
-    owned: bool
+    frozen: bool = False
+    input_gradient: bool = True  # where nothing before it learns, a layer need not make dx
+    needs_backward: bool = True  # nor be asked for it, if it does not learn either
+    relu: bool = False  # whether the ReLU behind it is computed here; see `Graph.plan`
+    pooled: bool = False  # whether its gradient comes from a pooling that knows of that ReLU
+    owned: bool = False  # whether a network holds this layer's arrays
     made: Any = Kept()  # the shape and the backend of what a layer used alone gave last
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -69,12 +73,6 @@ class Layer(Configurable):
         self = super().__new__(cls)
         self.params, self.grads, self.state = (Arrays(cls.__name__) for _ in range(3))
         self.specs, self.state_specs = {}, {}
-        self.frozen = False
-        self.input_gradient = True  # where nothing before it learns, a layer need not make dx
-        self.needs_backward = True  # nor be asked for it, if it does not learn either
-        self.relu = False  # whether the ReLU behind it is computed here; see `Graph.plan`
-        self.pooled = False  # whether its gradient comes from a pooling that knows of that ReLU
-        self.owned = False  # whether a network holds this layer's arrays
         return self
 
     def __init__(self) -> None:
@@ -88,21 +86,7 @@ class Layer(Configurable):
         ArgumentError, ShapeError
             If they are no nodes, too many or too few, or of shapes that do not fit.
         """
-        kind = type(self).__name__
-        for node in nodes:
-            if not isinstance(node, Node):
-                raise ArgumentError(
-                    f"{kind} was called on {shown(node)}; call it on nodes, such as "
-                    "xpdl.Input((3, 32, 32)), to describe a graph, and layer.forward(x) to compute."
-                )
-        if self.owned:
-            raise ArgumentError(f"this {kind} already belongs to a network; make a new layer.")
-        self.check_arity(len(nodes))
-        try:
-            return Node(self.plan(*(node.shape for node in nodes)), self, nodes, name)
-        except ShapeError as error:
-            told = " and ".join(str(node.shape) for node in nodes)
-            raise ShapeError(f"{name or self!r}, with input {told}: {error}") from error
+        return made_by(self, nodes, name)
 
     def check_arity(self, count: int) -> None:
         """See that the layer takes so many inputs.
@@ -197,12 +181,9 @@ class Layer(Configurable):
 
     def set_gradient(self, name: str, value: Array) -> None:
         """Put `value` where the gradient of a parameter belongs, unless the layer is frozen."""
-        if self.frozen:
-            return
-        if name in self.grads:
-            self.grads[name][...] = value
-        else:
-            self.grads[name] = value
+        place = self.gradient_place(name)
+        if place is not None:
+            place[...] = value
 
     def clear_gradients(self) -> None:
         """Make all gradients 0, as where nothing behind the layer counts."""

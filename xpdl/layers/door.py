@@ -17,37 +17,28 @@ from xpdl.layers.checks import expect_gradient
 def look_first(kind: Any) -> None:
     """Let what a class of layers writes as `forward` and `backward` look first, if used alone."""
     if "forward" in vars(kind):
-        kind.forward = (_forward if kind.arity == 1 else _forward_of_several)(kind.forward)
+        kind.forward = _forward(kind.forward, several=kind.arity != 1)
     if "backward" in vars(kind):
         kind.backward = _backward(kind.backward)
 
 
-def _forward(compute: Callable[..., Any]) -> Callable[..., Any]:
+def _forward(compute: Callable[..., Any], several: bool) -> Callable[..., Any]:
+    def look(layer: Any, xs: tuple[Any, ...], train: bool) -> Any:
+        layer.expect(*xs)
+        y = compute(layer, *xs, train=train)
+        if train:
+            layer.made = y.shape, backend_of(*xs)
+        return y
+
     @functools.wraps(compute)
     def forward(self: Any, x: Any, train: bool = False) -> Any:
-        if self.owned:
-            return compute(self, x, train)
-        self.expect(x)
-        y = compute(self, x, train)
-        if train:
-            self.made = y.shape, backend_of(x)
-        return y
+        return compute(self, x, train) if self.owned else look(self, (x,), train)
 
-    return forward
-
-
-def _forward_of_several(compute: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(compute)
-    def forward(self: Any, *xs: Any, train: bool = False) -> Any:
-        if self.owned:
-            return compute(self, *xs, train=train)
-        self.expect(*xs)
-        y = compute(self, *xs, train=train)
-        if train:
-            self.made = y.shape, backend_of(*xs)
-        return y
+    def forward_of_several(self: Any, *xs: Any, train: bool = False) -> Any:
+        return compute(self, *xs, train=train) if self.owned else look(self, xs, train)
 
-    return forward
+    return forward_of_several if several else forward
 
 
 def _backward(compute: Callable[..., Any]) -> Callable[..., Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -72,22 +72,19 @@ class Graph(Wiring, Layer):
         product's b. A layer derived from these may do something else, and is left alone.
         """
         self._part_relus()  # layers may have stood elsewhere before
-        read = Counter(name for place in self.places for name in place.reads)
-        read.update(self.ends)
-        by_name = {place.name: place for place in self.places}
+        readers: dict[str | None, list[Any]] = defaultdict(list)
         for place in self.places:
-            relu = by_name.get(place.reads[0])
-            if relu is not None and type(relu.layer) is ReLU and type(place.layer) is MaxPooling:
-                pooling = place.layer if read[relu.name] == 1 else None
-            elif type(place.layer) is ReLU:
-                relu, pooling = place, None
-            else:
-                continue
-            before = by_name.get(relu.reads[0])
-            if before and read[before.name] == 1 and vars(type(before.layer)).get("takes_relu"):
-                before.layer.relu = relu.layer.computed_before = True  # type: ignore[attr-defined]
-                if pooling is not None:
-                    pooling.product, before.layer.pooled = before.layer, True
+            for name in place.reads:
+                readers[name].append(place)
+        for name in self.ends:
+            readers[name].append(None)
+        for place in self.places:
+            relu, pooling = _only(readers[place.name], ReLU), None
+            if relu is not None and vars(type(place.layer)).get("takes_relu"):
+                place.layer.relu = relu.layer.computed_before = True
+                pooling = _only(readers[relu.name], MaxPooling)
+            if pooling is not None:
+                pooling.layer.product, place.layer.pooled = place.layer, True
 
     def _part_relus(self) -> None:
         """Let each layer compute what is its own."""
@@ -179,6 +176,12 @@ def _last_readers(places: Sequence[Place], ends: Sequence[str]) -> dict[str, lis
         if name not in ends:
             done.setdefault(reader, []).append(name)
     return done
+
+
+def _only(readers: Sequence[Any], kind: type) -> Any:
+    """Return the one of `readers`, if there is one, and its layer of that very `kind`; or None."""
+    alone = len(readers) == 1 and readers[0] is not None and type(readers[0].layer) is kind
+    return readers[0] if alone else None
 
 
 def _add_up(gradients: dict[str, Array], name: str, dx: Array | None) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from xpdl.arguments import sizes
 from xpdl.backends import Shape
-from xpdl.errors import ArgumentError, shown
+from xpdl.errors import ArgumentError, ShapeError, shown
 
 _born = count()
 
@@ -62,6 +62,25 @@ class Input(Node):
 
     def __init__(self, shape: int | Sequence[int], name: str | None = None) -> None:
         super().__init__(sizes("shape", shape), name=name)
+
+
+def made_by(layer: Any, nodes: tuple[Any, ...], name: str | None) -> Node:
+    """Return the node that a layer is when it reads `nodes`; see `Layer.__call__`."""
+    kind = type(layer).__name__
+    for node in nodes:
+        if not isinstance(node, Node):
+            raise ArgumentError(
+                f"{kind} was called on {shown(node)}; call it on nodes, such as "
+                "xpdl.Input((3, 32, 32)), to describe a graph, and layer.forward(x) to compute."
+            )
+    if layer.owned:
+        raise ArgumentError(f"this {kind} already belongs to a network; make a new layer.")
+    layer.check_arity(len(nodes))
+    try:
+        return Node(layer.plan(*(node.shape for node in nodes)), layer, nodes, name)
+    except ShapeError as error:
+        told = " and ".join(str(node.shape) for node in nodes)
+        raise ShapeError(f"{name or layer!r}, with input {told}: {error}") from error
 
 
 def behind(ends: Iterable[Node]) -> list[Node]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from xpdl.arguments import dictionary, number, plainly, same_shapes, whole_number
+from xpdl.arguments import number, same_shapes
 from xpdl.backends import accumulation_dtype, backend_of
-from xpdl.errors import ArgumentError, DTypeError, ModelFileError
+from xpdl.errors import DTypeError, ModelFileError
+from xpdl.optimizer_states import check_saved, restore
 from xpdl.optimizers.blocks import Arrays, Blocks
 from xpdl.optimizers.clock import Clock, whole
 from xpdl.optimizers.freezing import OwnCounts
@@ -38,7 +39,7 @@ class Memory(Clock):
         if not self.state:
             memory = {slot: _zeros_like(params) for slot in self.slots}
             if self._restored is not None:
-                _restore(memory, self._restored)
+                restore(memory, self._restored)
                 self._restored = None
             for name in self._counts.apart.keys() - params.keys():
                 saved = "the saved optimizer state counts updates"
@@ -91,24 +92,7 @@ class Memory(Clock):
         ModelFileError
             As `load_state_dict`.
         """
-        rule, what = type(self).__name__, "the saved optimizer state"
-        try:
-            found = dictionary(what, saved)["rule"]
-            state = dictionary("its state", saved["state"], "by slot")
-            for slot, arrays in state.items():
-                dictionary(f"its {slot}", arrays, "of arrays")
-            number("learning_rate", saved["learning_rate"])
-            updates = whole_number("iteration", saved["iteration"], least=0, most=2**62)
-            for name, count in dictionary("counts of updates", saved.get("counts", {})).items():
-                whole_number(f"counts of updates of {name}", count, least=0, most=updates)
-        except (ArgumentError, KeyError) as error:
-            raise ModelFileError(f"{what} is damaged: {plainly(error).strip('.')}.") from error
-        if found != rule:
-            raise ModelFileError(f"the saved state is of {found!r}, not of {rule!r}.")
-        if (updates or state) and set(state) != set(self.slots):
-            raise ModelFileError(
-                f"the saved state has the slots {sorted(state)}, {rule} wants {sorted(self.slots)}."
-            )
+        check_saved(saved, type(self).__name__, self.slots)
 
 
 def _zeros_like(params: Arrays) -> Arrays:
@@ -117,15 +101,3 @@ def _zeros_like(params: Arrays) -> Arrays:
     # In half precision the squares of gradients, and Adam's epsilon, would be 0.
     xp = backend_of(*params.values()).xp
     return {name: xp.zeros_like(p, accumulation_dtype(p.dtype)) for name, p in params.items()}
-
-
-def _restore(memory: Mapping[str, Arrays], saved: Mapping[str, Arrays]) -> None:
-    """Copy saved host arrays into `memory`, once all names and shapes are seen to agree."""
-    for slot, arrays in memory.items():
-        try:
-            same_shapes(f"the saved optimizer state's {slot}", saved[slot], arrays)
-        except ArgumentError as error:
-            raise ModelFileError(str(error)) from error
-    for slot, arrays in memory.items():
-        for name, array in arrays.items():
-            array[...] = backend_of(array).asarray(saved[slot][name], dtype=array.dtype)

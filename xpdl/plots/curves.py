@@ -166,22 +166,29 @@ def learning_curves(
     ----------
     losses : History, or sequence of float (steps,)
         Of a history, the measures of its epochs are drawn: the accuracy on training, validation
-        and test data, or what else the loss is judged by.
+        and test data, or what else the loss is judged by; and the loss on validation data.
     train_accuracy, test_accuracy : sequence of float (epochs,)
         Without a history.
     """
     measure = "accuracy"
     lines: Mapping[str, Sequence[float | None]] = {"train": train_accuracy, "test": test_accuracy}
+    validated: list[float | None] = []
     if isinstance(losses, Trained):
         if len(train_accuracy) or len(test_accuracy):
             raise ArgumentError("losses is a history, which has the accuracies; leave them out.")
         measure, lines = _measured(losses.epochs)
+        validated = [(epoch.validation or {}).get("loss") for epoch in losses.epochs]
         losses = losses.losses
     figure = new_figure(9, 3.6, title)
     loss_axes, axes = figure.subplots(1, 2)
     loss_axes.plot(np.arange(1, len(losses) + 1), losses, color="0.8", linewidth=0.6, label="step")
     smooth = _smoothed(host(losses), max(1, min(50, len(losses) // 10)))
     loss_axes.plot(np.arange(1, len(losses) + 1), smooth, color="C0", label="smoothed")
+    ends = [(i + 1) * len(losses) / len(validated) for i in range(len(validated))]
+    found = [(end, loss) for end, loss in zip(ends, validated, strict=True) if loss is not None]
+    if found:  # epochs are drawn as if they were of equal length
+        (line,) = loss_axes.plot(*zip(*found, strict=True), "^-", color="C2", label="validation")
+        line.set_markersize(4)
     loss_axes.set(xlabel="step", ylabel="loss", yscale="log")
     scale, unit = (100, " (%)") if measure == "accuracy" else (1, "")
     for part, values in lines.items():

@@ -87,6 +87,8 @@ def computational_graph(
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     axes.set_axis_off()
     width, height = 72 * size[0], 72 * size[1]
+    if title:
+        figure.suptitle(title, y=1 - 15 / height, va="center")  # also above a tall graph
     axes.set(xlim=(0, width), ylim=(0, height))  # a unit is a point, so that lengths are lengths
     halves = {name: _half_size(_shown(name)) for name in nodes}
     below = _draw_legend(axes) if any(edge.gradient for edge in edges) else 0.0
@@ -188,6 +190,7 @@ def _draw_edge(
             beside = lane + sign * (4 + abs(nx) * w / 2 + abs(ny) * h / 2)
             place = at(first + edge.at * (last - first), beside)
             options: dict[str, Any] = {"ha": "center", "va": "center_baseline", "zorder": 4}
+            options["bbox"] = {"facecolor": "white", "lw": 0, "pad": 0.5}  # over other lines
             axes.text(*place, text, fontsize=EDGE_FONT, color=colour, **options)
 
 

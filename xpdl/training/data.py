@@ -8,10 +8,26 @@ from typing import Any
 from xpdl.architecture.shapes import advice
 from xpdl.arguments import array_or_list, check_finite
 from xpdl.backends import backend_of
-from xpdl.backends.base import host_array
+from xpdl.backends.base.types import host_array
 from xpdl.datasets.batches import Batches
 from xpdl.errors import ArgumentError, ShapeError, shown
 from xpdl.network import Network
+
+
+def expect_pairs(*arguments: Any) -> None:
+    """See that data comes in pairs, not as the book's Trainer takes it.
+
+    Raises
+    ------
+    ArgumentError
+        If it does not.
+    """
+    if len(arguments) > 3 or (len(arguments) > 2 and hasattr(arguments[1], "dtype")):
+        raise ArgumentError(
+            "Trainer takes a pair of images and labels: the book's Trainer(net, x_train, t_train, "
+            "x_test, t_test) is Trainer(net, (x_train, t_train), (x_test, t_test)) here. "
+            "See docs/from-the-book.md."
+        )
 
 
 def training_batches(

@@ -13,12 +13,15 @@ import numpy as np
 from xpdl import files, functions
 from xpdl.arguments import array_or_list, whole_number
 from xpdl.backends import Array, backend_of
+from xpdl.distributed.ranks import Ranks
 from xpdl.errors import ArgumentError, BackendMismatchError, ModelFileError, ShapeError, shown
 from xpdl.network import Network
 from xpdl.storage import expect_notes, load, load_with_notes
-from xpdl.training.settings import differences, digest, training_settings
+from xpdl.training.history import Epoch
+from xpdl.training.settings import differences, training_settings
 from xpdl.training.trainer import Trainer
 from xpdl.tuning.answers import count_hits
+from xpdl.tuning.members import SharedMembers
 
 FILE_FORMAT = "xpdl-ensemble-1"
 INDEX = "ensemble.json"
@@ -223,6 +226,7 @@ def train_ensemble(
     progress: bool = True,
     about: Mapping[str, Any] | None = None,
     callback: Callable[[int, Trainer], object] | None = None,
+    ranks: Ranks | None = None,
 ) -> Ensemble:
     """Train n networks, each from its own seed, and return their ensemble.
 
@@ -248,6 +252,8 @@ def train_ensemble(
     callback : callable, optional
         Called as ``callback(i, trainer)`` when member i is trained, before its file is written; not
         for one from the folder.
+    ranks : Ranks, optional
+        Processes that each train a member at a time, of which this is rank 0; see `SharedMembers`.
 
     Raises
     ------
@@ -264,6 +270,10 @@ def train_ensemble(
             f"{str(place)!r} holds more than n={n} members; ask for all, or choose another folder."
         )
     members: list[Network] = []
+    shared = None
+    if ranks is not None:
+        there = (place is not None and member_path(place, i).exists() for i in range(n))
+        shared = SharedMembers(ranks, [i for i, trained in enumerate(there) if not trained])
     for i in range(n):
         own_seed = member_seed(seed, i)
         trainer = make(own_seed)
@@ -289,7 +299,7 @@ def train_ensemble(
         path = checkpoint = None
         if place is not None:
             path, checkpoint = member_path(place, i), place / f"checkpoint-{i}.safetensors"
-            data = digest(trainer.batches.x, trainer.batches.t)
+            data = trainer.data_digest()
             settings = {"member_seed": own_seed, **training_settings(trainer), "sha256": data}
         if path is not None and path.exists():
             network = _load_member(path, settings).to(network.backend)
@@ -298,13 +308,12 @@ def train_ensemble(
             trainer.checkpoint = trainer.checkpoint or checkpoint
             if progress:
                 print(f"{title}  seed {own_seed}", flush=True)
-            history = trainer.fit()
+            history = trainer.fit() if shared is None else shared.fit(i, trainer)
             if callback is not None:
                 callback(i, trainer)
             if path is not None:
                 network.save(path, {**(about or {}), "training": settings})
-            accuracy = history.epochs[-1].test_accuracy
-            told = "trained" if accuracy is None else f"test accuracy {accuracy:.2%}"
+            told = _accuracy_told(history.epochs[-1])
         if checkpoint is not None:
             checkpoint.unlink(missing_ok=True)
         members.append(network)
@@ -313,6 +322,13 @@ def train_ensemble(
     if place is not None:
         _write_index(place, n, about or {})
     return Ensemble(members)
+
+
+def _accuracy_told(epoch: Epoch) -> str:
+    for part, found in (("test", epoch.test), ("validation", epoch.validation)):
+        if found is not None and "accuracy" in found:
+            return f"{part} accuracy {found['accuracy']:.2%}"
+    return "trained"
 
 
 def member_seed(seed: int, number: int) -> int:

@@ -1,23 +1,18 @@
-"""Arrays of a device: where they are, how they get there, and random numbers born there."""
+"""Arrays of a device: where they are, and how they get there."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from xpdl.backends.base.types import (
-    Array,
-    RandomGenerator,
-    Step,
-    check_generator_state,
-    host_array,
-)
+from xpdl.backends.base.types import Array, Step, host_array
+from xpdl.backends.generators import Generators
 
 
-class Arrays:
+class Arrays(Generators):
     """What holds and moves arrays; this class serves NumPy's."""
 
     xp: Any = np
@@ -69,57 +64,6 @@ class Arrays:
 
     def synchronize(self) -> None:
         """Wait until all work given to the device is done; a CPU has none outstanding."""
-
-    def generator(self, seed: int | Sequence[int]) -> RandomGenerator:
-        """Return a generator of random numbers on this device, started from `seed`.
-
-        All devices draw the same numbers, those of NumPy's Philox generator (Salmon et al. 2011),
-        of which each can be computed by itself.
-        """
-        return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed)))
-
-    def reseed(self, generator: RandomGenerator, seed: int | Sequence[int]) -> None:
-        """Start a generator of this backend anew from `seed`, in its place."""
-        bits = self.generator(seed).bit_generator  # type: ignore[attr-defined]
-        generator.bit_generator.state = bits.state  # type: ignore[attr-defined]
-
-    def generator_state(self, generator: RandomGenerator) -> dict[str, int]:
-        """Return where a generator of this backend is, as JSON can hold it.
-
-        On a GPU this waits for the device. See `set_generator_state`.
-        """
-        state = generator.bit_generator.state  # type: ignore[attr-defined]
-        blocks = sum(int(part) << 64 * i for i, part in enumerate(state["state"]["counter"]))
-        drawn = 2 * (4 * (blocks - 1) + state["buffer_pos"])  # a block is four words of 64 bits
-        if not state["has_uint32"]:
-            return {"halves": drawn}
-        return {"halves": drawn - 1, "left_over": state["uinteger"]}
-
-    def set_generator_state(self, generator: RandomGenerator, state: Mapping[str, int]) -> None:
-        """Let a generator of the same seed go on where `generator_state` found another to be.
-
-        Parameters
-        ----------
-        state : mapping
-            ``halves``: how many halves of 64-bit words were drawn; ``left_over``: the half that
-            the next float32 will use, where a float64 has been drawn in between.
-
-        Raises
-        ------
-        ArgumentError
-            If that is no such state.
-        """
-        halves, left_over = check_generator_state(state)
-        bits = generator.bit_generator  # type: ignore[attr-defined]
-        words = halves // 2 if left_over is None else (halves + 1) // 2
-        now = bits.state
-        now["state"]["counter"][:] = [words // 4, 0, 0, 0]
-        bits.state = {**now, "buffer_pos": 4, "has_uint32": 0}
-        generator.random((words % 4,), np.dtype(np.float64))
-        if left_over is not None:
-            bits.state = {**bits.state, "has_uint32": 1, "uinteger": left_over}
-        elif halves % 2:
-            generator.random((1,), np.dtype(np.float32))
 
     def compile_step(self, step: Step, prepare: Callable[[], object] | None = None) -> Step:
         """Return a function that does what `step` does, with less work for the host.

@@ -11,12 +11,12 @@ from xpdl.backends.base.arrays import Arrays
 from xpdl.backends.base.types import (
     Array,
     Number,
-    RandomGenerator,
     accumulation_dtype,
     along,
     others,
     written,
 )
+from xpdl.backends.generators import RandomGenerator
 
 
 class Elements(Arrays):

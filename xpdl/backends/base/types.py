@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol, TypeAlias
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from xpdl.arguments import whole_number
-from xpdl.errors import ArgumentError, BackendMismatchError, DTypeError, ShapeError, shown
+from xpdl.errors import BackendMismatchError, DTypeError, ShapeError, shown
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 """An array of some backend. CuPy's has the same methods, so NumPy's type stands for all."""
@@ -27,13 +26,6 @@ Step: TypeAlias = Callable[..., Any]
 """A function of arrays that returns an array or a tuple of them."""
 
 
-class RandomGenerator(Protocol):
-    """Random numbers born on a device."""
-
-    def random(self, size: Shape, dtype: Any) -> Array:
-        """Return numbers uniform in [0, 1)."""
-
-
 def accumulation_dtype(dtype: Any) -> np.dtype[Any]:
     """Return the type in which numbers of `dtype` are summed: float32 at least.
 
@@ -41,24 +33,6 @@ def accumulation_dtype(dtype: Any) -> np.dtype[Any]:
     """
     dtype = np.dtype(dtype)
     return np.promote_types(dtype, np.float32) if dtype.kind == "f" else np.dtype(np.float32)
-
-
-def check_generator_state(state: Mapping[str, Any]) -> tuple[int, int | None]:
-    """Return (halves, left_over) of what `Backend.generator_state` returned.
-
-    Raises
-    ------
-    ArgumentError
-        If it is none.
-    """
-    if not isinstance(state, Mapping) or "halves" not in state:
-        raise ArgumentError(f"the state of a generator must tell its halves, got {state!r}.")
-    halves, left_over = whole_number("halves", state["halves"], least=0), state.get("left_over")
-    if left_over is not None:
-        whole_number("left_over", left_over, least=0)
-    if halves >= 2**62 or (left_over or 0) >= 2**32:
-        raise ArgumentError(f"the state of a generator is beyond its range: {state!r}.")
-    return halves, left_over
 
 
 def output_size(size: int, window: int, stride: int, pad: int) -> int:

@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from xpdl.backends.base import Array, Backend, RandomGenerator, Step
+from xpdl.backends.base import Backend
+from xpdl.backends.base.types import Array, Step
 from xpdl.backends.cupy.capture import CapturedStep
+from xpdl.backends.generators import RandomGenerator
 from xpdl.errors import BackendError, BackendUnavailableError, CaptureError
 
 _INSTALL = "pip install 'xpdl[cuda13]' (or 'xpdl[cuda12]' for a driver older than release 580)"
@@ -58,6 +60,9 @@ class CupyBackend(Backend):
     def reseed(self, generator: RandomGenerator, seed: int | Sequence[int]) -> None:
         state = np.random.SeedSequence(seed).generate_state(1, np.uint64)
         generator.bit_generator = type(generator.bit_generator)(int(state[0]))  # type: ignore[attr-defined]
+
+    def skip(self, generator: RandomGenerator, numbers: int) -> None:
+        generator.random((numbers,), np.dtype(np.float32))
 
     def generator_state(self, generator: RandomGenerator) -> dict[str, int]:
         raise BackendError("a generator of CuPy's own does not say how much was drawn.")

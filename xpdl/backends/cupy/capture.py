@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from xpdl.backends.base import Array, Step
+from xpdl.backends.base.types import Array, Step
 from xpdl.errors import CaptureError
 
 # A shape is captured when it has come so often; before, kernels are compiled and pools filled.

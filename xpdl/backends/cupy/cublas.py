@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from xpdl.backends.base import Array
+from xpdl.backends.base.types import Array
 from xpdl.errors import BackendError, BackendUnavailableError
 
 # Of cuBLAS's and CUDA's headers: cudaDataType, cublasComputeType_t, cublasOperation_t.

@@ -8,12 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from xpdl.backends.base import (
-    Array,
-    Number,
-    RandomGenerator,
-    accumulation_dtype,
-)
+from xpdl.backends.base.types import Array, Number, accumulation_dtype
 from xpdl.backends.cupy.launching import (
     MOST_AT_ONCE,
     MOST_SCORES,
@@ -30,6 +25,7 @@ from xpdl.backends.cupy.launching import (
     spans_of,
     threads_for,
 )
+from xpdl.backends.generators import RandomGenerator
 
 
 class FusedElements(LaunchingCupyBackend):

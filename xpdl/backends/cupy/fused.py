@@ -16,14 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from xpdl.backends.base import (
-    Array,
-    Pair,
-    Shape,
-    accumulation_dtype,
-    output_size,
-    written,
-)
+from xpdl.backends.base.types import Array, Pair, Shape, accumulation_dtype, output_size, written
 from xpdl.backends.cupy.cublas import Products, load_cublas
 from xpdl.backends.cupy.elements import FusedElements
 from xpdl.backends.cupy.launching import (

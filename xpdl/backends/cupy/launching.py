@@ -9,15 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from xpdl.backends.base import (
-    Array,
-    Pair,
-    RandomGenerator,
-    Shape,
-    accumulation_dtype,
-    check_generator_state,
-)
+from xpdl.backends.base.types import Array, Pair, Shape, accumulation_dtype
 from xpdl.backends.cupy.backend import CapturingCupyBackend
+from xpdl.backends.generators import RandomGenerator, check_generator_state
 from xpdl.errors import ShapeError
 
 # The windows of so many images are laid out at once, in bytes: they should still be in the GPU's
@@ -178,6 +172,9 @@ class LaunchingCupyBackend(CapturingCupyBackend):
 
     def reseed(self, generator: RandomGenerator, seed: int | Sequence[int]) -> None:
         generator.reseed(seed)  # type: ignore[attr-defined]
+
+    def skip(self, generator: RandomGenerator, numbers: int) -> None:
+        generator.advance(numbers)  # type: ignore[attr-defined]
 
     def generator_state(self, generator: RandomGenerator) -> dict[str, int]:
         return {"halves": int(self.item(generator.position))}  # type: ignore[attr-defined]

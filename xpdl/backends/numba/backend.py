@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from xpdl.backends.base import Array, Number, Pair, Shape, output_size, written
+from xpdl.backends.base.types import Array, Number, Pair, Shape, output_size, written
 from xpdl.backends.numba.pixels import by_pixel
 from xpdl.backends.numpy import few_channels
 from xpdl.backends.numpy.backend import NumpyBackend

@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from xpdl.backends.base import Array, Pair, output_size, spread
+from xpdl.backends.base.types import Array, Pair, output_size, spread
 from xpdl.backends.numba.cache import compiled
 from xpdl.backends.numba.pixels import by_pixel
 from xpdl.backends.numba.vectors import LANES, ROWS, TAPS, sum_places, weigh_places

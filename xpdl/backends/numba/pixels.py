@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from xpdl.backends.base import Array
+from xpdl.backends.base.types import Array
 
 
 def by_pixel(x: Array) -> Array:

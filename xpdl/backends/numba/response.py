@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from xpdl.backends.base import Array
+from xpdl.backends.base.types import Array
 from xpdl.backends.numba.cache import compiled
 from xpdl.backends.numba.pixels import by_pixel
 from xpdl.backends.numpy.memory import pool

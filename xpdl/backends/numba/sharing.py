@@ -8,7 +8,7 @@ from typing import TypeAlias
 import numpy as np
 from numba.core.compiler_lock import global_compiler_lock
 
-from xpdl.backends.base import Array
+from xpdl.backends.base.types import Array
 from xpdl.backends.numba.cache import compiled
 from xpdl.backends.numba.vectors import look, ring, take
 from xpdl.backends.numpy.threads import hold_while_forking, thread_count, workers

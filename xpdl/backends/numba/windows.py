@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from xpdl.backends.base import Array, Pair, Shape, output_size
+from xpdl.backends.base.types import Array, Pair, Shape, output_size
 from xpdl.backends.numba.cache import compiled
 from xpdl.backends.numba.products import copy_and_add, multiply_places
 from xpdl.backends.numba.sharing import SUMS_BYTES, Shares, begin, cut, next_part, share

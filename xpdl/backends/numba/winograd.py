@@ -19,7 +19,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from xpdl.backends.base import Array, Pair, Shape
+from xpdl.backends.base.types import Array, Pair, Shape
 from xpdl.backends.numba import tiles
 from xpdl.backends.numba.sharing import SUMS_BYTES, Shares, cut, share
 from xpdl.backends.numba.tiles import GROUP, apart, steps, whole

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from xpdl.backends.base import Array, Pair, Shape, accumulation_dtype, output_size, written
+from xpdl.backends.base.types import Array, Pair, Shape, accumulation_dtype, output_size, written
 from xpdl.backends.numpy import convolution as numpy_convolution
 from xpdl.backends.numpy import few_channels, grouped
 from xpdl.backends.numpy.elements import (

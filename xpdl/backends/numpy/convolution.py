@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from xpdl.backends.base import Array, Pair, output_size
+from xpdl.backends.base.types import Array, Pair, output_size
 from xpdl.backends.numpy.memory import pool, scratch
 from xpdl.backends.numpy.threads import single_threaded_blas, workers
 

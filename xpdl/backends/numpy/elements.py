@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from xpdl.backends.base import Array, Backend, Pair, Shape, accumulation_dtype
+from xpdl.backends.base import Backend
+from xpdl.backends.base.types import Array, Pair, Shape, accumulation_dtype
 from xpdl.backends.numpy.memory import pool
 from xpdl.backends.numpy.threads import workers
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from xpdl.backends.base import Array, Pair, Shape
+from xpdl.backends.base.types import Array, Pair, Shape
 from xpdl.backends.numpy.memory import pool, scratch
 from xpdl.backends.numpy.threads import single_threaded_blas, workers
 

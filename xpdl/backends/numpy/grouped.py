@@ -16,7 +16,8 @@ from itertools import product
 
 import numpy as np
 
-from xpdl.backends.base import Array, Backend, Pair, Shape, output_size, spread
+from xpdl.backends.base import Backend
+from xpdl.backends.base.types import Array, Pair, Shape, output_size, spread
 from xpdl.backends.numpy.elements import parts_of
 from xpdl.backends.numpy.memory import pool
 from xpdl.backends.numpy.threads import workers

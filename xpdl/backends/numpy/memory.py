@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from xpdl.backends.base import Array, Shape
+from xpdl.backends.base.types import Array, Shape
 from xpdl.backends.numpy.threads import hold_while_forking
 
 # Smaller pieces come from the C library, which is quick with them.

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from xpdl.backends.base import Array, Pair, output_size
+from xpdl.backends.base.types import Array, Pair, output_size
 
 
 class Seen(NamedTuple):

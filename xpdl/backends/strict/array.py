@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from xpdl.backends.base import Array
+from xpdl.backends.base.types import Array
 from xpdl.backends.strict import recording
 from xpdl.backends.strict.refusals import refuse_mixing, refuse_numpy_function, refuse_reading
 from xpdl.errors import BackendMismatchError, DeviceRuleError

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from xpdl.backends.base import Array, Backend, RandomGenerator, Shape, Step, host_array
+from xpdl.backends.base import Backend
+from xpdl.backends.base.types import Array, Shape, Step, host_array
 from xpdl.backends.cupy.capture import CapturedStep
+from xpdl.backends.generators import RandomGenerator
 from xpdl.backends.strict import recording
 from xpdl.backends.strict.array import DeviceArray
 from xpdl.backends.strict.module import DeviceModule, Transfers

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from xpdl.backends.base import Array
+from xpdl.backends.base.types import Array
 from xpdl.backends.strict import recording
 from xpdl.backends.strict.array import DeviceArray, unwrap, wrap
 from xpdl.backends.strict.refusals import (

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from xpdl.backends.base import Array
+from xpdl.backends.base.types import Array
 from xpdl.errors import DeviceRuleError
 
 
