@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 import xpdl
-from bench import accuracy, charts, convolutions, memory, scaling
+from bench import accuracy, charts, convolutions, distributed, imagenet, memory, scaling
 from bench.book_scripts import NETWORKS as BOOK_NETWORKS
 from bench.book_scripts import PLAIN, script_step
 from bench.choose import CANDIDATES, choose
@@ -110,13 +110,21 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     gpu.add_options(commands.add_parser("gpu", help=text, description=text), _count, RESULTS)
     text = "the pictures of a record that gpu has written"
     gpu.add_chart_options(commands.add_parser("gpu-charts", help=text, description=text))
+    text = "several processes beside one, and a model of up to 1,000 (wants pip install '.[mpi]')"
+    distributed.add_options(
+        commands.add_parser("distributed", help=text, description=text), _count, RESULTS
+    )
+    text = "networks of ImageNet's size: time and peak memory"
+    imagenet.add_options(
+        commands.add_parser("imagenet", help=text, description=text), _count, RESULTS
+    )
     _add_choose(commands)
     text = "whole trainings by a recipe: accuracy and wall clock, seed by seed"
     accuracy.add_options(
         commands.add_parser("time-to-accuracy", help=text, description=text), RESULTS
     )
     options = parser.parse_args(arguments)
-    if options.command == "choose":
+    if options.command in ("choose", "distributed"):
         return options
     if options.command == "book" and options.network not in BOOK_NETWORKS:
         parser.error(f"book has the networks {' and '.join(BOOK_NETWORKS)} alone")

@@ -134,6 +134,32 @@ def _finish_accuracies(
     figure.legend(loc="outside lower center", fontsize="small", ncols=columns)
 
 
+def speed_ups(path: Path, results: Mapping[str, Any]) -> None:
+    """Draw how many times as fast n ranks are, by the model, beside what others have measured."""
+    figure = _figure(10, 4.2)
+    ranks = results["ranks"]
+    for axes, kind in zip(figure.subplots(1, 2), ("weak", "strong"), strict=True):
+        axes.loglog(ranks, ranks, "--", color="0.7", label="n times")
+        styles: dict[str, str] = {}
+        for name, values in results["plan"].items():
+            network, *link, scaling = name.split(", ")
+            if scaling == kind:
+                color = styles.setdefault(network, f"C{len(styles)}")
+                line = "-" if link[0].startswith("NVLink") else ":"
+                axes.loglog(ranks, values, line, color=color, label=f"{network}, {link[0]}")
+        if kind == "weak":
+            for (name, (n, times)), mark in zip(results["points"].items(), "*s^", strict=True):
+                axes.plot(n, times, mark, color="k", label=name)
+        axes.set_title(
+            "as many rows for each rank" if kind == "weak" else "64 times as many rows, dealt out",
+            fontsize="medium",
+        )
+        axes.set(xlabel="ranks", ylabel="times as fast as one", xlim=(1, 1000), ylim=(0.7, 1200))
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="x-small")
+    save(figure, path)
+
+
 def save(figure: Figure, path: Path) -> None:
     """Write a picture, and say where."""
     path.parent.mkdir(parents=True, exist_ok=True)

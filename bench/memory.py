@@ -23,7 +23,7 @@ def measure(program: str, batch_size: int, steps: int) -> dict[str, Any]:
     return figures
 
 
-def _peak() -> float:
+def peak_mib() -> float:
     """Return the most memory that this process has held so far, in MiB."""
     with contextlib.suppress(OSError):  # not Linux
         # Not getrusage there: it counts what the process was before it became this program.
@@ -40,10 +40,10 @@ def _main(program: str, batch_size: int, steps: int) -> None:
     x = rng.random((EXAMPLES, 1, 28, 28), dtype=np.float32)
     t = rng.integers(0, 10, EXAMPLES)
     data = (x.nbytes + t.nbytes) / 2**20
-    before = _peak()
+    before = peak_mib()
     run = _train_torch if program.startswith("PyTorch") else _train_xpdl
     run(program, x, t, batch_size, steps)
-    peak = _peak()
+    peak = peak_mib()
     figures = {
         "peak_mib": round(peak, 1),
         "over_data_mib": round(peak - data, 1),

@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
-from xpdl.layers import Affine, Convolution, Dropout, Layer, MaxPooling, Normalize, ReLU
+from xpdl.layers import (
+    AdaptiveAveragePooling,
+    Add,
+    Affine,
+    BatchNormalization,
+    Concatenate,
+    Convolution,
+    Dropout,
+    GlobalAveragePooling,
+    Layer,
+    MaxPooling,
+    Normalize,
+    ReLU,
+    ReLU6,
+)
 from xpdl.models import DeepConvNet, MultiLayerNet, SimpleConvNet
 from xpdl.network import Network
 
@@ -40,32 +55,81 @@ NETWORKS: dict[str, Callable[..., Network]] = {
 
 
 def torch_twin(network: Network) -> Any:
-    """Return the same layers in PyTorch, with PyTorch's own first weights."""
+    """Return the same layers in PyTorch, with PyTorch's own first weights.
+
+    A chain is an ``nn.Sequential``; a graph computes its layers one after the other.
+    """
     from torch import nn
 
-    modules: list[Any] = []
-    shape = network.input_shape
-    for place in network.body.places:
-        layer, output = place.layer, network.body.shapes[place.name]
-        if isinstance(layer, Normalize):
-            continue  # the twin is given floats that are scaled already
-        if isinstance(layer, Convolution):
+    # What it is given are floats that are scaled already.
+    places = [place for place in network.body.places if not isinstance(place.layer, Normalize)]
+    shapes = network.body.shapes
+    modules = [_module(place.layer, shapes[place.reads[0]]) for place in places]
+    before = network.body.inputs[0]
+    for place in places:
+        if place.reads != (before,):
+            return _torch_graph(network, dict(zip(places, modules, strict=True)))
+        before = place.name
+    return nn.Sequential(*(module for several in modules for module in several))
+
+
+def _module(layer: Layer, shape: tuple[int, ...]) -> list[Any]:
+    """Return a layer's modules in PyTorch, for inputs of such a shape."""
+    from torch import nn
+
+    match layer:
+        case Convolution():
             pad: Any = layer.pad
-            modules.append(nn.Conv2d(shape[0], layer.filters, layer.size, layer.stride, pad))
-        elif isinstance(layer, MaxPooling):
-            modules.append(nn.MaxPool2d(layer.size, layer.stride, layer.pad))
-        elif isinstance(layer, ReLU):
-            modules.append(nn.ReLU())
-        elif isinstance(layer, Dropout):
-            modules.append(nn.Dropout(layer.ratio))
-        elif isinstance(layer, Affine):
-            if len(shape) > 1:
-                modules.append(nn.Flatten())
-            inputs = 1
-            for extent in shape:
-                inputs *= extent
-            modules.append(nn.Linear(inputs, layer.units))
-        else:
+            options: dict[str, Any] = {
+                "bias": layer.bias,
+                "groups": layer.groups,
+                "dilation": layer.dilation,
+            }
+            return [nn.Conv2d(shape[0], layer.filters, layer.size, layer.stride, pad, **options)]
+        case MaxPooling():
+            keep = layer.remainder == "keep"
+            return [nn.MaxPool2d(layer.size, layer.stride, layer.pad, ceil_mode=keep)]
+        case AdaptiveAveragePooling():
+            return [nn.AdaptiveAvgPool2d(layer.size)]
+        case GlobalAveragePooling():
+            return [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+        case BatchNormalization():
+            return [nn.BatchNorm2d(shape[0], layer.epsilon)]
+        case ReLU():
+            return [nn.ReLU()]
+        case ReLU6():
+            return [nn.ReLU6()]
+        case Dropout():
+            return [nn.Dropout(layer.ratio)]
+        case Affine():
+            flatten = [nn.Flatten()] if len(shape) > 1 else []
+            return [*flatten, nn.Linear(math.prod(shape), layer.units)]
+        case Add() | Concatenate():
+            return []
+        case _:
             raise NotImplementedError(f"no twin for {layer!r}")
-        shape = output
-    return nn.Sequential(*modules)
+
+
+def _torch_graph(network: Network, modules: dict[Any, list[Any]]) -> Any:
+    """Return a module that computes a graph of one input and one output."""
+    import torch
+    from torch import nn
+
+    class Twin(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.parts = nn.ModuleList(nn.Sequential(*several) for several in modules.values())
+
+        def forward(self, x: Any) -> Any:
+            values = dict.fromkeys(network.body.inputs, x)
+            for place, part in zip(modules, self.parts, strict=True):
+                read = [values[name] for name in place.reads]
+                if isinstance(place.layer, Add):
+                    values[place.name] = read[0] + read[1]
+                elif isinstance(place.layer, Concatenate):
+                    values[place.name] = torch.cat(read, 1)
+                else:
+                    values[place.name] = part(read[0])
+            return values[network.body.ends[0]]
+
+    return Twin()

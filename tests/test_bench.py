@@ -82,6 +82,19 @@ def test_memory(tmp_path):
     assert 0 < figures["over_start_mib"] < figures["over_data_mib"] < figures["peak_mib"]
 
 
+def test_imagenet(tmp_path):
+    arguments = ["resnet18-32-step", "--batch-size", "2", "--rounds", "1"]
+    done = bench("imagenet", *arguments, out=tmp_path)
+    record = result_of(done, tmp_path, "imagenet-numpy-batch2")
+    figures = record["results"]["resnet18-32-step"]["xpdl numpy"]
+    assert figures["median_ms"] > 0
+    assert figures["over_start_mib"] > 4 * 4 * 11 + 100  # four float32 a parameter, and more
+    assert (figures["ours_takes"], figures["ours_takes_memory"]) == (1, 1)
+    done = bench("imagenet", "resnet19", out=tmp_path)
+    assert done.returncode == 2
+    assert "Did you mean" in done.stderr
+
+
 def test_loop(tmp_path):
     done = bench("loop", *SMALL, out=tmp_path)
     record = result_of(done, tmp_path, "loop-numpy-batch4")

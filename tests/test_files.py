@@ -630,3 +630,39 @@ def test_a_path_with_a_nul_is_refused(tmp_path):
     for path in (tmp_path / "a\0b", tmp_path / "a\0b" / "c"):
         with pytest.raises(FileAccessError, match="holds a NUL"):
             files.write_json(path, {})
+
+
+# ---- damage ---------------------------------------------------------------------------------
+
+
+def test_a_flipped_bit_anywhere_is_said(path, rng):
+    arrays = {"a": rng.random((20, 30), np.float32), "none": np.zeros((0, 3)), "n": np.arange(5)}
+    about = {
+        "format": "of the test",
+        "losses": [0.1, 1e-30, 2],
+        "name": "é\U0001f600",
+        "deep": {"a": [None, True]},
+    }
+    files.write_tensors(path, arrays, about)
+    assert files.read_tensors(path)[1] == about
+    whole = path.read_bytes()
+    for place in [*rng.integers(8, len(whole), 60), len(whole) - 1]:
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << int(rng.integers(8))
+        path.write_bytes(damaged)
+        try:
+            read, told = files.read_tensors(path)
+        except ModelFileError:
+            continue
+        # A blank of the header became another one.
+        assert told == about
+        assert all((read[name] == arrays[name]).all() for name in arrays)
+
+
+def test_a_file_of_before_there_was_a_digest_is_read(path):
+    from safetensors.numpy import save
+
+    path.write_bytes(save({"a": np.arange(3)}, metadata={"xpdl": json.dumps({"format": "old"})}))
+    arrays, about = files.read_tensors(path)
+    assert about == {"format": "old"}
+    np.testing.assert_array_equal(arrays["a"], np.arange(3))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +14,7 @@ torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 
+import xpdl  # noqa: E402
 from xpdl import Input, Network, Step  # noqa: E402
 from xpdl.backends import Backend  # noqa: E402
 from xpdl.layers import (  # noqa: E402
@@ -23,7 +27,13 @@ from xpdl.layers import (  # noqa: E402
     Tanh,
 )
 from xpdl.losses import HuberWithLoss, SigmoidWithLoss, SoftmaxWithLoss  # noqa: E402
+from xpdl.models import MobileNetV2, ResNet, SqueezeNet  # noqa: E402
 from xpdl.optimizers import Adam, Momentum  # noqa: E402
+from xpdl.storage import load_torch  # noqa: E402
+
+sys.path.append(str(Path(xpdl.__file__).parents[1]))  # the bench is not part of what is installed
+
+from bench.networks import torch_twin  # noqa: E402
 
 
 def tensor(a: Any) -> Any:
@@ -182,3 +192,16 @@ def test_a_generator_and_a_discriminator(backend: Backend, rng: Any) -> None:
     for modules, network in ((tg, g), (td, d)):
         for module, name in zip(modules, names, strict=True):
             assert_same(module, network, name)
+
+
+@pytest.mark.parametrize("make", [SqueezeNet, MobileNetV2, partial(ResNet, 18)])
+def test_a_twin_of_a_graph_computes_the_same(tmp_path: Path, make: Any) -> None:
+    network = make(input_shape=(3, 40, 40), output_size=5)
+    torch.manual_seed(0)
+    twin = torch_twin(network).eval()
+    torch.save(twin.state_dict(), tmp_path / "twin.pth")
+    load_torch(network, tmp_path / "twin.pth")
+    x = np.random.default_rng(1).random((2, 3, 40, 40), np.float32)
+    scores = network.backend.to_numpy(network.predict(network.backend.asarray(x)))
+    with torch.no_grad():
+        np.testing.assert_allclose(scores, twin(torch.tensor(x)), rtol=1e-3, atol=1e-4)

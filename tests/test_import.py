@@ -13,9 +13,9 @@ import xpdl
 
 ROOT = Path(xpdl.__file__).parents[1]
 HEAVY = {
-    "PIL", "concurrent.futures", "cupy", "http", "http.client", "matplotlib", "multiprocessing",
-    "pandas", "pytest", "safetensors", "scipy", "socket", "ssl", "threadpoolctl", "torch", "tqdm",
-    "urllib.request",
+    "PIL", "concurrent.futures", "cupy", "http", "http.client", "matplotlib", "mpi4py",
+    "multiprocessing", "pandas", "pytest", "safetensors", "scipy", "socket", "ssl", "threadpoolctl",
+    "torch", "tqdm", "urllib.request",
 }  # fmt: skip
 
 

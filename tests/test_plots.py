@@ -207,7 +207,7 @@ def test_a_graph_has_its_values_and_not_what_tells_nodes_apart():
             ArgumentError,
             "from 0 to 0, got from 1 to 3",
         ),
-        (lambda: plots.picture_grid(np.zeros((2, 3, 4, 4))), ShapeError, r"must be \(N, H, W\)"),
+        (lambda: plots.picture_grid(np.zeros((2, 2, 4, 4))), ShapeError, r"must be \(N, H, W\)"),
         (lambda: plots.picture_grid(np.zeros((2, 4, 4)), ["a"]), ArgumentError, "1 titles for 2"),
         (lambda: plots.misclassified(np.zeros((1, 2, 2)), [], []), ArgumentError, "one length"),
         (lambda: plots.filters({}), ArgumentError, "weights is empty"),

@@ -158,6 +158,49 @@ def test_in_a_grid_the_lowest_of_each_column_says_what_is_below_and_the_legend_i
     assert not any(legend.overlaps(axes.get_tightbbox(renderer)) for axes in figure.axes)
 
 
+def test_a_grid_says_why_a_line_is_missing():
+    panels = {"good": {"a": [1, 2, 3], "b": [3, 2, 1]}, "bad": {"a": [1, 2, 3], "b": [0.5]}}
+    figure = plots.curve_grid(panels, ended="it overflowed")
+    crosses = [
+        [line.get_xydata().tolist() for line in axes.lines if line.get_marker() == "x"]
+        for axes in figure.axes
+    ]
+    assert crosses == [[], [[[0, 0.5]]]]
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == ["a", "b", "it overflowed"]
+    without = plots.curve_grid(panels)
+    assert [len(axes.lines) for axes in without.axes] == [2, 2]
+
+
+LEGENDS = {
+    "curves": lambda: plots.curves({f"a line of number {i}": [i, 1, 0] for i in range(7)}),
+    "learning_curves": lambda: plots.learning_curves([3.0, 2.0], [0.5], [0.6]),
+    "rate_curve": lambda: plots.rate_curve([1e-3, 1e-2, 0.1], [1, 2, 3], [1, 2, 3], 0.02),
+    "layer_times": lambda: plots.layer_times(["conv1", "pool1"], [1e-3, 2e-4], [2e-3, 1e-4]),
+}
+
+
+@pytest.mark.parametrize("name", LEGENDS)
+def test_a_legend_covers_nothing_and_is_within_the_figure(name):
+    figure = LEGENDS[name]()
+    renderer = drawn(figure)
+    (legend,) = figure.legends
+    box = legend.get_window_extent(renderer)
+    assert not any(box.overlaps(axes.get_tightbbox(renderer)) for axes in figure.axes)
+    assert not any(axes.get_legend() for axes in figure.axes)
+    assert 0 <= box.x0 < box.x1 <= figure.bbox.width
+    assert 0 <= box.y0 < box.y1 <= figure.bbox.height
+
+
+def test_a_graph_says_what_its_colours_mean():
+    def colours(edges):
+        figure = plots.computational_graph(NODES, edges)
+        return {text.get_color() for text in figure.axes[0].texts if "ward" in text.get_text()}
+
+    assert colours(EDGES) == {"C0", "C3"}
+    assert colours([Edge("×#1", "to pay", "110")]) == set()
+
+
 def test_a_scale_of_shares_ends_where_it_is_told():
     rows = {"a": {"1": [0.0] * 9 + [0.55]}, "b": {"1": [0.25, 0.75]}}
     cut = plots.layer_histograms(rows, bins=10, top=20)

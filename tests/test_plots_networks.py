@@ -8,7 +8,7 @@ import pytest
 
 from xpdl import Input, Network, plots
 from xpdl.errors import ArgumentError
-from xpdl.layers import Add, Affine, Convolution, ReLU
+from xpdl.layers import Add, Affine, Convolution, ReLU, Residual
 from xpdl.plots.networks import _layout
 
 
@@ -41,6 +41,19 @@ def test_branches_stand_side_by_side_and_nothing_lies_on_another() -> None:
     assert len(set(places)) == len(places)
     assert lane["conv1"] != lane["conv2"]
     assert depth["add1"] == 3
+
+
+def test_a_block_may_be_one_node() -> None:
+    block = Residual([Convolution(2, 3, pad=1), ReLU()], Convolution(2, 1))
+    network = Network([ReLU(), block, Affine(4)], (2, 6, 6), name="Blocks")
+    seen = texts(plots.network_graph(network, blocks=True))
+    names = {"x", "relu1  ReLU", "residual1  Residual", "affine1  Affine"}
+    assert {text for text in seen if "x 6" not in text} == names
+    assert seen.count("2 x 6 x 6") == 3
+    assert "residual1.conv1  Convolution" in texts(plots.network_graph(network))
+    assert texts(plots.network_graph(branched(), blocks=True)) == texts(
+        plots.network_graph(branched())
+    )
 
 
 def test_anything_else_is_refused() -> None:

@@ -42,7 +42,7 @@ def test_a_title_has_room_over_a_single_picture():
 @pytest.mark.parametrize(
     ("images", "error", "message"),
     [
-        (np.zeros((2, 3, 4, 4)), ShapeError, r"got \(2, 3, 4, 4\)"),
+        (np.zeros((2, 2, 4, 4)), ShapeError, r"got \(2, 2, 4, 4\)"),
         ([np.zeros((4, 4)), np.zeros(4)], ShapeError, r"got \[\(4, 4\), \(4,\)\]"),
     ],
 )

@@ -23,6 +23,7 @@ from xpdl.version import __version__ as __version__
 if TYPE_CHECKING:  # the rooms are opened when somebody asks for them
     from xpdl import (
         datasets,
+        distributed,
         functions,
         initializers,
         layers,
@@ -45,8 +46,8 @@ if TYPE_CHECKING:  # the rooms are opened when somebody asks for them
     from xpdl.training import History, Step, Trainer
 
 _ROOMS = (
-    *("datasets", "functions", "initializers", "layers", "losses", "measures", "models", "network"),
-    *("optimizers", "plots", "schedules", "storage", "training", "tuning"),
+    *("datasets", "distributed", "functions", "initializers", "layers", "losses", "measures"),
+    *("models", "network", "optimizers", "plots", "schedules", "storage", "training", "tuning"),
 )
 _STANDS_IN = {
     "History": "training", "Input": "layers", "Network": "network", "Step": "training",
@@ -67,6 +68,7 @@ __all__ = [
     "backend_of",
     "classify",
     "datasets",
+    "distributed",
     "errors",
     "functions",
     "get_backend",

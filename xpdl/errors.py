@@ -141,6 +141,10 @@ class DeviceMemoryError(BackendError, MemoryError):
     """A device or the machine has too little memory; the message says what would fit."""
 
 
+class RanksError(XpdlError, RuntimeError):
+    """The processes that train together cannot speak to each other, or one of them is gone."""
+
+
 class DataError(XpdlError):
     """A data set cannot be had, or is not what it should be."""
 

@@ -23,6 +23,7 @@ import numpy as np
 
 from xpdl.errors import ArgumentError, FileAccessError, ModelFileError, XpdlError
 from xpdl.formats import FIRST, foreign
+from xpdl.tensor_digest import DIGEST, digest_of
 
 HostArray = np.ndarray[Any, np.dtype[Any]]
 
@@ -262,8 +263,8 @@ def write_tensors(
     from safetensors.numpy import save
 
     contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    text = json.dumps(dict(about), allow_nan=False)
-    write_bytes(path, save(contiguous, metadata={"xpdl": text}))
+    told = {**about, DIGEST: digest_of(json.dumps(dict(about), allow_nan=False), contiguous)}
+    write_bytes(path, save(contiguous, metadata={"xpdl": json.dumps(told)}))
 
 
 def read_tensors(
@@ -287,9 +288,14 @@ def read_tensors(
     """
     with open_tensors(path) as (shapes, text, read):
         about = _parse_about(path, text)
+        wanted = about.pop(DIGEST, None)  # files of earlier versions have none
         if check is not None:
             check(shapes, about)
         arrays = {name: read(name) for name in shapes}
+    if wanted is not None and wanted != digest_of(json.dumps(about), arrays):
+        raise ModelFileError(
+            f"{str(path)!r} is damaged: what it holds is not what was written. Use a copy of it."
+        )
     return arrays, about
 
 

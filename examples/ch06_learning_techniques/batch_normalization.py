@@ -48,7 +48,11 @@ def main(experiment: Experiment) -> None:
         experiment.record(f"accuracy at the end by scale, {name}", last, ".0%")
         experiment.record(f"scales that reach 40 %, {name}", sum(a > 0.4 for a in last))
     figure = plots.curve_grid(
-        panels, xlabel="epoch", ylabel="accuracy on the training images", ylim=(0, 1.02)
+        panels,
+        xlabel="epoch",
+        ylabel="accuracy on the training images",
+        ylim=(0, 1.02),
+        ended="the loss overflowed",
     )
     experiment.save(figure)
 

@@ -41,7 +41,7 @@ def test_train_leaves_a_run(small_mnist: Path, capsys: Any) -> None:
     folder = folders[0]
     assert folder.name.startswith("SimpleConvNet-")
     assert {path.name for path in folder.iterdir()} == {
-        "model.safetensors", "best.safetensors", "history.json",
+        "model.safetensors", "history.json",
         "curves.png", "misclassified.png", "confusion.png",
     }  # fmt: skip
     record = json.loads((folder / "history.json").read_text())
@@ -402,7 +402,7 @@ BAD_COMMANDS: dict[str, tuple[list[str], list[str]]] = {
     "no members": (["train", "--members", "0"], ["--members", "'0'"]),
     "a recipe": (["train", "--recipe", "slow"], ["slow", "fast", "book"]),
     "an empty recipe": (["train", "--recipe", ""], ["recipe", "''"]),
-    "empty data": (["train", "--data", ""], ["data set", "''"]),
+    "empty data": (["train", "--data", ""], ["--data", "name of a file", "''"]),
     "an option that is too deep": (["train", "--augment", "shift=" + "[" * 5000], ["NAME=VALUE"]),
     "data": (["train", "--data", "cifar"], ["cifar", "fashion-mnist"]),
     "a backend": (["train", "--backend", "nonsense"], ["nonsense", "numpy", "cupy", "strict"]),

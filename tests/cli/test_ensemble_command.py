@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
+from blank_drawings import DRAW, draw_blank
 from PIL import Image
 
 import xpdl
@@ -33,10 +33,6 @@ TRAIN = [
     "hidden_size=16", 'weight_init_std="he"', "--epochs", str(EPOCHS), "--batch-size", "10",
     "--learning-rate", "0.005", "--seed", "4",
 ]  # fmt: skip
-DRAW = {
-    name: getattr(plots, name)
-    for name in ("misclassified", "confusion_matrix", "learning_curves", "curves")
-}
 
 
 def bars(n: int, seed: int) -> tuple[Any, Any]:
@@ -55,24 +51,6 @@ def load_bars(normalize: bool = True, flatten: bool = True, one_hot_label: bool 
         (xpdl.asarray((x / np.float32(255) if normalize else x).reshape(shape)), xpdl.asarray(t))
         for x, t in (bars(120, 0), bars(TEST_IMAGES, 1))
     )
-
-
-def draw_blank(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Let pictures be blank, which is quicker; return what they are of, by the function's name."""
-    drawn: dict[str, Any] = {}
-
-    def blank(name: str) -> Callable[..., Figure]:
-        def keep(*given: Any, **_: Any) -> Figure:
-            drawn[name] = given
-            figure = Figure(figsize=(1, 1))
-            figure.subplots().plot([0, 1])
-            return figure
-
-        return keep
-
-    for name in DRAW:
-        monkeypatch.setattr(plots, name, blank(name))
-    return drawn
 
 
 @pytest.fixture(autouse=True)
@@ -200,8 +178,9 @@ def test_the_answers_of_a_run_are_those_over_shifts(
 
     images, labels, answers, *_ = drawn["misclassified"]
     missed = expected.argmax(axis=1) != t
-    np.testing.assert_allclose(images, x[missed, 0], atol=1e-6)
-    assert (labels, answers) == (t[missed].tolist(), expected.argmax(axis=1)[missed].tolist())
+    np.testing.assert_allclose(images / 255, x[missed][:48], atol=1e-6)
+    assert labels == t[missed].tolist()[:48]
+    assert answers == expected.argmax(axis=1)[missed].tolist()[:48]
     np.testing.assert_array_equal(drawn["confusion_matrix"][1], expected.argmax(axis=1))
     title = drawn["learning_curves"][3] if members == 1 else drawn["curves"][1]
     assert f"{accuracy(expected):.2%}" in title
@@ -248,11 +227,12 @@ def test_the_best_network_answers_by_the_shifts_that_the_run_has_now(
 ) -> None:
     accuracies = iter([0.9, 0.5, 0.6])
     monkeypatch.setattr(
-        preparation.Trainer, "_judge", lambda self: ({"accuracy": next(accuracies)}, None)
+        preparation.Trainer, "_judge", lambda self: (None, {"accuracy": next(accuracies)})
     )
     with monkeypatch.context() as patch:
         interrupt_after(patch, 2)
-        assert main([*TRAIN, "--shifts", str(begun), "--out", "run"]) == 130
+        validated = [*TRAIN, "--validation", "0.2"]
+        assert main([*validated, "--shifts", str(begun), "--out", "run"]) == 130
     before, notes = load_with_notes("run/best.safetensors")
     assert notes.pop("shifts", 0) == begun
     assert main(["train", "--resume", "run", "--shifts", str(resumed)]) == 0

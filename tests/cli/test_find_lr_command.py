@@ -13,7 +13,7 @@ from PIL import Image
 
 import xpdl
 from xpdl import Network
-from xpdl.cli import find_lr, train
+from xpdl.cli import choices, find_lr, train
 from xpdl.cli.main import main
 from xpdl.layers import Affine
 from xpdl.losses import SoftmaxWithLoss
@@ -114,14 +114,15 @@ def test_it_looks_at_what_the_recipe_trains(monkeypatch, capsys):
 
 
 def test_what_is_given_takes_the_place_of_the_recipes_and_is_told_again(monkeypatch, capsys):
-    made, make = [], find_lr.make_options
+    made, make = [], choices.options_and_pictures
 
     def noted(*arguments, **given):
-        made.append(make(*arguments, **given))
-        return made[-1]
+        chosen, pictures = make(*arguments, **given)
+        made.append(chosen)
+        return chosen, pictures
 
     for command in (find_lr, train):
-        monkeypatch.setattr(command, "make_options", noted)
+        monkeypatch.setattr(command, "options_and_pictures", noted)
     chosen = [
         "--model", "TwoLayerNet", "--model-options", 'weight_init_std="he"', "hidden_size=20",
         "--weight-decay", "0.01", "--clip-norm", "4.5", "--label-smoothing", "0.2",

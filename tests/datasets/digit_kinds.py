@@ -390,3 +390,37 @@ def a_thumb_on_the_paper(digit: Array, rng: Any) -> Image.Image:
     box = (20, image.height - 45, 140, image.height + 80)
     ImageDraw.Draw(image).ellipse(box, fill=(200, 140, 115))
     return image
+
+
+@kind
+def ordered_dither(digit: Array, rng: Any) -> Image.Image:
+    levels = np.asarray(grey(185, 30, coverage(digit, rng))) / 255
+    bayer = np.array([[0, 8, 2, 10], [12, 4, 14, 6], [3, 11, 1, 9], [15, 7, 13, 5]]) / 16
+    rows, columns = np.indices(levels.shape) % 4
+    return to_image(255 * (levels > bayer[rows, columns])).convert("1")
+
+
+@kind
+def dithered_to_few_colors(digit: Array, rng: Any) -> Image.Image:
+    return colors((190, 170, 140), (40, 40, 120), coverage(digit, rng)).convert("P")
+
+
+@kind
+def dithered_and_saved_as_jpeg(digit: Array, rng: Any) -> Image.Image:
+    stream = io.BytesIO()
+    one_bit_of_grey_paper(digit, rng).convert("L").save(stream, "JPEG", quality=90)
+    return Image.open(stream)
+
+
+@kind
+def much_noise(digit: Array, rng: Any) -> Image.Image:
+    levels = np.asarray(grey(200, 60, coverage(digit, rng))).astype(float)
+    return to_image(levels + rng.normal(0, 25, levels.shape))
+
+
+@kind
+def glare_on_a_whiteboard(digit: Array, rng: Any) -> Image.Image:
+    cover = coverage(digit, rng)
+    rows, columns = np.indices(cover.shape)
+    glare = 60 * np.exp(-((rows - 60) ** 2 + (columns - 280) ** 2) / (2 * 50**2))
+    return to_image(np.asarray(grey(190, 60, cover)) + glare)

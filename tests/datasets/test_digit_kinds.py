@@ -66,20 +66,17 @@ def test_pictures_without_a_digit_are_said_to_be_blank() -> None:
         KINDS["dust"](np.zeros((28, 28), np.uint8), rng),
         KINDS["salt and pepper"](np.zeros((28, 28), np.uint8), rng),
         KINDS["paper on a dark table"](np.zeros((28, 28), np.uint8), rng),
+        KINDS["one bit of grey paper"](np.zeros((28, 28), np.uint8), rng),
+        KINDS["much noise"](np.zeros((28, 28), np.uint8), rng),
     ]
     for image in blank:
         with pytest.raises(ImageError, match="is blank"):
             prepare_digit(image)
 
 
-# What does not reach 55 yet, and how many it must. Grey paper that was made black and white by
-# dithering is a quarter black dots, which are taken for ink.
-WEAK = {"one bit of grey paper": 44}
-
-
 @pytest.mark.slow
 def test_digits_are_recognised_on_every_kind_of_picture() -> None:
-    """Of 60 test digits drawn into each kind, at least 55 are right; of `WEAK` kinds, fewer."""
+    """Of 60 test digits drawn into each kind, at least 55 are right."""
     data = read_mnist()
     with xpdl.use_backend("numba"):
         net = make_model("DeepConvNet", seed=0, drop_scores=False, normalize=Normalize(255))
@@ -98,5 +95,5 @@ def test_digits_are_recognised_on_every_kind_of_picture() -> None:
                     continue
                 right[name] += int(net.predict(xpdl.asarray(x)).argmax()) == label
     assert right["plain"] >= 59
-    short = {name: int(n) for name, n in right.items() if n < WEAK.get(name, 55)}
+    short = {name: int(n) for name, n in right.items() if n < 55}
     assert short == {}

@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 import statistics
+from itertools import product
+
+import numpy as np
+from PIL import Image
+
+import xpdl
+from xpdl.layers import Normalize
+from xpdl.models import MobileNetV2
 
 
 def test_stacked_filters_see_as_much_with_fewer_weights(example):
@@ -69,3 +77,38 @@ def test_most_of_the_time_goes_into_convolution(example):
     assert 0.6 < numbers["share of convolution, forward"] < 1
     assert 0.5 < numbers["share of convolution, backward"] < 1
     assert numbers["a training step of 100 images, in ms"] > 0
+
+
+def test_famous_networks_are_drawn_and_have_the_published_parameters(example):
+    results = example("famous_networks")
+    assert len(results.figures) == 2
+    for counted, published in results.numbers.values():
+        assert counted == published
+
+
+def test_the_shares_of_time_in_alexnet(example):
+    numbers = example("time_of_alexnet").numbers
+    for way in ("forward", "backward"):
+        shares = [value for name, value in numbers.items() if name.endswith(f", {way}")]
+        assert len(shares) == 4
+        assert min(shares) > 0
+        assert sum(shares) < 1
+
+
+def test_transfer_learning_on_pictures_of_ones_own(example, on_numpy, tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    for k, part, i in product(range(10), ("train", "test"), range(3)):
+        (tmp_path / "pictures" / part / f"c{k}").mkdir(parents=True, exist_ok=True)
+        pixels = np.full((32, 32, 3), 25 * k, np.uint8) + rng.integers(0, 9, (32, 32, 3), np.uint8)
+        picture = Image.fromarray(pixels)
+        picture.save(tmp_path / "pictures" / part / f"c{k}" / f"{i}.png")
+    monkeypatch.setenv("XPDL_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("XPDL_CIFAR10", str(tmp_path / "pictures"))
+    trained = MobileNetV2((3, 32, 32), normalize=Normalize(255), seed=1)
+    monkeypatch.setattr(xpdl.models, "pretrained", lambda name: trained)
+    numbers = example("transfer_learning").numbers
+    assert numbers["labelled pictures"] == 20
+    accuracies = [value for name, value in numbers.items() if name.startswith("test accuracy")]
+    assert len(accuracies) == 3
+    # Brightness alone tells these classes apart, and random features see it.
+    assert numbers["test accuracy, linear on frozen features"] > 0.5

@@ -32,6 +32,7 @@ from verdicts import Call
 
 from xpdl import models
 from xpdl.backends import Backend, get_backend
+from xpdl.distributed import Ranks
 from xpdl.layers import (
     Add,
     Affine,
@@ -324,6 +325,8 @@ NETWORK_CALLS: list[Call] = [
             "average": thing(lambda _: None, MovingAverage, none=True),
             "accumulate": whole(2),
             "capture": flag(True),
+            "ranks": thing(lambda _: None, Ranks, none=True),
+            "whole_statistics": flag(True),
         },
         lambda _, **given: Step(**given),
         use=lambda backend, step: step(backend.asarray(PICTURES), backend.asarray(TARGETS)),

@@ -119,6 +119,7 @@ NO_CALLS = {
 UNTRIED = {"read_mnist": ["offline"], "load": ["offline"], "read_cifar10": ["offline"]}
 UNTRIED |= {"StoredPictures": ["source"], "Network.asarray": ["argument"]}  # any text
 UNTRIED |= {"Network.weights_of": ["samples"]}  # the length of an array
+UNTRIED |= {"Batches.parts": ["rows"], "Batches.in_order": ["part"]}  # of a rank, as it says itself
 
 
 def public_names() -> Iterable[str]:

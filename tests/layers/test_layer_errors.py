@@ -31,12 +31,15 @@ from xpdl.layers import (
     LocalResponseNormalization,
     MaxPooling,
     PadChannels,
+    PartialConvolution,
     ReLU,
     ReLU6,
     Residual,
+    ScaledTanh,
     Sequential,
     Sigmoid,
     Softmax,
+    Subsampling,
     Tanh,
     door,
     layer_from_config,
@@ -70,6 +73,13 @@ CONSTRUCTION: dict[str, tuple[Callable[[], Any], type[Exception], list[str]]] = 
     "partial windows": (lambda: Convolution(4, 3, remainder="keep"), ArgumentError, ["'keep'"]),
     "channels below 0": (lambda: PadChannels(-1, 0), ArgumentError, ["before", "-1"]),
     "no bias": (lambda: LocalResponseNormalization(bias=0), ArgumentError, ["bias", "0"]),
+    "no window": (lambda: Subsampling(0), ArgumentError, ["size", "0"]),
+    "no connections": (lambda: PartialConvolution([], 3), ArgumentError, ["connections", "[]"]),
+    "a filter that sees nothing": (
+        lambda: PartialConvolution([[0], []], 3), ArgumentError, ["channels", "[[0], []]"],
+    ),
+    "a connection twice": (lambda: PartialConvolution([[1, 1]], 3), ArgumentError, ["once"]),
+    "a channel below 0": (lambda: PartialConvolution([[-1]], 3), ArgumentError, ["-1"]),
     "no channels": (lambda: LocalResponseNormalization(0), ArgumentError, ["size", "0"]),
     "adaptive size": (lambda: AdaptiveAveragePooling((2, 0)), ArgumentError, ["size", "(2, 0)"]),
     "pool size": (lambda: MaxPooling(-2), ArgumentError, ["size", "-2"]),
@@ -110,6 +120,10 @@ PLANS: dict[str, tuple[Callable[[], Layer], tuple[int, ...], list[str]]] = {
     "channels of rows": (lambda: PadChannels(1, 1), (10,), ["PadChannels", "(10,)"]),
     "adaptive pooling of rows": (lambda: AdaptiveAveragePooling(2), (10,), ["(10,)"]),
     "response of rows": (LocalResponseNormalization, (10,), ["Response", "(10,)"]),
+    "subsampling misfit": (lambda: Subsampling(2), (1, 4, 5), ["divide", "2", "4 x 5"]),
+    "channels that are not there": (
+        lambda: PartialConvolution([[0, 3]], 2), (3, 4, 4), ["0 to 3", "(3, 4, 4)"],
+    ),
     "groups of channels": (lambda: Convolution(4, 3, groups=2), (3, 5, 5), ["2 groups", "3 chan"]),
     "dilated beyond the image": (lambda: Convolution(4, 3, dilation=3), (1, 6, 9), ["7", "6"]),
     "uneven misfit": (
@@ -147,6 +161,8 @@ FORWARD: dict[str, tuple[Callable[[], Layer], tuple[int, ...], tuple[int, ...]]]
     "adaptive pooling": (lambda: AdaptiveAveragePooling(2), (2, 4, 4), (2, 16)),
     "response": (LocalResponseNormalization, (2, 4, 4), (2, 16)),
     "channels": (lambda: PadChannels(1, 1), (2, 4, 4), (2, 16)),
+    "subsampling": (lambda: Subsampling(2), (2, 4, 4), (2, 2, 4, 5)),
+    "partial": (lambda: PartialConvolution([[1]], 2), (2, 4, 4), (2, 1, 4, 4)),
     "normalisation": (BatchNormalization, (4,), (2, 5)),
 }
 
@@ -163,7 +179,8 @@ def test_forward_refuses_another_shape(backend: Backend, case: str, rng: Any) ->
 @pytest.mark.parametrize(
     "layer",
     [ReLU, ReLU6, Sigmoid, Tanh, Softmax, Flatten, GlobalAveragePooling, lambda: MaxPooling(2),
-     LocalResponseNormalization, lambda: AdaptiveAveragePooling(2),
+     LocalResponseNormalization, lambda: AdaptiveAveragePooling(2), ScaledTanh, Subsampling,
+     lambda: PartialConvolution([[0]], 1),
      lambda: AveragePooling(2), lambda: Dropout(0.5), lambda: Affine(np.ones((3, 4))),
      lambda: Convolution(np.ones((1, 1, 1, 1))), BatchNormalization],
 )  # fmt: skip
@@ -249,7 +266,8 @@ def test_a_layer_belongs_to_one_network(rng: Any) -> None:
     "layer",
     [lambda: Affine(3), lambda: Convolution(3, 1), lambda: MaxPooling(2), BatchNormalization,
      lambda: AveragePooling(2), GlobalAveragePooling, LocalResponseNormalization,
-     lambda: AdaptiveAveragePooling(2), ReLU6],
+     lambda: AdaptiveAveragePooling(2), ReLU6, ScaledTanh, Subsampling,
+     lambda: PartialConvolution([[0]], 1)],
 )  # fmt: skip
 def test_integers_are_refused_where_they_would_be_truncated(
     backend: Backend, layer: Any, rng: Any

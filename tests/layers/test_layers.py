@@ -26,12 +26,15 @@ from xpdl.layers import (
     LocalResponseNormalization,
     MaxPooling,
     PadChannels,
+    PartialConvolution,
     ReLU,
     ReLU6,
     Residual,
+    ScaledTanh,
     Sequential,
     Sigmoid,
     Softmax,
+    Subsampling,
     Tanh,
     layer_from_config,
 )
@@ -394,6 +397,32 @@ def test_local_response_normalization(
     )
 
 
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_subsampling(backend: Backend, rng: Any, size: int) -> None:
+    def formula(x: Array, a: Array, b: Array) -> Array:
+        sums = np.zeros((len(x), len(a), x.shape[2] // size, x.shape[3] // size))
+        for i, j, window in windows_of(x, (size, size), (size, size)):
+            sums[:, :, i, j] = window.sum(axis=(2, 3))
+        return a[:, None, None] * sums + b[:, None, None]
+
+    x = rng.standard_normal((2, 3, 2 * size, size))
+    check_layer(backend, lambda: Subsampling(size), x, formula, rng=rng)
+
+
+def test_partial_convolution(backend: Backend, rng: Any) -> None:
+    connections = [[0, 2], [1], [2, 0, 1], [3, 1]]
+
+    def formula(x: Array, W: Array, b: Array) -> Array:
+        full, filters = np.zeros((4, 4, 2, 3)), iter(W)
+        for f, seen in enumerate(connections):
+            for c in seen:
+                full[f, c] = next(filters)
+        return window_formula(correlate, (2, 3), (1, 1), (0, 0), 0.0)(x, W=full, b=b)
+
+    x = rng.standard_normal((2, 4, 4, 5))
+    check_layer(backend, lambda: PartialConvolution(connections, (2, 3)), x, formula, rng=rng)
+
+
 def test_global_average_pooling(backend: Backend, rng: Any) -> None:
     x = rng.standard_normal((2, 3, 4, 5))
     check_layer(backend, GlobalAveragePooling, x, lambda x: x.mean(axis=(2, 3)), rng=rng)
@@ -403,6 +432,7 @@ ELEMENTWISE = {
     ReLU: lambda x: np.where(x > 0, x, 0),
     ReLU6: lambda x: 6 * np.clip(x / 6, 0, 1),
     Sigmoid: lambda x: 1 / (1 + np.exp(-x)),
+    ScaledTanh: lambda x: 1.7159 * np.tanh(2 * x / 3),
     Tanh: lambda x: (np.exp(x) - np.exp(-x)) / (np.exp(x) + np.exp(-x)),
 }
 
@@ -733,6 +763,8 @@ NEW_OPTIONS = [
     (AveragePooling(2, count_pad=False), "AveragePooling(2, stride=2, count_pad=False)"),
     (BatchNormalization(unbiased=True), "BatchNormalization(unbiased=True)"),
     (AdaptiveAveragePooling((6, 6)), "AdaptiveAveragePooling(6)"),
+    (Subsampling(3), "Subsampling(size=3)"),
+    (PartialConvolution([[0, 1], [1]], 5), "PartialConvolution(((0, 1), (1,)), 5)"),
     (
         LocalResponseNormalization(averaged=True, bias=1),
         "LocalResponseNormalization(bias=1.0, averaged=True)",

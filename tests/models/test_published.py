@@ -10,9 +10,11 @@ import pytest
 import xpdl
 from xpdl.errors import ArgumentError
 from xpdl.models import VGG, AlexNet, CifarResNet, GoogLeNet, ResNet, make_model
+from xpdl.models.lenet import CONNECTIONS
 
 PUBLISHED = {
     "LeNet": ({}, 61_706),
+    "LeNet of 1998": ({"form": "1998"}, 60_000 + 850),
     "AlexNet": ({}, 60_965_224),
     "AlexNet 2014": ({"form": "2014"}, 61_100_840),
     **{
@@ -49,6 +51,25 @@ PUBLISHED = {
 }  # fmt: skip
 
 
+def test_lenet_of_1998_has_the_papers_parameters_in_each_layer():
+    network = make_model("LeNet", form="1998")
+    counts = [
+        sum(map(math.prod, (spec.shape for spec in leaf.specs.values())))
+        for leaf in network.leaves().values()
+        if leaf.specs
+    ]
+    assert counts == [156, 12, 1_516, 32, 48_120, 10_164, 850]
+    shapes = [shape for name, shape in network.body.shapes.items() if "tanh" in name]
+    assert shapes == [(6, 28, 28), (6, 14, 14), (16, 10, 10), (16, 5, 5), (120, 1, 1), (84,)]
+    # Table I: six maps see three neighbours, nine see four, one sees all; each is seen by ten.
+    seen = np.zeros((16, 6), int)
+    for f, channels in enumerate(CONNECTIONS):
+        seen[f, list(channels)] = 1
+    assert seen.sum(axis=1).tolist() == [3] * 6 + [4] * 9 + [6]
+    assert seen.sum(axis=0).tolist() == [10] * 6
+    assert len({tuple(row) for row in seen}) == 16
+
+
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_parameters(name):
     options, count = PUBLISHED[name]
@@ -60,6 +81,7 @@ def test_parameters(name):
 
 SMALL = {
     "LeNet": {},
+    "LeNet 1998": {"form": "1998"},
     "CifarResNet": {"depth": 8},
     "ResNet": {"input_shape": (3, 32, 32)},
     "SqueezeNet": {"input_shape": (3, 32, 32)},
@@ -71,7 +93,7 @@ SMALL = {
 @pytest.mark.parametrize("name", SMALL)
 def test_a_step_and_a_file(backend, rng, tmp_path, name):
     """On every backend the network learns, and its file makes it again."""
-    network = make_model(name, **SMALL[name], output_size=5, seed=1)
+    network = make_model(name.split()[0], **SMALL[name], output_size=5, seed=1)
     x = backend.asarray(rng.random((2, *network.input_shape), np.float32))
     network.forward_backward(x, backend.asarray(np.array([1, 3])))
     gradients = {key: backend.to_numpy(g) for key, g in network.grads.items()}

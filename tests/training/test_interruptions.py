@@ -34,7 +34,8 @@ WAYS: dict[str, list[str]] = {
     "float32": DEEP,
     "half precision": [*DEEP, "--dtype", "float16", "--epochs", "2"],
     "numba": [*DEEP, "--backend", "numba"],
-    "members": [*DEEP, "--members", "2", "--epochs", "2"],
+    "members": [*DEEP, "--members", "2", "--epochs", "2", "--validation", "0.2"],
+    "chosen": [*DEEP, "--validation", "0.2", "--patience", "2"],
 }
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and locks of POSIX")
@@ -124,7 +125,7 @@ def kill_at_random(tmp_path: Path, way: str, wanted: int, seed: int) -> None:
 
 @posix
 def test_a_killed_run_ends_as_one_that_was_not(tmp_path: Path) -> None:
-    kill_at_random(tmp_path, "float32", 2, seed=1)
+    kill_at_random(tmp_path, "chosen", 2, seed=1)
 
 
 @posix
@@ -467,7 +468,7 @@ def test_a_rate_that_depends_on_the_length_keeps_it(
 def test_the_best_is_kept_beside_the_last(small_mnist: Path, monkeypatch: Any) -> None:
     accuracies = iter([0.5, 0.8, 0.7, 0.8])
     monkeypatch.setattr(
-        preparation.Trainer, "_judge", lambda self: ({"accuracy": next(accuracies)}, None)
+        preparation.Trainer, "_judge", lambda self: (None, {"accuracy": next(accuracies)})
     )
     seen: list[dict[str, Any]] = []
     keep = Run._keep_best
@@ -477,11 +478,12 @@ def test_the_best_is_kept_beside_the_last(small_mnist: Path, monkeypatch: Any) -
         keep(run, trainer, epoch)
 
     monkeypatch.setattr(Run, "_keep_best", watch)
-    assert main([*SMALL[:4], "4", "--backend", "numpy", "--out", "run"]) == 0
+    four = [*SMALL[:4], "4", "--backend", "numpy", "--validation", "0.2"]
+    assert main([*four, "--out", "run"]) == 0
     network, about = xpdl.storage.load_with_notes("run/best.safetensors")
     assert {name: xpdl.to_numpy(a).tolist() for name, a in network.arrays().items()} == seen[1]
     assert about["epochs"] == 2
-    assert about["test_accuracy"] == 0.8
+    assert about["validation"] == {"accuracy": 0.8}
     last = xpdl.load("run")
     assert {name: xpdl.to_numpy(a).tolist() for name, a in last.arrays().items()} == seen[3]
 

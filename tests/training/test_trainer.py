@@ -468,6 +468,14 @@ def test_bad_targets_are_named() -> None:
         Trainer("net", (0, 0), progress=False)  # type: ignore[arg-type]
 
 
+def test_pictures_without_channels_are_told_as_they_were_given() -> None:
+    network = Network([Affine(2)], (1, 4, 4))
+    x, t = np.zeros((50, 4, 4), np.float32), np.zeros(50, int)
+    for given in ({"train": (x, t)}, {"train": (x[:, None], t), "test": (x, t)}):
+        with pytest.raises(ShapeError, match=r"got \(50, 4, 4\)\..*use x\[:, None\]"):
+            Trainer(network, progress=False, **given)
+
+
 # ---- what is shown
 
 

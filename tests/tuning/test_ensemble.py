@@ -102,7 +102,6 @@ def test_probabilities_and_not_scores_are_averaged(backend: Backend) -> None:
     """One member that shouts is one vote: its large scores do not outweigh two others."""
     loud, *others = (Network([Affine(2)], (1,), seed=i) for i in range(3))
     for network, scores in ((loud, [0.0, 100.0]), *((other, [1.0, 0.0]) for other in others)):
-        network.params["affine1.W"][...] = 0
         network.params["affine1.b"][...] = backend.asarray(scores, "float32")
     x = backend.asarray(np.zeros((4, 1), "float32"))
     quiet = 1 / (1 + np.exp(-1.0))
@@ -449,3 +448,26 @@ def test_bad_data(backend: Backend) -> None:
     else:
         with pytest.raises(BackendMismatchError):
             ensemble.accuracy(x, backend.to_numpy(t))
+
+
+# ---- members that are one network ---------------------------------------------------------------
+
+
+def test_networks_of_one_seed_are_said_to_be_one() -> None:
+    with pytest.warns(UserWarning, match=r"networks\[2\] has the same parameters as networks\[0\]"):
+        Ensemble([net(0), net(1), net(0)])
+    Ensemble([net(0), net(1), net(2)])
+    Ensemble([net(0, size=5), net(0)])
+
+
+def test_a_maker_that_does_not_use_its_seed_is_refused_before_two_are_trained() -> None:
+    trained: list[int] = []
+
+    def forgetful(seed: int) -> Trainer:
+        one = make(0)
+        one.callbacks.append(lambda trainer, epoch: trained.append(epoch.number))
+        return one
+
+    with pytest.raises(ArgumentError, match="make must use its seed"):
+        train(maker=forgetful)
+    assert trained == [0, 1]  # of the first member alone

@@ -40,9 +40,17 @@ def test_every_part_of_a_step_is_there(backend):
         assert part.backward > 0
     assert sum(part.share for part in profile.parts) >= 0.9
     assert profile.step > 0
-    assert profile.peak_gflops > 0
-    assert profile.peak_gigabytes > 0
+    assert profile.peak_gflops >= max(rate for part in profile.parts for rate in part.gflops) > 0
+    assert profile.peak_gigabytes >= max(r for part in profile.parts for r in part.gigabytes) > 0
     assert profile.backend == backend.name
+
+
+def test_the_peak_is_no_less_than_what_was_reached(backend, monkeypatch):
+    monkeypatch.setattr("xpdl.tuning.profile._peaks", lambda *given: (1e-9, 1e-9))
+    network, x, t = small(backend)
+    profile = profile_step(network, x, t, SGD(), rounds=2)
+    assert profile.peak_gflops == max(rate for part in profile.parts for rate in part.gflops)
+    assert profile.peak_gigabytes == max(r for part in profile.parts for r in part.gigabytes)
 
 
 def test_operations_and_bytes_are_those_of_the_formula(backend):

@@ -72,6 +72,14 @@ class Generators:
         elif halves % 2:
             generator.random((1,), np.dtype(np.float32))
 
+    def skip(self, generator: RandomGenerator, numbers: int) -> None:
+        """Let a generator of this backend go on as if it had drawn so many of float32."""
+        state = self.generator_state(generator)
+        if "left_over" in state:  # the next number is a half that was kept aside
+            generator.random((numbers,), np.dtype(np.float32))
+        elif numbers:
+            self.set_generator_state(generator, {"halves": state["halves"] + numbers})
+
 
 def check_generator_state(state: Mapping[str, Any]) -> tuple[int, int | None]:
     """Return (halves, left_over) of what `Backend.generator_state` returned.

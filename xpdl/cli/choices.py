@@ -7,12 +7,15 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from xpdl.cli.command import rate
-from xpdl.datasets import DATA_SETS
+from xpdl.cli.command import count, place, rate
+from xpdl.datasets import DATA_SETS, PictureData
 from xpdl.datasets.augmentation import BY_NAME as KINDS
 from xpdl.errors import ArgumentError
 from xpdl.models import MODELS
 from xpdl.optimizers import BY_NAME as OPTIMIZERS
+from xpdl.runs.data import SHARE, is_own, load_pictures, place_of
+from xpdl.runs.options import RunOptions, make_options
+from xpdl.runs.preparation import make_optimizer
 from xpdl.runs.recipes import RECIPES
 
 
@@ -27,11 +30,30 @@ def setting(text: str) -> tuple[str, Any]:
         ) from None
 
 
+def picture_size(text: str) -> tuple[int, int]:
+    """Return the height and the width that an argument says: 64, or 48x64."""
+    sides = text.lower().split("x")
+    if len(sides) > 2 or not all(side.isdecimal() and int(side) for side in sides):
+        raise argparse.ArgumentTypeError(f"must be SIDE or HEIGHTxWIDTH, got {text!r}")
+    return int(sides[0]), int(sides[-1])
+
+
+def share(text: str) -> float:
+    """Return the number from 0, and below 1, that an argument says."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"must be a number from 0 and below 1, got {text!r}")
+    return value
+
+
 # What decides how one step is made; each takes the place of what the recipe says.
 CHOICES: dict[str, dict[str, Any]] = {
     "--recipe": {
         "metavar": "NAME",
-        "help": "where options not given come from (default: fast). "
+        "help": "where options not given come from (default: what suits the data). "
         + "; ".join(f"{name}: {recipe.about}" for name, recipe in RECIPES.items()),
     },
     "--model": {"metavar": "NAME", "help": ", ".join(MODELS)},
@@ -41,7 +63,41 @@ CHOICES: dict[str, dict[str, Any]] = {
         "metavar": "NAME=VALUE",
         "help": "what the model is made with, beside the recipe's: drop_scores=false",
     },
-    "--data": {"metavar": "NAME", "help": f"{', '.join(DATA_SETS)} (default: mnist)"},
+    "--data": {
+        "type": place,
+        "metavar": "DATA",
+        "help": f"{', '.join(DATA_SETS)}; or the place of your own: a folder of pictures with a "
+        "folder for each class (or such folders train and test, or val), a .npz file, IDX files "
+        "(default: mnist)",
+    },
+    "--picture-size": {
+        "type": picture_size,
+        "metavar": "SIDE",
+        "help": "to which a folder's pictures are brought: 64, or HEIGHTxWIDTH (default: what "
+        "most have, at most 224)",
+    },
+    "--channels": {
+        "type": count,
+        "metavar": "N",
+        "help": "of a folder's pictures: 1 for grey, 3 for colour (default: what most have)",
+    },
+    "--skip-broken": {
+        "action": "store_const",
+        "const": True,
+        "help": "leave out pictures of a folder that cannot be read",
+    },
+    "--test": {
+        "type": share,
+        "metavar": "SHARE",
+        "help": "of your own pictures, set aside for testing where there are none for that "
+        f"(default: {SHARE})",
+    },
+    "--validation": {
+        "type": share,
+        "metavar": "SHARE",
+        "help": "of the training pictures, set aside to choose the best epoch by; 0 for none "
+        f"(default: {SHARE} of your own pictures, none of a data set by name)",
+    },
     "--optimizer": {
         "metavar": "NAME",
         "help": f"{', '.join(OPTIMIZERS)}; another than the recipe's has its usual learning rate",
@@ -57,6 +113,10 @@ CHOICES: dict[str, dict[str, Any]] = {
         "metavar": "SHARE",
         "help": "of each target, over all classes",
     },
+    "--class-weights": {
+        "metavar": "WAY",
+        "help": "balanced: classes of few pictures count as much as others",
+    },
     "--augment": {
         "type": setting,
         "nargs": "*",
@@ -65,6 +125,10 @@ CHOICES: dict[str, dict[str, Any]] = {
         + ", ".join(KINDS),
     },
 }
+
+
+OF_PICTURES = ("picture_size", "channels", "skip_broken", "test", "validation")
+"""The names of the options that say which pictures of the data are for what, in which form."""
 
 
 def add_choices(parser: argparse.ArgumentParser, *flags: str) -> None:
@@ -88,6 +152,23 @@ def given_options(options: argparse.Namespace, *names: str) -> dict[str, Any]:
             raise ArgumentError(f"{flag(name)} has a name twice: {given[name]}.")
         given[name] = settings
     return given
+
+
+def options_and_pictures(
+    options: argparse.Namespace, overrides: Mapping[str, Any]
+) -> tuple[RunOptions, PictureData]:
+    """Return all that a command line says of a new run, and the pictures that it names.
+
+    What does not serve whatever the pictures are is said before they are read.
+    """
+    data = place_of("mnist" if options.data is None else options.data)
+    chosen: dict[str, Any] = {"validation": SHARE if is_own(data) else 0.0, **overrides}
+    chosen |= {"data": data, "seed": options.seed or 0, "dtype": options.dtype}
+    # How many epochs there are, to which batch sizes are held, may depend on the pictures.
+    first = make_options(options.recipe, **chosen | {"batch_size": None})
+    make_optimizer(first)
+    pictures = load_pictures(**first.of_pictures())
+    return make_options(options.recipe, pictures=pictures, **chosen), pictures
 
 
 def settings_as_arguments(settings: Mapping[str, Any]) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from xpdl.backends import BACKEND_NAMES, use_backend
 from xpdl.backends.numpy.threads import thread_count
+from xpdl.distributed import take_gpu
 from xpdl.errors import FileAccessError, XpdlError, nearest
 from xpdl.files import expect_writable
 from xpdl.precision import PRECISIONS, get_precision
@@ -136,6 +137,7 @@ def run_command(
     that begins with `title`; 130 after Ctrl-C; 141 where the reader of the output has gone.
     """
     try:
+        take_gpu()
         if options.backend is not None:
             use_backend(options.backend)
         get_precision(options.dtype)

@@ -6,10 +6,12 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from xpdl.cli.command import add_command
+from xpdl.cli.choices import add_choices
+from xpdl.cli.command import add_command, place
 from xpdl.cli.trained import add_trained, looks_of, name_of, score
 from xpdl.network import Network
-from xpdl.runs.evaluation import evaluate, load_trained
+from xpdl.runs.data import LOADERS, title_of
+from xpdl.runs.evaluation import evaluate, load_to_test, load_trained
 
 
 def add_evaluate(commands: Any) -> None:
@@ -18,22 +20,31 @@ def add_evaluate(commands: Any) -> None:
         commands,
         "evaluate",
         _evaluate,
-        "measure a trained network on the test images",
-        "xpdl evaluate runs/simple",
+        "measure a trained network on test pictures",
+        "xpdl evaluate runs/simple\n  xpdl evaluate runs/flowers --data more-flowers/",
     )
     add_trained(parser)
-    parser.add_argument("--data", metavar="NAME", help="another data set than it was trained on")
+    parser.add_argument(
+        "--data",
+        type=place,
+        metavar="DATA",
+        help="other data than it was trained on, as xpdl train takes; classes go by name",
+    )
+    add_choices(parser, "--skip-broken")
 
 
 def _evaluate(options: argparse.Namespace) -> int:
     model, about = load_trained(options.network, dtype=options.dtype)
     data = about.get("data", "mnist") if options.data is None else options.data
     shifts = looks_of(options, about)
-    result, loss = evaluate(model, data, Path(options.network), shifts)
+    part, notes = load_to_test(model, about, options.data, skip_broken=bool(options.skip_broken))
+    result, loss = evaluate(model, part, Path(options.network), shifts)
     smoothing = 0.0
     if isinstance(model, Network) and not shifts:
         smoothing = getattr(model.loss_layer, "label_smoothing", 0.0)
     told = f" (with label smoothing {smoothing:g})" if smoothing else ""
     measured = f"{score(result)}, loss {loss:.4f}{told}, {result.seconds:.1f} s"
-    print(f"{name_of(model)} on {data}: {measured}")
+    for note in notes if data not in LOADERS else ():
+        print(note)
+    print(f"{name_of(model)} on {title_of(data)}: {measured}")
     return 0

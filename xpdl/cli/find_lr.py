@@ -8,12 +8,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from xpdl.cli.choices import CHOICES, add_choices, flag, given_options, settings_as_arguments
+from xpdl.cli.choices import (
+    CHOICES,
+    add_choices,
+    flag,
+    given_options,
+    options_and_pictures,
+    settings_as_arguments,
+)
 from xpdl.cli.command import add_command, chart, complain, count, rate, seed
+from xpdl.datasets import PictureData
 from xpdl.datasets.batches import batch_sizes
+from xpdl.runs.data import as_taken, title_of
 from xpdl.runs.folder import save_figures
-from xpdl.runs.options import RunOptions, make_options
-from xpdl.runs.preparation import load_data, make_augmentation_for, make_network, make_optimizer
+from xpdl.runs.options import RunOptions
+from xpdl.runs.preparation import make_augmentation_for, make_network, make_optimizer
 from xpdl.tuning.learning_rate import RateSweep, find_learning_rate
 
 
@@ -39,9 +48,10 @@ def add_find_lr(commands: Any) -> None:
 def _find_lr(options: argparse.Namespace) -> int:
     choices = (name.removeprefix("--").replace("-", "_") for name in CHOICES)
     given = given_options(options, *choices, "batch_size", "seed", "dtype")
-    usual: dict[str, Any] = {"recipe": "fast", "data": "mnist", "seed": 0, "dtype": None}
-    o = make_options(**usual | given)
-    sweep = _sweep(o, options)
+    taken = {"recipe", "data", "seed", "dtype"}
+    overrides = {name: value for name, value in given.items() if name not in taken}
+    o, pictures = options_and_pictures(options, overrides)
+    sweep = _sweep(o, pictures, options)
     print(sweep.table())
     if sweep.diverged:
         print(f"the loss diverged at {sweep.rates[-1]:.2g}")
@@ -70,28 +80,35 @@ def _as_arguments(given: Mapping[str, Any]) -> str:
     words: list[str] = []
     for name, value in given.items():
         words.append(flag(name))
-        words += settings_as_arguments(value) if isinstance(value, Mapping) else [str(value)]
+        if isinstance(value, Mapping):
+            words += settings_as_arguments(value)
+        elif isinstance(value, tuple):
+            words.append("x".join(map(str, value)))
+        elif value is not True:
+            words.append(str(value))
     return "".join(f"{shlex.quote(word)} " for word in words)
 
 
-def _sweep(o: RunOptions, options: argparse.Namespace) -> RateSweep:
+def _sweep(o: RunOptions, pictures: PictureData, options: argparse.Namespace) -> RateSweep:
     """Say what is trained, and train it while its rate rises."""
-    network = make_network(o)
+    network = make_network(o, pictures)
     batch_size = batch_sizes(o.batch_size)[0]
-    train, _ = load_data(o.data, network, normalize=False)
+    for note in pictures.notes:
+        print(note)
     print(
-        f"{o.model} on {o.data}: {o.optimizer} from {options.low:g} to {options.high:g}, at most "
-        f"{options.steps} steps, batch {batch_size}, seed {o.seed}, {o.dtype} on {o.backend}",
+        f"{o.model} on {title_of(o.data)}: {o.optimizer} from {options.low:g} to "
+        f"{options.high:g}, at most {options.steps} steps, batch {batch_size}, "
+        f"seed {o.seed}, {o.dtype} on {o.backend}",
         flush=True,
     )
     return find_learning_rate(
         network,
-        train,
-        optimizer=make_optimizer(o),
+        as_taken(network, pictures.train),
+        optimizer=make_optimizer(o, network),
         batch_size=batch_size,
         low=options.low,
         high=options.high,
         steps=options.steps,
         seed=o.seed,
-        augment=make_augmentation_for(network, o),
+        augment=make_augmentation_for(network, o, pictures.shape),
     )

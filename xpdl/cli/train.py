@@ -8,16 +8,31 @@ import signal
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, fields
+from pathlib import Path
 from typing import Any
 
-from xpdl.cli.choices import CHOICES, add_choices, given_options, settings_as_arguments
+from xpdl.backends import get_backend
+from xpdl.cli.choices import (
+    CHOICES,
+    OF_PICTURES,
+    add_choices,
+    given_options,
+    options_and_pictures,
+    settings_as_arguments,
+)
 from xpdl.cli.command import add_command, count, place, rate, seed, shifts
+from xpdl.cli.together import ending_together, expect_one_command
 from xpdl.cli.trained import score
 from xpdl.datasets.batches import batch_sizes
+from xpdl.distributed import Ranks, find_ranks, for_arrays_of
 from xpdl.errors import ArgumentError
+from xpdl.models import PRETRAINED
+from xpdl.runs.data import LOADERS, parts_told, place_of, title_of
 from xpdl.runs.ensemble_run import resume_run, start_run
-from xpdl.runs.folder import resuming
-from xpdl.runs.options import make_options
+from xpdl.runs.folder import expect_free, resuming
+from xpdl.runs.following import follow
+from xpdl.runs.options import RunOptions
+from xpdl.runs.preparation import BEFORE_THE_HEAD, epochs_of_the_head
 from xpdl.runs.recipes import RECIPES, TrainingOptions
 from xpdl.runs.run import Run
 from xpdl.schedules import BY_NAME as SCHEDULES
@@ -30,12 +45,19 @@ def add_train(commands: Any) -> None:
         commands,
         "train",
         _train,
-        "train a network on MNIST and leave it in a folder",
-        "xpdl train --model SimpleConvNet --epochs 2 --out runs/simple",
+        "train a network on MNIST, or on your own pictures, and leave it in a folder",
+        "xpdl train --model SimpleConvNet --epochs 2 --out runs/simple\n"
+        "  xpdl train --data flowers/ --backend numba",
     )
     add = parser.add_argument
     add("--list-recipes", action="store_true", help="print the recipes as JSON, and train nothing")
     add_choices(parser, *CHOICES)
+    add(
+        "--pretrained",
+        metavar="NAME",
+        help="in place of a model, a network with ImageNet's weights and a new head, which learns "
+        f"first while the rest is frozen: {', '.join(PRETRAINED)}",
+    )
     add("--epochs", type=count, metavar="N", help="passes over the training data")
     add(
         "--batch-size",
@@ -59,8 +81,18 @@ def add_train(commands: Any) -> None:
         help="answer by the average over pictures moved so far, nine looks at each; 0 is one look",
     )
     add("--members", type=count, metavar="N", help="train N networks, which answer together")
+    add(
+        "--patience",
+        type=count,
+        metavar="N",
+        help="stop after N epochs in which validation found none better, and take the best",
+    )
     add("--seed", type=seed, metavar="N", help="for weights, order and dropout (default: 0)")
-    add("--out", metavar="DIR", help="the run's folder (default: runs/<model>-<time>)")
+    add(
+        "--out",
+        metavar="DIR",
+        help="the run's folder (default: runs/<model>-<time>, or runs/<data> of your own pictures)",
+    )
     add("--overwrite", action="store_true", help="train anew in place of the run in --out")
     add("--resume", type=place, metavar="RUN", help="go on with a run that is not at its end")
     add(
@@ -94,7 +126,39 @@ def _train(options: argparse.Namespace) -> int:
         listed = {name: {"about": r.about} | asdict(r) for name, r in RECIPES.items()}
         print(json.dumps(listed, indent=2))
         return 0
-    run = _run(options)
+    ranks = find_ranks()
+    if ranks is None:
+        return _fit(_run(options))
+    return ending_together("xpdl train", ranks, lambda: _train_together(options, ranks))
+
+
+def _train_together(options: argparse.Namespace, ranks: Ranks) -> int:
+    """Train on several ranks: the first has the run, the others follow."""
+    expect_one_command(options, ranks)
+    ranks = for_arrays_of(get_backend(), ranks)
+    runs: list[Run] = []
+
+    def begin() -> RunOptions:
+        runs.append(_run(options, ranks))
+        return runs[0].options
+
+    chosen = ranks.first(begin)
+    if runs:
+        return _fit(runs[0])
+    try:
+        follow(chosen, ranks)
+    except KeyboardInterrupt as error:
+        return _stopped(error)
+    return 0
+
+
+def _stopped(error: KeyboardInterrupt) -> int:
+    """Return the exit code of a training that a signal stopped."""
+    return 128 + int(getattr(error, "number", signal.SIGINT))
+
+
+def _fit(run: Run) -> int:
+    """Train, and say what it came to."""
     _tell_options(run)
     try:
         result = run.fit()
@@ -103,7 +167,9 @@ def _train(options: argparse.Namespace) -> int:
             f"xpdl train: interrupted {run.standing()}. Go on with: {resuming(run.folder)}",
             file=sys.stderr,
         )
-        return 128 + getattr(error, "number", signal.SIGINT)
+        return _stopped(error)
+    if (early := run.stopped_early()) is not None:
+        print(early)
     print(f"{score(result)}, trained in {result.seconds:.1f} s")
     epochs = run.epochs()
     if epochs[-1].loss_scale is not None:
@@ -113,10 +179,10 @@ def _train(options: argparse.Namespace) -> int:
     return 0
 
 
-def _run(options: argparse.Namespace) -> Run:
+def _run(options: argparse.Namespace, ranks: Ranks | None = None) -> Run:
     """Return the run that is asked for: a new one, or one that goes on."""
     names = [field.name for field in fields(TrainingOptions)]
-    names += ["checkpoint_every", "on_divergence"]
+    names += ["checkpoint_every", "on_divergence", *OF_PICTURES]
     overrides = given_options(options, *names)
     if options.resume is not None:
         lone = [f"--{name}" for name in ("recipe", "out") if getattr(options, name) is not None]
@@ -124,17 +190,17 @@ def _run(options: argparse.Namespace) -> Run:
         if lone:
             raise ArgumentError(f"--resume goes on where the run is; omit {lone[0]}.")
         changes = overrides | given_options(options, "data", "seed", "dtype")
-        return resume_run(options.resume, changes, on_its_backend=options.backend is None)
-    chosen = make_options(
-        "fast" if options.recipe is None else options.recipe,
-        data="mnist" if options.data is None else options.data,
-        seed=options.seed or 0,
-        dtype=options.dtype,
-        **overrides,
-    )
+        if "data" in changes:
+            changes["data"] = place_of(changes["data"])
+        on_its_backend = options.backend is None
+        return resume_run(options.resume, changes, on_its_backend=on_its_backend, ranks=ranks)
     if options.overwrite and options.out is None:
         raise ArgumentError("--overwrite is for the run in a folder; name it with --out.")
-    return start_run(chosen, options.out, overwrite=options.overwrite)
+    if options.out:  # before pictures are decoded, which may take long
+        expect_free(Path(options.out), options.overwrite)
+    chosen, pictures = options_and_pictures(options, overrides)
+    more: dict[str, Any] = {"pictures": pictures, "ranks": ranks}
+    return start_run(chosen, options.out, overwrite=options.overwrite, **more)
 
 
 def _tell_options(run: Run) -> None:
@@ -144,13 +210,25 @@ def _tell_options(run: Run) -> None:
         print(f"with other options than it began: {', '.join(told)}", flush=True)
     o = run.options
     print(
-        f"{o.model} on {o.data}: {o.epochs} {'epoch' if o.epochs == 1 else 'epochs'}, {o.optimizer}"
-        f" {o.learning_rate:g} ({o.schedule}), batch {_show_batch_size(o.batch_size)}, seed "
-        f"{o.seed}, {o.dtype} on {o.backend}",
+        f"{o.model} on {title_of(o.data)}: {o.epochs} {'epoch' if o.epochs == 1 else 'epochs'}, "
+        f"{o.optimizer} {o.learning_rate:g} ({o.schedule}), batch "
+        f"{_show_batch_size(o.batch_size)}, seed {o.seed}, {o.dtype} on {o.backend}"
+        f"{_show_ranks(run)}",
         flush=True,
     )
     more = {name: getattr(o, name) for name in _SOMETIMES}
     more["members"] = o.members if o.members > 1 else 0
+    if o.data not in LOADERS or o.validation:
+        for note in run.pictures.notes:
+            print(note, flush=True)
+        print(f"pictures: {parts_told(run.pictures)}", flush=True)
+    if o.pretrained is not None:
+        print(
+            f"with ImageNet's weights and a new head, which learns alone for the first "
+            f"{epochs_of_the_head(o)}; then all does, what is before it at {BEFORE_THE_HEAD:g} of "
+            "the rate, and batch normalisation by the batch",
+            flush=True,
+        )
     if any(more.values()):
         told = (f"{name.replace('_', ' ')} {_show(value)}" for name, value in more.items() if value)
         print(f"with {', '.join(told)}", flush=True)
@@ -161,8 +239,12 @@ def _tell_options(run: Run) -> None:
 # Options that are told where there are any.
 _SOMETIMES = (
     "model_options", "warm_up", "weight_decay", "clip_norm", "label_smoothing", "average",
-    "augment", "shifts",
+    "augment", "shifts", "class_weights", "patience",
 )  # fmt: skip
+
+
+def _show_ranks(run: Run) -> str:
+    return "" if run.ranks is None else f", {run.ranks.size} processes"
 
 
 def _show(value: Any) -> str:

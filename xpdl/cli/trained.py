@@ -9,7 +9,7 @@ from typing import Any
 from xpdl.cli.command import place, shifts
 from xpdl.models import PRETRAINED
 from xpdl.network import Network
-from xpdl.runs.run import Result
+from xpdl.runs.result import Result
 from xpdl.tuning.ensemble import Ensemble
 
 

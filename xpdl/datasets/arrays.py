@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xpdl.arguments import check_finite
-from xpdl.datasets.picture_data import Part, PictureData
+from xpdl.datasets.picture_data import Part, PictureData, expect_names_of_a_line
 from xpdl.datasets.progress import say
 from xpdl.errors import DataError
 
@@ -24,6 +24,7 @@ def data_of_arrays(
     split: float | None = 0.1,
     seed: int = 0,
     notes: Sequence[str] = (),
+    quiet: bool = False,
 ) -> PictureData:
     """Return a data set of the arrays of its parts, 'train' and perhaps 'test' and 'validation'.
 
@@ -38,6 +39,8 @@ def data_of_arrays(
         Where there are no test pictures, the share to set aside for them; None sets none aside.
     seed : int
         For that.
+    quiet : bool
+        Whether to leave it at `notes`, rather than to print them.
 
     Raises
     ------
@@ -55,6 +58,7 @@ def data_of_arrays(
     if len(shapes) > 1:
         raise DataError(f"the parts have pictures of several shapes: {sorted(shapes)}.")
     labels, names = _numbered(classes, class_names)
+    expect_names_of_a_line(names)
     digest = hashlib.sha256(repr(names).encode())
     for part in sorted(pictures):
         for a in (pictures[part], labels[part]):
@@ -73,7 +77,7 @@ def data_of_arrays(
     )
     if data.test is None and split is not None:
         data = data.with_test(split, seed)
-    for note in said:
+    for note in () if quiet else said:
         say(note)
     return data
 

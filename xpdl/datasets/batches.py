@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain, islice
 from itertools import count as counting
@@ -131,12 +131,20 @@ class Batches:
         """Return the number of batches in epoch `number`."""
         return -(-self.examples // self.size(number))
 
-    def parts(self, number: int) -> Iterator[Array]:
+    def parts(self, number: int, rows: Callable[[int], slice] | None = None) -> Iterator[Array]:
         """Yield which examples, (size,), each batch of epoch `number` holds, from 0 on.
 
         They are where the data is, put there at once.
+
+        Parameters
+        ----------
+        rows : callable, optional
+            Says of a batch of so many examples which of them are wanted, as a rank's share.
         """
-        yield from self._in_turn(_parts(self.order(number), self.size(number)))
+        parts = _parts(self.order(number), self.size(number))
+        if rows is not None:
+            parts = (part[rows(len(part))] for part in parts)
+        yield from self._in_turn(parts)
 
     def order(self, number: int) -> Array:
         """Return in which order epoch `number` takes the examples, (N,), where the data is."""
@@ -187,9 +195,9 @@ class Batches:
         endless = chain.from_iterable(map(self.epoch, counting()))
         return islice(endless, min(whole_number("count", count, least=0), sys.maxsize))
 
-    def in_order(self) -> Iterator[tuple[Array, Array]]:
-        """Yield the batches (x, t) from the first example to the last, in the first size."""
-        every = self._home.xp.arange(self.examples)
+    def in_order(self, part: slice = slice(None)) -> Iterator[tuple[Array, Array]]:
+        """Yield the batches (x, t) of a part, from first to last, in the first size."""
+        every = self._home.xp.arange(self.examples)[part]
         yield from map(self.take, self._in_turn(_parts(every, self.size(0))))
 
     @contextmanager

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from xpdl.arguments import path_of
+from xpdl.arguments import flag, path_of
 from xpdl.datasets.arrays import data_of_arrays
 from xpdl.datasets.compression import unpack
 from xpdl.datasets.idx import ByteArray, decode_idx
@@ -48,7 +48,11 @@ def has_idx_files(path: Path) -> bool:
 
 
 def load_idx(
-    path: str | os.PathLike[str], *, split: float | None = 0.1, seed: int = 0
+    path: str | os.PathLike[str],
+    *,
+    split: float | None = 0.1,
+    seed: int = 0,
+    quiet: bool = False,
 ) -> PictureData:
     """Return the pictures of IDX files, of gzip or not, which are called as MNIST's are.
 
@@ -61,6 +65,8 @@ def load_idx(
         Where there are no test pictures, the share to set aside for them; None sets none aside.
     seed : int
         For that.
+    quiet : bool
+        Whether to leave it at `notes`, rather than to print them.
 
     Raises
     ------
@@ -73,7 +79,7 @@ def load_idx(
     ArgumentError
         If `split` leaves none on one side.
     """
-    path = path_of("path", path)
+    path, quiet = path_of("path", path), flag("quiet", quiet)
     folder = path if path.is_dir() else path.parent
     files = _image_files(folder) if folder.is_dir() else []
     sets = sorted({match["set"] for _, match in files})
@@ -110,6 +116,7 @@ def load_idx(
         split=split,
         seed=seed,
         notes=notes,
+        quiet=quiet,
     )
 
 

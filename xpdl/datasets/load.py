@@ -17,6 +17,7 @@ def load(
     offline: bool | None = None,
     split: float | None = 0.1,
     seed: int = 0,
+    quiet: bool = False,
     **options: Any,
 ) -> PictureData:
     """Return a data set of pictures.
@@ -32,6 +33,8 @@ def load(
         Of a data set by name: True never uses the network; None lets ``XPDL_OFFLINE`` say so.
     split, seed
         Of others, where they have no test pictures: the share to set aside, and how.
+    quiet : bool
+        Whether to leave what there is to say at `notes`, rather than to print it.
     **options
         Of `load_folder`: size, channels, skip_broken, in_memory, workers.
 
@@ -55,24 +58,24 @@ def load(
         choices = [*DATA_SETS, "or a folder, an .npz file or an IDX file that exists"]
         raise UnknownNameError("data set", os.fspath(source), choices)
     if not named and path.is_dir() and not has_idx_files(path):
-        return load_folder(path, split=split, seed=seed, **options)
+        return load_folder(path, split=split, seed=seed, quiet=quiet, **options)
     if options:
         raise ArgumentError(
             f"{', '.join(options)}: only of a folder of pictures, which {str(source)!r} is not; "
             "leave it out."
         )
     if named:
-        return _by_name(str(source), offline)
+        return _by_name(str(source), offline, quiet)
     if path.suffix.lower() == ".npz":
-        return load_npz(path, split=split, seed=seed)
-    return load_idx(path, split=split, seed=seed)
+        return load_npz(path, split=split, seed=seed, quiet=quiet)
+    return load_idx(path, split=split, seed=seed, quiet=quiet)
 
 
-def _by_name(name: str, offline: bool | None) -> PictureData:
+def _by_name(name: str, offline: bool | None, quiet: bool) -> PictureData:
     from xpdl.datasets.arrays import data_of_arrays
     from xpdl.datasets.cifar import read_cifar10
     from xpdl.datasets.mnist import read_mnist
 
     arrays = read_cifar10(offline) if name == "cifar-10" else read_mnist(name, offline)
     parts = {"train": (arrays.x_train, arrays.t_train), "test": (arrays.x_test, arrays.t_test)}
-    return data_of_arrays(parts, class_names=DATA_SETS[name].class_names, split=None)
+    return data_of_arrays(parts, class_names=DATA_SETS[name].class_names, split=None, quiet=quiet)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from xpdl.arguments import path_of
+from xpdl.arguments import flag, path_of
 from xpdl.datasets.arrays import data_of_arrays
 from xpdl.datasets.picture_data import PictureData
 from xpdl.errors import DataFileError
@@ -28,7 +28,11 @@ _CLASS_NAMES = ("class_names", "classes", "names")
 
 
 def load_npz(
-    path: str | os.PathLike[str], *, split: float | None = 0.1, seed: int = 0
+    path: str | os.PathLike[str],
+    *,
+    split: float | None = 0.1,
+    seed: int = 0,
+    quiet: bool = False,
 ) -> PictureData:
     """Return the pictures of an .npz file.
 
@@ -43,6 +47,8 @@ def load_npz(
         Where there are no test pictures, the share to set aside for them; None sets none aside.
     seed : int
         For that.
+    quiet : bool
+        Whether to leave it at `notes`, rather than to print them.
 
     Raises
     ------
@@ -57,7 +63,7 @@ def load_npz(
     """
     import zipfile  # as below, `import xpdl` shall be quick
 
-    told = repr(str(path_of("path", path)))
+    told, quiet = repr(str(path_of("path", path))), flag("quiet", quiet)
     with reading(path, LARGEST) as stream:
         try:
             with zipfile.ZipFile(stream) as file:
@@ -80,7 +86,7 @@ def load_npz(
     if names is not None and (names.ndim != 1 or names.dtype.kind not in "SU"):
         names = None
     class_names = None if names is None else tuple(map(str, names.astype(str).tolist()))
-    return data_of_arrays(arrays, class_names=class_names, split=split, seed=seed)
+    return data_of_arrays(arrays, class_names=class_names, split=split, seed=seed, quiet=quiet)
 
 
 def _find_parts(members: dict[str, Any], told: str) -> dict[str, tuple[str, str]]:

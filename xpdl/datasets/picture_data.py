@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -9,10 +11,12 @@ import numpy as np
 
 from xpdl.datasets.splitting import Keys, keys_of, set_aside
 from xpdl.datasets.stored import StoredPictures
-from xpdl.errors import ArgumentError
+from xpdl.errors import ArgumentError, DataError
 
 Part: TypeAlias = tuple[Any, Any]
 """Pictures (N, C, H, W) and their labels (N,) of int64."""
+
+_OF_VALIDATION = 2**63  # keeps which pictures are for validation apart from which are for testing
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +65,8 @@ class PictureData:
         """
         if self.validation is not None:
             raise ArgumentError("the data has validation pictures already; leave share out.")
-        rest, aside, keys = divide(self.train, self._keys(), share, seed)
+        # Otherwise all that one seed draws first would be gone into the test pictures.
+        rest, aside, keys = divide(self.train, self._keys(), share, seed + _OF_VALIDATION)
         return replace(self, train=rest, validation=aside, keys=keys)
 
     def with_test(self, share: float, seed: int = 0) -> PictureData:
@@ -79,6 +84,22 @@ class PictureData:
 
     def _keys(self) -> Keys:
         return keys_of(self.train[0]) if self.keys is None else self.keys
+
+
+def expect_names_of_a_line(names: Iterable[str]) -> None:
+    """See that the names of classes can be printed in a line, and kept in a file.
+
+    Raises
+    ------
+    DataError
+        If one has a line break, another control character, or bytes that are no text.
+    """
+    for name in names:
+        if any(unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") for letter in name):
+            raise DataError(
+                f"the name of a class must be of letters that can be printed, got {name!r}; "
+                "rename it."
+            )
 
 
 def divide(part: Part, keys: Keys, share: float, seed: int) -> tuple[Part, Part, Keys]:

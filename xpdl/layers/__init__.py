@@ -1,6 +1,6 @@
 """The layers: each a formula, forward and backward."""
 
-from xpdl.layers.activations import ReLU, ReLU6, Sigmoid, Softmax, Tanh
+from xpdl.layers.activations import ReLU, ReLU6, ScaledTanh, Sigmoid, Softmax, Tanh
 from xpdl.layers.affine import Affine
 from xpdl.layers.base import Layer, layer_from_config
 from xpdl.layers.channels import PadChannels
@@ -13,6 +13,7 @@ from xpdl.layers.merging import Add, Concatenate, Multiply
 from xpdl.layers.node import Input, Node
 from xpdl.layers.normalization import BatchNormalization
 from xpdl.layers.normalize import Normalize
+from xpdl.layers.partial_convolution import PartialConvolution
 from xpdl.layers.pooling import (
     AdaptiveAveragePooling,
     AveragePooling,
@@ -20,6 +21,7 @@ from xpdl.layers.pooling import (
     MaxPooling,
 )
 from xpdl.layers.response import LocalResponseNormalization
+from xpdl.layers.subsampling import Subsampling
 
 __all__ = [
     "AdaptiveAveragePooling",
@@ -41,12 +43,15 @@ __all__ = [
     "Node",
     "Normalize",
     "PadChannels",
+    "PartialConvolution",
     "ReLU",
     "ReLU6",
     "Residual",
+    "ScaledTanh",
     "Sequential",
     "Sigmoid",
     "Softmax",
+    "Subsampling",
     "Tanh",
     "forget",
     "layer_from_config",

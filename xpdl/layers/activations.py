@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from xpdl import functions
-from xpdl.backends import Array, accumulation_dtype, backend_of
+from xpdl.backends import Array, accumulation_dtype, array_module, backend_of
 from xpdl.errors import ShapeError
 from xpdl.layers.base import Layer
 from xpdl.layers.kept import Kept
+
+HEIGHT, SLOPE = 1.7159, 2 / 3  # of LeNet-5's tanh
 
 
 class ReLU(Layer):
@@ -88,6 +90,26 @@ class Tanh(Layer):
 
     def backward(self, dout: Array) -> Array:
         return dout * (1 - self.y * self.y)
+
+
+class ScaledTanh(Layer):
+    """Hyperbolic tangent that is steep where it matters: f(1) = 1, f(-1) = -1.
+
+    y = A tanh(2 x / 3), A = 1.7159        dL/dx = dL/dy 2 / 3 (A - y^2 / A)
+    (LeCun et al. 1998, equation 6 and appendix A; LeNet-5)
+    """
+
+    kind = "tanh"
+    y: Any = Kept()
+
+    def forward(self, x: Array, train: bool = False) -> Array:
+        y = HEIGHT * functions.tanh(array_module(x).asarray(SLOPE * x))
+        if train:
+            self.y = y
+        return y
+
+    def backward(self, dout: Array) -> Array:
+        return dout * (SLOPE * (HEIGHT - self.y * self.y / HEIGHT))
 
 
 class Softmax(Layer):

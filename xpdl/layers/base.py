@@ -10,6 +10,7 @@ import numpy as np
 from xpdl.arguments import random_numbers, real_array, sizes
 from xpdl.backends import Array, Backend, Shape, accumulation_dtype, backend_of, get_backend
 from xpdl.configs import Configurable, look_at_options, made_from
+from xpdl.distributed.share import Share
 from xpdl.errors import ArgumentError, ShapeError
 from xpdl.initializers import Initializer
 from xpdl.layers.arrays import Arrays, ParameterSpec
@@ -34,10 +35,13 @@ class Layer(Configurable):
         What is saved but not trained, such as running statistics.
     frozen : bool
         Whether parameters and statistics stay as they are in training; see `Network.freeze`.
+    share : Share, optional
+        Which rows of the batch x is, within a training step of several ranks.
     """
 
     kind: ClassVar[str] = "layer"
     family = "layer"
+    share: Share | None = None
     looks_first: ClassVar[bool] = True  # at what it is given; a graph leaves that to its layers
     arity: int | None = 1  # how many inputs; None for two or more
     # Whether `forward` can compute a ReLU in the same pass, and `backward` then its gradient.

@@ -74,7 +74,14 @@ class Dropout(Layer):
         if not train:
             return x * keep if self.scale_at == "inference" else x
         backend, scale = backend_of(x), 1 / keep if self.scale_at == "training" else 1.0
-        y, self.mask = backend.dropout(self._generator(backend), x, self.ratio, scale)
+        generator, share = self._generator(backend), self.share
+        if share is None:
+            y, self.mask = backend.dropout(generator, x, self.ratio, scale)
+            return y
+        numbers = x.size // len(x)  # of a row; those of other rows are drawn by other ranks
+        backend.skip(generator, share.start * numbers)
+        y, self.mask = backend.dropout(generator, x, self.ratio, scale)
+        backend.skip(generator, (share.total - share.stop) * numbers)
         return y
 
     def backward(self, dout: Array) -> Array:

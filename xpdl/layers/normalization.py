@@ -6,7 +6,7 @@ import warnings
 from typing import Any
 
 from xpdl.arguments import flag, number
-from xpdl.backends import Array, Shape, backend_of
+from xpdl.backends import Array, Backend, Shape, backend_of
 from xpdl.errors import ArgumentError, ShapeError
 from xpdl.initializers import Constant
 from xpdl.layers.base import Layer
@@ -85,7 +85,7 @@ class BatchNormalization(Layer):
         backend = backend_of(x, gamma)
         batch_counts = train and not self.frozen
         if batch_counts:
-            mean, variance = backend.moments(x)
+            mean, variance, count = self._moments(backend, x)
         else:
             mean, variance = self.state["running_mean"], self.state["running_var"]
         inverse_std = 1 / backend.xp.sqrt(variance + self.epsilon)
@@ -94,7 +94,6 @@ class BatchNormalization(Layer):
         y = backend.normalize(x, mean, inverse_std * gamma, beta)
         if batch_counts:
             self.x, self.mean = x, mean
-            count = x.size // len(gamma)
             if count > 1:  # one number has no variance
                 self._remember(
                     mean, variance * (count / (count - 1)) if self.unbiased else variance
@@ -118,7 +117,35 @@ class BatchNormalization(Layer):
         dx, dgamma, dbeta = backend.normalize_backward(dout, self.x, self.mean, inverse_std, gamma)
         self.set_gradient("gamma", dgamma)
         self.set_gradient("beta", dbeta)
+        if self.share is not None and self.share.whole_statistics:
+            beyond = self._beyond_the_share(backend, dgamma, dbeta)
+            dx = dx + beyond if self.share.counts else 0 * dx  # a row that counts nothing
         return dx
+
+    def _moments(self, backend: Backend, x: Array) -> tuple[Array, Array, int]:
+        """Return mean, variance, and of how many numbers of a feature they are."""
+        mean, variance = backend.moments(x)
+        count, share = x.size // x.shape[1], self.share
+        if share is None or not share.whole_statistics:
+            return mean, variance, count
+        mean, variance = share.moments(mean, variance, count)
+        return mean, variance, count // len(x) * share.total
+
+    def _beyond_the_share(self, backend: Backend, dgamma: Array, dbeta: Array) -> Array:
+        """Return what dx lacks where the means of dL/dy, and of dL/dy xn, are of all ranks' rows.
+
+        gamma / sqrt(variance + epsilon) (m - M + xn (g - G)), with m and g the means that were
+        taken of this rank's rows, and M and G those of the whole batch.
+        """
+        share, x = self.share, self.x
+        assert share is not None
+        here = x.size // len(dbeta)
+        whole = here // len(x) * share.total
+        all_dgamma, all_dbeta = share.sums(dgamma, dbeta)
+        factor = self.inverse_std * self.params["gamma"]
+        shift = factor * (dbeta / here - all_dbeta / whole)
+        slope = factor * self.inverse_std * (dgamma / here - all_dgamma / whole)
+        return backend.normalize(x, self.mean, slope, shift)
 
     def _remember(self, mean: Array, variance: Array) -> None:
         for name, batch in (("running_mean", mean), ("running_var", variance)):

@@ -8,6 +8,7 @@ from typing import Any
 from xpdl.architecture import Looking, Moving, described, losses_of
 from xpdl.arguments import in_our_words, one_number, whole_number
 from xpdl.backends import Array, Number, backend_of
+from xpdl.distributed.share import Share
 from xpdl.errors import ArgumentError, shown
 from xpdl.layers import Layer, Node, Normalize
 from xpdl.losses import Loss
@@ -216,6 +217,7 @@ class Network(Checking, Moving, Looking):
         weights: Array | None = None,
         scale: Number = 1.0,
         *,
+        share: Share | None = None,
         samples: int | None = None,
         refresh: bool = False,
         accumulate: bool = False,
@@ -226,6 +228,9 @@ class Network(Checking, Moving, Looking):
 
         Parameters
         ----------
+        share : Share, optional
+            Which rows of a batch these are: L and `grads` are then its part of the whole batch's,
+            and add up over all ranks.
         samples : int, optional
             With it, the gradients are of the sum of losses divided by `samples`, so that those of
             several batches add up; see `loss_weight`.
@@ -236,12 +241,17 @@ class Network(Checking, Moving, Looking):
             self._arrange()
         self.forget()  # the step before need not be in memory beside this one
         ys = self._forward(xs, train=True, refresh=refresh)
-        loss = self.mean_loss(ys, ts, weights)
+        losses = self._each_loss(ys, ts, weights)
+        factors: list[Number] = list(self.loss_weights.values())
+        if share is not None:
+            factors = share.factors(self.losses.values(), factors, self.backend)
+        loss = _weighted(losses, factors)
         if samples is not None:
-            scale = scale * (self.loss_weight(len(xs[0])) / samples)
+            total = len(xs[0]) if share is None else share.total
+            scale = scale * (self.loss_weight(total) / samples)
         douts = [
-            one.backward(scale if c == 1.0 else scale * c)
-            for one, c in zip(self.losses.values(), self.loss_weights.values(), strict=True)
+            one.backward(_times(c, scale))
+            for one, c in zip(self.losses.values(), factors, strict=True)
         ]
         self._backward(*douts, accumulate=accumulate)
         return loss, ys
@@ -306,12 +316,12 @@ class Network(Checking, Moving, Looking):
 
     def mean_loss(self, ys: Arrays, ts: Arrays, weights: Array | None) -> Array:
         """Return sum over the outputs of their weight times their mean loss, ()."""
-        total: Any = None
-        for y, t, name in zip(ys, ts, self.losses, strict=True):
-            one, c = self.losses[name].forward(y, t, weights), self.loss_weights[name]
-            one = one if c == 1.0 else c * one
-            total = one if total is None else total + one
-        return total
+        return _weighted(self._each_loss(ys, ts, weights), self.loss_weights.values())
+
+    def _each_loss(self, ys: Arrays, ts: Arrays, weights: Array | None) -> list[Array]:
+        """Return the mean loss of each output, ()."""
+        given = zip(self.losses.values(), ys, ts, strict=True)
+        return [loss.forward(y, t, weights) for loss, y, t in given]
 
     def decayed(self, loss: Array) -> Array:
         """Return the loss with the term of the weights' decay."""
@@ -322,6 +332,16 @@ class Network(Checking, Moving, Looking):
 
     def _by_name(self, ys: Arrays) -> Any:
         return ys[0] if len(ys) == 1 else dict(zip(self.output_shapes, ys, strict=True))
+
+
+def _times(factor: Number, a: Any) -> Any:
+    return a if isinstance(factor, float) and factor == 1.0 else factor * a
+
+
+def _weighted(losses: Iterable[Array], factors: Iterable[Number]) -> Array:
+    """Return the sum of losses, each times its factor."""
+    first, *rest = [_times(c, loss) for loss, c in zip(losses, factors, strict=True)]
+    return sum(rest, start=first)
 
 
 Moving.plain = Network

@@ -11,6 +11,8 @@ from xpdl.backends import backend_of
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_INCHES = 0.085  # of a letter, at most, on the average
+
 HostFloats: TypeAlias = "np.ndarray[Any, np.dtype[np.float64]]"
 
 
@@ -23,6 +25,16 @@ def new_figure(width: float, height: float, title: str = "") -> Figure:
     if title:
         figure.suptitle(title, fontsize="large")
     return figure
+
+
+def legend_below(figure: Figure) -> None:
+    """Name a figure's lines below it, where the names cover nothing; one alone needs no name."""
+    names = [name for axes in figure.axes for name in axes.get_legend_handles_labels()[1]]
+    if len(names) < 2:
+        return
+    wide = _INCHES * (max(map(len, names)) + 6)  # with the line before it
+    columns = max(1, min(len(names), int(figure.get_figwidth() / wide)))
+    figure.legend(loc="outside lower center", ncols=columns, fontsize="small")
 
 
 def host(values: Any) -> HostFloats:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xpdl.errors import ArgumentError
-from xpdl.plots.canvas import host, new_figure
+from xpdl.plots.canvas import host, legend_below, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -97,7 +97,8 @@ def confusion_matrix(
     counts = np.zeros((len(names), len(names)), dtype=np.int64)
     np.add.at(counts, (truth, guess), 1)
     errors = np.where(np.eye(len(names), dtype=bool), 0, counts)
-    figure = new_figure(6, 5.4, title)
+    side = min(30, max(6, 0.3 * len(names)))  # inches, so that the names do not overlap
+    figure = new_figure(side, 0.9 * side, title)
     axes = figure.subplots()
     axes.imshow(errors, cmap="Oranges", vmin=0, vmax=max(1, int(errors.max())))
     for (row, column), count in np.ndenumerate(counts):
@@ -143,7 +144,7 @@ def layer_times(
     axes.invert_yaxis()
     axes.margins(x=0.12, y=0.01)
     axes.set(xlabel="ms")
-    axes.legend(loc="lower right")
+    legend_below(figure)
     axes.grid(axis="x", alpha=0.3)
     if title:
         axes.set_title(title, fontsize="medium")

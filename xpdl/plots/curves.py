@@ -9,7 +9,7 @@ import numpy as np
 
 from xpdl.arguments import whole_number
 from xpdl.errors import ArgumentError
-from xpdl.plots.canvas import HostFloats, host, new_figure
+from xpdl.plots.canvas import HostFloats, host, legend_below, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,6 +41,7 @@ def curves(
     figure = new_figure(6, 4, title)
     axes = figure.subplots()
     _draw_lines(axes, lines, smooth)
+    legend_below(figure)
     axes.set(xlabel=xlabel, ylabel=ylabel, **settings)
     return figure
 
@@ -53,22 +54,28 @@ def curve_grid(
     xlabel: str = "",
     ylabel: str = "",
     smooth: int = 1,
+    ended: str = "",
     **settings: Any,
 ) -> Figure:
     """Draw a panel of `curves` for each entry, on common axes; the names of lines stand once.
 
     The book's figures 6-19 (batch normalisation at 16 scales) and 6-24 (the best trials of a
-    search) are such grids.
+    search) are such grids. Where a line ends before others of its panel there is a cross, of which
+    `ended` says why: "the loss overflowed".
     """
     if not panels:
         raise ArgumentError("panels is empty; give one at least.")
+    from matplotlib.lines import Line2D
+
     columns = min(whole_number("columns", columns), len(panels))
     rows = -(-len(panels) // columns)
     width = max(2.1, 6.0 / columns)  # of a panel, in inches
     figure = new_figure(1.2 + width * columns, 1.0 + min(2.6, 0.83 * width) * rows, title)
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
     for axes, (name, lines) in zip(grid.flat, panels.items(), strict=False):
-        _draw_lines(axes, lines, smooth, legend=False)
+        _draw_lines(axes, lines, smooth)
+        if ended:
+            _cross_early_ends(axes)
         axes.set(**settings)
         axes.set_title(name, fontsize="small")
     for axes in grid.flat[len(panels) :]:
@@ -83,13 +90,16 @@ def curve_grid(
                 f"the panels must have lines of the same names in the same order, got {labels!r} "
                 f"in the first and {own!r} in {name!r}."
             )
+    if ended:
+        cross = Line2D([], [], marker="x", color="0.4", linestyle="")
+        handles, labels = [*handles, cross], [*labels, ended]
     if len(labels) > 1:
         figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     figure.supylabel(ylabel, fontsize="medium")
     return figure
 
 
-def _draw_lines(axes: Axes, lines: Mapping[str, Any], smooth: int, legend: bool = True) -> None:
+def _draw_lines(axes: Axes, lines: Mapping[str, Any], smooth: int) -> None:
     window = whole_number("smooth", smooth)
     counted = True  # whether all places are whole numbers, such as steps; then the ticks are too
     for i, (name, line) in enumerate(lines.items()):
@@ -107,8 +117,18 @@ def _draw_lines(axes: Axes, lines: Mapping[str, Any], smooth: int, legend: bool 
     if counted:
         _number_whole(axes)
     axes.grid(alpha=0.3)
-    if legend and len(lines) > 1:
-        axes.legend(fontsize="small")
+
+
+def _cross_early_ends(axes: Axes) -> None:
+    """Mark the last point of each line that ends before the longest does."""
+    drawn = [
+        np.stack((x, y), axis=1)[np.isfinite(y)]
+        for x, y in ((host(line.get_xdata()), host(line.get_ydata())) for line in axes.lines)
+    ]
+    last = max((points[-1, 0] for points in drawn if len(points)), default=0.0)
+    for line, points in zip(list(axes.lines), drawn, strict=True):
+        if len(points) and points[-1, 0] < last:
+            axes.plot(*points[-1], "x", color=line.get_color())
 
 
 def _number_whole(axes: Axes) -> None:
@@ -146,24 +166,30 @@ def learning_curves(
     ----------
     losses : History, or sequence of float (steps,)
         Of a history, the measures of its epochs are drawn: the accuracy on training, validation
-        and test data, or what else the loss is judged by.
+        and test data, or what else the loss is judged by; and the loss on validation data.
     train_accuracy, test_accuracy : sequence of float (epochs,)
         Without a history.
     """
     measure = "accuracy"
     lines: Mapping[str, Sequence[float | None]] = {"train": train_accuracy, "test": test_accuracy}
+    validated: list[float | None] = []
     if isinstance(losses, Trained):
         if len(train_accuracy) or len(test_accuracy):
             raise ArgumentError("losses is a history, which has the accuracies; leave them out.")
         measure, lines = _measured(losses.epochs)
+        validated = [(epoch.validation or {}).get("loss") for epoch in losses.epochs]
         losses = losses.losses
     figure = new_figure(9, 3.6, title)
     loss_axes, axes = figure.subplots(1, 2)
     loss_axes.plot(np.arange(1, len(losses) + 1), losses, color="0.8", linewidth=0.6, label="step")
     smooth = _smoothed(host(losses), max(1, min(50, len(losses) // 10)))
     loss_axes.plot(np.arange(1, len(losses) + 1), smooth, color="C0", label="smoothed")
+    ends = [(i + 1) * len(losses) / len(validated) for i in range(len(validated))]
+    found = [(end, loss) for end, loss in zip(ends, validated, strict=True) if loss is not None]
+    if found:  # epochs are drawn as if they were of equal length
+        (line,) = loss_axes.plot(*zip(*found, strict=True), "^-", color="C2", label="validation")
+        line.set_markersize(4)
     loss_axes.set(xlabel="step", ylabel="loss", yscale="log")
-    loss_axes.legend()
     scale, unit = (100, " (%)") if measure == "accuracy" else (1, "")
     for part, values in lines.items():
         label, style = _PARTS[part]
@@ -172,8 +198,7 @@ def learning_curves(
             axes.plot(*zip(*known, strict=True), style, label=label, markersize=4)
     epochs = max(map(len, lines.values()), default=0)
     axes.set(xlabel="epoch", ylabel=f"{measure}{unit}", xlim=(0.5, max(1, epochs) + 0.5))
-    if axes.lines:
-        axes.legend()
+    legend_below(figure)
     for panel in (loss_axes, axes):
         _number_whole(panel)
         panel.grid(alpha=0.3)
@@ -230,7 +255,7 @@ def rate_curve(
     room = 0.1 * (high - low or abs(high) or 1.0)
     axes.set(xscale="log", xlabel="learning rate", ylabel="loss", ylim=(low - room, high + room))
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
+    legend_below(figure)
     return figure
 
 

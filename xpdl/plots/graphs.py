@@ -87,15 +87,28 @@ def computational_graph(
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     axes.set_axis_off()
     width, height = 72 * size[0], 72 * size[1]
+    if title:
+        figure.suptitle(title, y=1 - 15 / height, va="center")  # also above a tall graph
     axes.set(xlim=(0, width), ylim=(0, height))  # a unit is a point, so that lengths are lengths
     halves = {name: _half_size(_shown(name)) for name in nodes}
-    places = _spread(nodes, halves, width, height - (30 if title else 0))
+    below = _draw_legend(axes) if any(edge.gradient for edge in edges) else 0.0
+    places = _spread(nodes, halves, width, height - below - (30 if title else 0))
+    places = {name: (x, y + below) for name, (x, y) in places.items()}
     for name, place in places.items():
         _draw_node(axes, _shown(name), place)
     for edge in edges:
         ends = [(places[name], halves[name]) for name in (edge.start, edge.end)]
         _draw_edge(axes, edge, *ends)
     return figure
+
+
+def _draw_legend(axes: Axes) -> float:
+    """Say below the graph what its colours mean, and return the height that this takes."""
+    x = float(EDGE_FONT)
+    for text, color in (("→ values, forward", "C0"), ("← derivatives, backward", "C3")):
+        axes.text(x, EDGE_FONT / 2, text, fontsize=EDGE_FONT, color=color)
+        x += _text_size(text, EDGE_FONT)[0] + 2 * EDGE_FONT
+    return 2.0 * EDGE_FONT
 
 
 def _shown(name: str) -> str:
@@ -177,6 +190,7 @@ def _draw_edge(
             beside = lane + sign * (4 + abs(nx) * w / 2 + abs(ny) * h / 2)
             place = at(first + edge.at * (last - first), beside)
             options: dict[str, Any] = {"ha": "center", "va": "center_baseline", "zorder": 4}
+            options["bbox"] = {"facecolor": "white", "lw": 0, "pad": 0.5}  # over other lines
             axes.text(*place, text, fontsize=EDGE_FONT, color=colour, **options)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from xpdl.arguments import number, whole_number
 from xpdl.errors import ArgumentError, ShapeError
 from xpdl.plots.canvas import HostFloats, host, new_figure
@@ -12,6 +14,9 @@ from xpdl.plots.canvas import HostFloats, host, new_figure
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+
+_LONGEST_NAME = 14  # above a picture, in letters
 
 
 def picture_grid(
@@ -28,8 +33,9 @@ def picture_grid(
 
     Parameters
     ----------
-    images : array (N, H, W) or (N, 1, H, W), or sequence of arrays (H, W)
-        In a sequence each may have its own size.
+    images : array (N, H, W), (N, 1, H, W) or (N, 3, H, W), or sequence of arrays (H, W)
+        In a sequence each may have its own size. Three channels are red, green and blue, bytes or
+        from 0 to 1.
     titles : sequence of str, optional
         What stands above each; one a picture, or none.
     columns : int
@@ -74,7 +80,11 @@ def _show(
 
 
 def _pictures(images: Any) -> list[HostFloats]:
-    """Return the pictures (H, W) in an array or a sequence."""
+    """Return the pictures, (H, W) or in colour (H, W, 3), in an array or a sequence."""
+    if getattr(images, "ndim", 0) == 4 and images.shape[1] == 3:
+        scale = 255 if images.dtype.kind in "iu" else 1
+        colored = np.clip(host(images).transpose(0, 2, 3, 1) / scale, 0, 1)
+        return list(colored)
     stack = host(images) if hasattr(images, "shape") else None
     if stack is not None and stack.ndim == 4 and stack.shape[1] == 1:
         stack = stack[:, 0]
@@ -82,7 +92,8 @@ def _pictures(images: Any) -> list[HostFloats]:
     if (stack is not None and stack.ndim != 3) or any(a.ndim != 2 for a in pictures):
         got = stack.shape if stack is not None else [a.shape for a in pictures]
         raise ShapeError(
-            f"images must be (N, H, W) or (N, 1, H, W), or a sequence of (H, W), got {got}."
+            "images must be (N, H, W), (N, 1, H, W) or (N, 3, H, W), or a sequence of (H, W), "
+            f"got {got}."
         )
     return pictures
 
@@ -94,19 +105,21 @@ def misclassified(
     class_names: Sequence[str] | None = None,
     title: str = "",
     most: int = 48,
+    cmap: str = "gray_r",
 ) -> Figure:
     """Draw pictures with their label and the network's other answer, as Figure 8-2 of the book.
 
     Parameters
     ----------
-    images : array (N, H, W)
-        Grey, 0 for white paper.
+    images : array (N, H, W), (N, 1, H, W) or (N, 3, H, W)
     labels, answers : sequence of int, (N,)
         The right class and the answer.
     class_names : sequence of str, optional
         What the classes are called; their numbers by default.
     most : int
         How many at most; the first ones.
+    cmap : str
+        Of grey ones: by default 0 is white paper; "gray" is for photographs.
     """
     if not len(images) == len(labels) == len(answers):
         raise ArgumentError(
@@ -120,14 +133,20 @@ def misclassified(
     if min([*labels, *answers], default=0) < 0:
         raise ArgumentError(f"classes begin at 0, got {min([*labels, *answers])}.")
     count = min(len(images), most)
-    pairs = [(names[labels[i]], names[answers[i]]) for i in range(count)]
+    pairs = [(_short(names[labels[i]]), _short(names[answers[i]])) for i in range(count)]
     gap = " " if all(len(label + answer) < 8 for label, answer in pairs) else "\n"
     more = f" (the first {count} of {len(images)})" if count < len(images) else ""
     return picture_grid(
         images[:count],
         [f"{label} →{gap}{answer}" for label, answer in pairs],
         f"{title}label → inference{more}" if count else f"{title}none misclassified",
+        cmap=cmap,
     )
+
+
+def _short(name: str) -> str:
+    """Return a class's name as it fits above a picture."""
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
 
 
 def filters(weights: Mapping[str, Any], title: str = "", *, columns: int = 10) -> Figure:

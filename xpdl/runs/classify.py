@@ -19,6 +19,7 @@ from xpdl.datasets.opening import Picture
 from xpdl.datasets.progress import say
 from xpdl.errors import ArgumentError, DataError, FileAccessError, ShapeError, XpdlError, shown
 from xpdl.network import Network
+from xpdl.runs.data import TrainedOn
 from xpdl.runs.evaluation import load_trained
 from xpdl.tuning.ensemble import Ensemble
 from xpdl.tuning.shifts import ShiftAverage, answering
@@ -125,7 +126,8 @@ def classify(
     else:
         predictor = answering(model, about.get("shifts", 0) if shifts is None else shifts)
     network = model if isinstance(model, Network) else model.members[0]
-    takes = _Form(network, _of_digits(network, about) if digits is None else flag("digits", digits))
+    digits = _of_digits(network, about) if digits is None else flag("digits", digits)
+    takes = _Form(network, digits, about)
     reader = _Reader(takes, on_error)
     batches = _batches(reader.samples(_listed(pictures)), whole_number("batch_size", batch_size))
     names = _class_names(network, about)
@@ -141,7 +143,7 @@ def classify(
 class _Form:
     """What a network takes: how pictures are brought to it."""
 
-    def __init__(self, network: Network, digits: bool) -> None:
+    def __init__(self, network: Network, digits: bool, about: Mapping[str, Any]) -> None:
         self.shape = network.input_shape
         if isinstance(self.shape, dict) or len(network.output_shapes) > 1:
             raise ArgumentError(
@@ -152,8 +154,9 @@ class _Form:
                 f"{network.name} ends in {network.output_shape}, not in a score for each class."
             )
         self._name, self._digits, self._normalize = network.name, digits, network.normalize
-        # Flat networks for pictures of another size do not say which.
-        self._picture = (1, 28, 28) if self.shape == (784,) else self.shape
+        own = TrainedOn.from_notes(about)  # a flat network does not say what pictures it takes
+        flat = (1, 28, 28) if self.shape == (784,) else self.shape
+        self._picture = flat if own is None or len(self.shape) == 3 else own.shape
         if digits and self._picture != (1, 28, 28):
             raise ArgumentError(
                 f"digits is True, and {network.name} takes {self.shape}; MNIST's are (1, 28, 28)."
@@ -281,6 +284,8 @@ def _name_of(picture: Any) -> str:
     if isinstance(picture, str | os.PathLike):
         return os.fspath(picture)
     name = getattr(picture, "filename", None) or getattr(picture, "name", None)
+    if name == "<stdin>":
+        return "-"  # as the command is asked for it
     return name if isinstance(name, str) else ""
 
 

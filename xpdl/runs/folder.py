@@ -6,7 +6,6 @@ import os
 import platform
 import shlex
 import sys
-import time
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,25 +15,28 @@ import numpy as np
 
 from xpdl import files, plots
 from xpdl.backends import Backend
-from xpdl.errors import ArgumentError, FileAccessError, ModelFileError
+from xpdl.errors import ArgumentError, FileAccessError, ModelFileError, RanksError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MODEL, BEST = "model.safetensors", "best.safetensors"
+BESTS = "best*.safetensors"  # of one network, or of each member
 HISTORY, CHECKPOINT = "history.json", "checkpoint.safetensors"
 CURVES, MISCLASSIFIED, CONFUSION = "curves.png", "misclassified.png", "confusion.png"
 # All that a run leaves but its record, of one network or of several.
 OF_A_RUN = (
     *(MODEL, BEST, CHECKPOINT, CURVES, MISCLASSIFIED, CONFUSION),
-    *("member-*.safetensors", "checkpoint-*.safetensors", "ensemble.json"),
+    *("best-*.safetensors", "member-*.safetensors", "checkpoint-*.safetensors", "ensemble.json"),
 )
+
+MOST_SHOWN = 48  # of the pictures that were misclassified
 
 HostArray = np.ndarray[Any, np.dtype[Any]]
 
 
-def new_folder(model: str, folder: str | Path | None, overwrite: bool = False) -> Path:
-    """Return a new folder, or one that is there and empty; ``runs/<model>-<time>`` by default.
+def new_folder(name: str, folder: str | Path | None, overwrite: bool = False) -> Path:
+    """Return a new folder, or one that is there and empty; ``runs/<name>`` by default.
 
     With `overwrite` it may hold a run, which is left as it is.
 
@@ -46,13 +48,25 @@ def new_folder(model: str, folder: str | Path | None, overwrite: bool = False) -
         If it cannot be made, or not be looked into.
     """
     if folder is None:
-        stem = Path("runs") / f"{model}-{time.strftime('%Y%m%d-%H%M%S')}"
+        stem = Path("runs") / name
         folder, number = stem, 2
         while folder.exists():
             folder, number = stem.with_name(f"{stem.name}-{number}"), number + 1
     path = files.make_folder(folder, "--out")
+    expect_free(path, overwrite)
+    return path
+
+
+def expect_free(path: Path, overwrite: bool = False) -> None:
+    """See that a folder is not there, or empty; with `overwrite` it may hold a run.
+
+    Raises
+    ------
+    ArgumentError, FileAccessError
+        As `new_folder`.
+    """
     try:
-        occupied = any(path.iterdir())
+        occupied = path.is_dir() and any(path.iterdir())
     except OSError as error:
         raise FileAccessError(f"cannot look into the folder {str(path)!r}: {error}.") from error
     if occupied and not (path / HISTORY).exists():
@@ -62,7 +76,6 @@ def new_folder(model: str, folder: str | Path | None, overwrite: bool = False) -
             f"the folder {str(path)!r} is not empty; choose another, add --overwrite to train "
             f"anew in its place{_or_go_on(path)}"
         )
-    return path
 
 
 def _or_go_on(folder: Path) -> str:
@@ -84,6 +97,11 @@ def remove_run(folder: Path) -> None:
 def resuming(folder: Path) -> str:
     """Return the command, for a POSIX shell, that goes on with the run in `folder`."""
     return f"xpdl train --resume {shlex.quote(str(folder))}"
+
+
+def going_on(error: RanksError, folder: Path) -> RanksError:
+    """Return an error that also says how the run in `folder` goes on."""
+    return RanksError(f"{error} Go on, with any number of processes, by {resuming(folder)}")
 
 
 class FolderLock:
@@ -169,24 +187,38 @@ def write_record(
 
 
 def draw_mistakes(
-    images: HostArray, labels: HostArray, answers: HostArray, names: tuple[str, ...] | None
+    x: HostArray,
+    labels: HostArray,
+    answers: HostArray,
+    names: tuple[str, ...] | None,
+    *,
+    inked: bool = True,
 ) -> dict[str, Figure]:
-    """Return the pictures that were misclassified and the confusion of classes, by file.
+    """Return the first pictures that were misclassified and the confusion of classes, by file.
 
     Parameters
     ----------
-    images : array (M, 28, 28)
-        Those that were misclassified, in [0, 1].
+    x : array (N, C, H, W), or StoredPictures
+        The whole test set.
     labels, answers : array of int, (N,)
-        Of the whole test set; M of them differ.
+        Of it.
     names : tuple of str, optional
         Of the classes; their numbers by default.
+    inked : bool
+        Whether 0 is white paper and not black.
     """
     wrong = (answers != labels).nonzero()[0]
-    told = f"{len(wrong)} of {len(labels):,} misclassified"
+    told = f"{len(wrong):,} of {len(labels):,} misclassified"
+    first = wrong[:MOST_SHOWN]
+    only = f", the first {len(first)}" if len(first) < len(wrong) else ""
     return {
         MISCLASSIFIED: plots.misclassified(
-            images, labels[wrong].tolist(), answers[wrong].tolist(), names, f"{told}: "
+            x[first],
+            labels[first].tolist(),
+            answers[first].tolist(),
+            names,
+            f"{told}{only}: ",
+            cmap="gray_r" if inked else "gray",
         ),
         CONFUSION: plots.confusion_matrix(labels, answers, names, told),
     }

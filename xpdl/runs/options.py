@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from xpdl import files
-from xpdl.arguments import number, whole_number
+from xpdl.arguments import flag, number, sizes, whole_number
 from xpdl.backends import get_backend
-from xpdl.datasets import DATA_SETS
+from xpdl.datasets import PictureData
 from xpdl.errors import ArgumentError, ModelFileError, UnknownNameError
 from xpdl.models import MODELS
 from xpdl.optimizers import get_optimizer
 from xpdl.precision import get_precision
+from xpdl.runs.data import SHARE, is_own, usual_recipe
 from xpdl.runs.folder import CHECKPOINT, HISTORY
 from xpdl.runs.recipes import RECIPES, TrainingOptions
 from xpdl.schedules import get_schedule, keeps_its_pace
@@ -24,7 +25,8 @@ from xpdl.schedules import get_schedule, keeps_its_pace
 class RunOptions(TrainingOptions):
     """All that decides how a run goes; a run's ``history.json`` keeps them.
 
-    `checkpoint_every` and `on_divergence` are those of `Trainer`.
+    `checkpoint_every` and `on_divergence` are those of `Trainer`; `data` and the rest are of
+    `load_pictures`.
     """
 
     data: str
@@ -33,12 +35,27 @@ class RunOptions(TrainingOptions):
     dtype: str
     checkpoint_every: float = 180.0
     on_divergence: str = "stop"
+    picture_size: tuple[int, int] | None = None
+    channels: int | None = None
+    skip_broken: bool = False
+    test: float = SHARE
+    validation: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._expect_text("data", "backend", "dtype", "on_divergence")
         whole_number("seed", self.seed, least=0)
         number("checkpoint_every", self.checkpoint_every, above=0)
+        number("test", self.test, above=0, below=1)
+        number("validation", self.validation, below=1)
+        flag("skip_broken", self.skip_broken)
+        if self.picture_size is not None:  # a list, from JSON
+            object.__setattr__(self, "picture_size", sizes("picture_size", self.picture_size, 2))
+
+    def of_pictures(self) -> dict[str, Any]:
+        """Return what `load_pictures` is given."""
+        names = ("data", "picture_size", "channels", "skip_broken", "test", "validation")
+        return {name: getattr(self, name) for name in names}
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> RunOptions:
@@ -49,30 +66,49 @@ class RunOptions(TrainingOptions):
         return cls(**{**record, "batch_size": batch_size})
 
 
-def make_options(recipe: str, *, data: str, seed: int, dtype: Any, **overrides: Any) -> RunOptions:
+def make_options(
+    recipe: str | None,
+    *,
+    data: str,
+    seed: int,
+    dtype: Any,
+    pictures: PictureData | None = None,
+    **overrides: Any,
+) -> RunOptions:
     """Return the options of a recipe, with those in `overrides` that are not None in its place.
 
-    Model options are added to the recipe's, or take the place of all if it is of another model. The
-    recipe's learning rate is for its optimizer; another has its usual one.
+    With None, the recipe is what suits the `pictures`, or MNIST's without any. Model options are
+    added to the recipe's, or take the place of all if it is of another model. The recipe's learning
+    rate is for its optimizer; another has its usual one. A pretrained network is the model.
 
     Raises
     ------
     UnknownNameError
-        If there is no such recipe, data set, augmentation or dtype.
+        If there is no such recipe, augmentation or dtype.
     ArgumentError
         If an option does not serve.
     """
-    for kind, name, known in (("recipe", recipe, RECIPES), ("data set", data, DATA_SETS)):
-        if name not in known:
-            raise UnknownNameError(kind, name, known)
+    suited: Mapping[str, Any] = {}
+    if recipe is None:
+        recipe, suited = ("fast", {}) if pictures is None else usual_recipe(data, pictures)
+    if recipe not in RECIPES:
+        raise UnknownNameError("recipe", recipe, RECIPES)
     chosen = asdict(RECIPES[recipe])
     del chosen["about"]
+    if suited.get("model", chosen["model"]) != chosen["model"]:
+        chosen["model_options"] = {}
+    chosen |= suited
     model = overrides.get("model")
     if model is not None:
         proper = _proper(model)
         if proper != chosen["model"]:
             chosen["model_options"] = {}
         overrides["model"] = proper
+    if overrides.get("pretrained") is not None:
+        _expect_no_model(overrides)
+        chosen |= {"model": overrides["pretrained"], "model_options": {}}
+        if is_own(data) and Path(data).is_dir():
+            chosen["channels"] = 3
     if overrides.get("model_options") is not None:
         overrides["model_options"] = chosen["model_options"] | overrides["model_options"]
     rule = overrides.get("optimizer")
@@ -82,6 +118,16 @@ def make_options(recipe: str, *, data: str, seed: int, dtype: Any, **overrides: 
     return RunOptions(
         data=data, seed=seed, dtype=get_precision(dtype).name, backend=get_backend().name, **chosen
     )
+
+
+def _expect_no_model(overrides: Mapping[str, Any]) -> None:
+    """See that none is asked for beside a pretrained network."""
+    for name in ("model", "model_options"):
+        if overrides.get(name):
+            raise ArgumentError(
+                f"pretrained {overrides['pretrained']!r} is a network with its own layers; leave "
+                f"{name} out."
+            )
 
 
 def _proper(model: Any) -> Any:
@@ -112,7 +158,11 @@ def unfinished_options(
         return options
     # A process that was killed at its very end may have left them.
     remove_leftovers(folder, options)
-    told = f"the run in {str(folder)!r} is finished after {options.epochs} epochs"
+    epochs = record.get("epochs")
+    count = (
+        len(epochs) if isinstance(epochs, list) else options.epochs
+    )  # patience may have ended it
+    told = f"the run in {str(folder)!r} is finished after {count} epochs"
     if can_go_on(folder, options):
         raise ArgumentError(f"{told}; give more --epochs to go on with it.")
     raise ArgumentError(
@@ -167,6 +217,7 @@ def changed_options(options: RunOptions, changes: Mapping[str, Any]) -> RunOptio
 
 def changeable(options: RunOptions) -> tuple[str, ...]:
     """Return the options that may change when a run goes on."""
-    free = ("checkpoint_every", "on_divergence", "shifts")
+    free: tuple[str, ...] = ("checkpoint_every", "on_divergence", "shifts")
     pace = keeps_its_pace(get_schedule(options.schedule)) and not options.warm_up
+    free += ("data",) if is_own(options.data) else ()  # moved elsewhere, or the checkpoint refuses
     return (*free, "epochs") if pace and options.members == 1 else free

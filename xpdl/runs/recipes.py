@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from xpdl.arguments import number, whole_number
+from xpdl.arguments import number, one_of, whole_number
 from xpdl.datasets.augmentation import make_augmentation
 from xpdl.datasets.batches import check_reached
-from xpdl.errors import ArgumentError
+from xpdl.errors import ArgumentError, UnknownNameError
+from xpdl.models import PRETRAINED
+
+_TAKEN = {"name", "seed", "dtype", "loss", "normalize", "class_names"}  # by the run itself
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +25,10 @@ class TrainingOptions:
         One of `xpdl.models.MODELS`.
     model_options : mapping of str to value
         What it is made with, such as ``{"drop_scores": False}``.
+    pretrained : str, optional
+        One of `xpdl.models.PRETRAINED`, in place of a model: with a new head, which learns alone
+        for the first quarter of the epochs; then everything does, what is before the head at a
+        tenth of the learning rate, and batch normalisation by the batch.
     epochs : int
     batch_size : int or mapping of int to int
         How many images a step, or from which epoch on how many; see `Batches`.
@@ -40,6 +47,8 @@ class TrainingOptions:
         Of the optimizer, above 0: gradients together are made no longer than that.
     label_smoothing : float
         Of `SoftmaxWithLoss`, below 1.
+    class_weights : str, optional
+        Of `SoftmaxWithLoss`: "balanced" lets classes of few pictures count as much as others.
     augment : mapping of str to value
         What changes the pictures of a batch, see `make_augmentation`: ``{"shift": 2}``.
     average : float
@@ -50,6 +59,8 @@ class TrainingOptions:
     members : int
         How many networks are trained one after another, each from its own seed, to answer together
         as an `Ensemble`.
+    patience : int, optional
+        Of `Trainer`: after how many epochs in which validation found nothing better to stop.
 
     Raises
     ------
@@ -73,6 +84,9 @@ class TrainingOptions:
     average: float = 0.0
     shifts: int = 0
     members: int = 1
+    class_weights: str | None = None
+    patience: int | None = None
+    pretrained: str | None = None
 
     def __post_init__(self) -> None:
         self._expect_text("model", "optimizer", "schedule")
@@ -87,10 +101,16 @@ class TrainingOptions:
             number("clip_norm", self.clip_norm, above=0)
         whole_number("shifts", self.shifts, least=0)
         whole_number("members", self.members)
+        if self.pretrained is not None and self.pretrained not in PRETRAINED:
+            raise UnknownNameError("pretrained network", self.pretrained, PRETRAINED)
+        if self.class_weights is not None:
+            one_of("class_weights", self.class_weights, ("balanced",))
+        if self.patience is not None:
+            whole_number("patience", self.patience)
         for name in ("model_options", "augment"):
             if not isinstance(getattr(self, name), Mapping):
                 raise ArgumentError(f"{name} must be a dict, got {getattr(self, name)!r}.")
-        taken = self.model_options.keys() & {"name", "seed", "dtype", "loss", "normalize"}
+        taken = self.model_options.keys() & _TAKEN
         if taken:
             raise ArgumentError(f"model_options: {', '.join(taken)} is not for here.")
         make_augmentation(self.augment)
@@ -119,6 +139,12 @@ _CHANGED_PICTURES: dict[str, Any] = {
     "label_smoothing": 0.1,
     "augment": {"rotate": 10, "zoom": 0.1, "shear": 10, "shift": 2},
     "average": 0.998,
+}
+
+# For pictures of one's own. The network is that of `_CHANGED_PICTURES`.
+_OWN_PICTURES: dict[str, Any] = {
+    **_CHANGED_PICTURES,
+    "epochs": 7,
 }
 
 RECIPES: dict[str, Recipe] = {
@@ -154,5 +180,13 @@ RECIPES: dict[str, Recipe] = {
         optimizer="adam",
         learning_rate=0.001,
         schedule="constant",
+    ),
+    "photos": Recipe(
+        about="for pictures in colour: a normalised network, pictures mirrored and moved",
+        **_OWN_PICTURES | {"augment": {"flip": 0.5, "crop": {"pad": 4}}},
+    ),
+    "drawings": Recipe(
+        about="for grey ones, such as letters: pictures moved, not mirrored",
+        **_OWN_PICTURES | {"augment": {"crop": {"pad": 4}}},
     ),
 }

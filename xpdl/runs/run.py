@@ -1,8 +1,10 @@
 """A training run: from options to a folder that holds the network and what is known of it.
 
 The folder ends with ``model.safetensors``, ``history.json`` (options, losses, accuracies, machine),
-``curves.png``, ``misclassified.png``, ``confusion.png`` and ``best.safetensors``, the network after
-the epoch that did best on the test images (chosen by them, so what it scores there flatters it).
+``curves.png``, ``misclassified.png`` and ``confusion.png``; where pictures were set aside for
+validation, also ``best.safetensors``, the network after the epoch that did best on these. Then the
+test pictures are looked at once, at the end; without them they are after each epoch, and choose
+nothing.
 ``checkpoint.safetensors`` holds all that it takes to go on: while the run lasts, and after it where
 the schedule of its learning rate lets it be given more epochs.
 """
@@ -10,24 +12,29 @@ the schedule of its learning rate lets it be given more epochs.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from xpdl import files, plots
 from xpdl.arguments import path_of
 from xpdl.backends import Array, get_backend
-from xpdl.datasets import CLASS_NAMES
-from xpdl.errors import ArgumentError, DivergenceError, ModelFileError
+from xpdl.datasets import Batches, PictureData
+from xpdl.distributed.ranks import Ranks
+from xpdl.errors import ArgumentError, DivergenceError, ModelFileError, RanksError
 from xpdl.network import Network
+from xpdl.runs.best import keep_best, notes_about
+from xpdl.runs.data import LOADERS, as_taken, load_pictures, run_name, title_of
 from xpdl.runs.folder import (
     BEST,
+    BESTS,
     CHECKPOINT,
     CURVES,
     HISTORY,
     MODEL,
     FolderLock,
     draw_mistakes,
+    going_on,
     new_folder,
     read_record,
     remove_run,
@@ -41,10 +48,12 @@ from xpdl.runs.options import (
     remove_leftovers,
     unfinished_options,
 )
-from xpdl.runs.preparation import load_data, make_network, make_trainer
+from xpdl.runs.preparation import make_network, make_run_trainer
+from xpdl.runs.result import Result
 from xpdl.runs.signals import stopping_in_order
 from xpdl.storage import load_with_notes
 from xpdl.training.checkpoint import check_checkpoint
+from xpdl.training.data import training_batches
 from xpdl.training.history import Epoch
 from xpdl.training.trainer import Trainer
 from xpdl.tuning.answers import classes_seen
@@ -53,22 +62,6 @@ from xpdl.tuning.shifts import answering
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a run, or an evaluation, came to.
-
-    With `shifts` in the options, `accuracy` and `wrong` are of the average over shifts, and
-    `single_look_accuracy` is without; else that is None.
-    """
-
-    folder: Path
-    accuracy: float
-    wrong: int
-    images: int
-    seconds: float
-    single_look_accuracy: float | None = None
 
 
 class UnfinishedRun:
@@ -113,6 +106,10 @@ class Run:
         A new or empty folder; ``runs/<model>-<time>`` by default.
     overwrite : bool
         Whether `folder` may hold a run, whose files are then removed.
+    pictures : PictureData, optional
+        What the options say, where it was loaded before.
+    ranks : Ranks, optional
+        The processes that train together, of which this is rank 0; the others `follow`.
 
     Raises
     ------
@@ -129,10 +126,17 @@ class Run:
     changes: Mapping[str, tuple[Any, Any]]
 
     def __init__(
-        self, options: RunOptions, folder: str | Path | None = None, *, overwrite: bool = False
+        self,
+        options: RunOptions,
+        folder: str | Path | None = None,
+        *,
+        overwrite: bool = False,
+        pictures: PictureData | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
-        self._prepare(options)
-        self.folder = new_folder(options.model, folder, overwrite)
+        self.ranks = ranks
+        self._prepare(options, pictures)
+        self.folder = new_folder(run_name(options.model, options.data), folder, overwrite)
         self.changes = {}
         self._lock = FolderLock(self.folder)
         with self._lock:
@@ -166,7 +170,12 @@ class Run:
             return cls.take_up(left, changes)
 
     @classmethod
-    def take_up(cls, left: UnfinishedRun, changes: Mapping[str, Any] | None = None) -> Self:
+    def take_up(
+        cls,
+        left: UnfinishedRun,
+        changes: Mapping[str, Any] | None = None,
+        ranks: Ranks | None = None,
+    ) -> Self:
         """Return the run that was left, to go on; see `resume`."""
         before = left.options
         if before.backend != get_backend().name:
@@ -176,6 +185,7 @@ class Run:
             )
         options = changed_options(before, changes or {})
         run = cls.__new__(cls)
+        run.ranks = ranks
         run._prepare(options)
         run.folder, run._lock = left.folder, left.lock
         run._take_up(left.record)
@@ -191,17 +201,18 @@ class Run:
         run._renew_notes()
         return run
 
-    def _prepare(self, options: RunOptions) -> None:
+    def _prepare(self, options: RunOptions, pictures: PictureData | None = None) -> None:
         if (options.members > 1) is not self.of_members:
             raise ArgumentError(
                 f"a {type(self).__name__} is not for members={options.members}; "
                 "use start_run or resume_run of xpdl.runs.ensemble_run."
             )
         self.options = options
-        self.network = make_network(options)
-        self.train, self.test = load_data(options.data, self.network, normalize=False)
+        self.pictures = load_pictures(**options.of_pictures()) if pictures is None else pictures
+        self.network = make_network(options, self.pictures)
         answering(self.network, options.shifts)  # now it shows if it cannot, not when it is trained
-        self.trainer = make_trainer(options, self.network, self.train, self.test)
+        ranks = None if self.of_members else self.ranks  # which train members, each by itself
+        self.trainer = make_run_trainer(options, self.network, self.pictures, ranks=ranks)
 
     def _take_up(self, record: Mapping[str, Any]) -> None:
         """Take from the record of the interrupted run what its other files do not say.
@@ -222,12 +233,16 @@ class Run:
             check_checkpoint(self.folder / CHECKPOINT, self.trainer)
 
     def _renew_notes(self) -> None:
-        """Write into the best network so far how it answers now."""
-        best = self.folder / BEST
-        if "shifts" in self.changes and best.exists():
-            network, notes = load_with_notes(best)
-            notes.pop("shifts", None)
-            network.save(best, notes | make_notes(self.options))
+        """Write into the best networks so far how they answer now."""
+        if self.changes.keys() & {"shifts", "data"}:
+            for best in self.folder.glob(BESTS):
+                network, notes = load_with_notes(best)
+                notes.pop("shifts", None)
+                network.save(best, notes | self._notes())
+
+    def _notes(self) -> dict[str, Any]:
+        """Return what the file of a network of this run keeps about it."""
+        return notes_about(self.options, self.pictures)
 
     def fit(self) -> Result:
         """Train to the end and fill the folder; say what it came to.
@@ -254,6 +269,8 @@ class Run:
                 f"{error} The run is as it was before: {resuming(self.folder)} goes on "
                 "with the next batch; add --on-divergence reduce-lr to do so at half the rate."
             ) from error
+        except RanksError as error:
+            raise going_on(error, self.folder) from error
         result = self._measure()
         told = {"test_accuracy": result.accuracy}
         if result.single_look_accuracy is not None:
@@ -273,16 +290,30 @@ class Run:
         return self.trainer
 
     def _keep_best(self, trainer: Trainer, epoch: Epoch) -> None:
-        """Write the network if none of the epochs before did so well."""
-        accuracies = [before.test_accuracy or 0.0 for before in trainer.history.epochs[:-1]]
-        if (epoch.test_accuracy or 0.0) > max(accuracies, default=-1.0):
-            notes = {"epochs": epoch.number + 1, "test_accuracy": epoch.test_accuracy}
-            trainer.network.save(self.folder / BEST, make_notes(self.options) | notes)
+        """Write the network if validation found none of the epochs before so good."""
+        keep_best(self.folder / self._best(), self._notes(), trainer, epoch)
+
+    def _best(self) -> str:
+        """Return the name of the file of the best network in training."""
+        return BEST
 
     def _leave(self) -> None:
-        """Write the network as it is, averaged if the run averages."""
+        """Write the network as it is: averaged if the run averages, the best if that stopped it."""
+        patience = self.trainer.patience
         epochs = len(self.trainer.history.epochs)
-        self.network.save(self.folder / MODEL, make_notes(self.options) | {"epochs": epochs})
+        if self.trainer.stop and patience.ended and patience.best is not None:
+            epochs = patience.best + 1
+        self.network.save(self.folder / MODEL, self._notes() | {"epochs": epochs})
+
+    def stopped_early(self) -> str | None:
+        """Say which epoch's network it is, if `patience` stopped the training."""
+        patience, epochs = self.trainer.patience, len(self.trainer.history.epochs)
+        if not patience.ended or patience.best is None:
+            return None
+        return (
+            f"stopped after {epochs} of {self.options.epochs} epochs, as validation found none "
+            f"better since epoch {patience.best + 1}; the network is that epoch's"
+        )
 
     def epochs(self) -> list[Epoch]:
         """Return what happened in each epoch so far."""
@@ -312,19 +343,27 @@ class Run:
         """Return what the training came to."""
         return self.network
 
-    def _single_look(self) -> Array:
-        """Return the class (N,) that is seen in each test image as it is, on the device."""
+    def _test(self) -> Batches:
+        """Return the test pictures, as the network takes them."""
+        trainer = self.trainer
+        if trainer.test is not None:
+            return trainer.test
+        assert self.pictures.test is not None
+        part = as_taken(self.network, self.pictures.test)
+        size = trainer.batches.size(0)
+        return training_batches("test", self.network, part, size, self.options.seed)
+
+    def _single_look(self, test: Batches) -> Array:
+        """Return the class (N,) that is seen in each test picture as it is, on the device."""
         answers = self.trainer.answers
-        assert self.trainer.test is not None
-        return classes_seen(self.network, self.trainer.test) if answers is None else answers
+        return classes_seen(self.network, test) if answers is None else answers
 
     def _measure(self) -> Result:
-        """Return how it does on the test images, and draw it."""
-        options, test, to_numpy = self.options, self.trainer.test, self.network.backend.to_numpy
-        assert test is not None
-        answers = to_numpy(self._single_look())
-        x, t = self.test
-        labels = to_numpy(t)
+        """Return how it does on the test pictures, and draw it."""
+        options, to_numpy = self.options, self.network.backend.to_numpy
+        assert self.pictures.test is not None
+        (x, labels), test = self.pictures.test, self._test()
+        answers = to_numpy(self._single_look(test))
         single_look_accuracy = None
         if options.shifts:
             single_look_accuracy = float((answers == labels).mean())
@@ -334,21 +373,16 @@ class Run:
         result = Result(
             self.folder, accuracy, len(wrong), len(labels), self._seconds(), single_look_accuracy
         )
-        missed = to_numpy(x[self.network.backend.asarray(wrong)]).reshape(-1, 28, 28) / 255
-        names = None if options.data == "mnist" else CLASS_NAMES[options.data]
-        figures = draw_mistakes(missed, labels, answers, names)
+        names = None if options.data == "mnist" else self.pictures.class_names
+        figures = draw_mistakes(x, labels, answers, names, inked=options.data in LOADERS)
         save_figures(self.folder, {CURVES: self._draw_curves(result), **figures})
         return result
 
     def _draw_curves(self, result: Result) -> Figure:
-        history, options = self.trainer.history, self.options
-        return plots.learning_curves(
-            history.losses,
-            [epoch.train_accuracy for epoch in history.epochs],
-            [epoch.test_accuracy for epoch in history.epochs],
-            f"{options.model} on {options.data}: {result.accuracy:.2%} on the test set"
-            + (" over shifts" if options.shifts else ""),
-        )
+        o = self.options
+        title = f"{o.model} on {title_of(o.data)}: {result.accuracy:.2%} on the test set"
+        title += " over shifts" if o.shifts else ""
+        return plots.learning_curves(self.trainer.history, (), (), title)
 
 
 def show_steps(trainer: Trainer) -> str:
@@ -357,9 +391,3 @@ def show_steps(trainer: Trainer) -> str:
         return ""
     done, steps = trainer.steps_of_epoch
     return f" and {done} of {steps} steps"
-
-
-def make_notes(options: RunOptions) -> dict[str, Any]:
-    """Return what the file of a run's network keeps about it."""
-    notes = {"data": options.data, "class_names": list(CLASS_NAMES[options.data])}
-    return notes | ({"shifts": options.shifts} if options.shifts else {})

@@ -89,7 +89,8 @@ def load_checkpoint(path: str | os.PathLike[str], trainer: Any) -> Tally | None:
 
     In each of these cases network, optimizer and all else are as they were.
     """
-    return _read(path, trainer).apply(trainer)
+    found = trainer.first(lambda: files.read_tensors(path))
+    return _resting(path, trainer, *found).apply(trainer)
 
 
 def check_checkpoint(path: str | os.PathLike[str], trainer: Any) -> None:
@@ -100,12 +101,13 @@ def check_checkpoint(path: str | os.PathLike[str], trainer: Any) -> None:
     FileAccessError, ModelFileError, ArgumentError
         As `load_checkpoint`.
     """
-    _read(path, trainer)
+    _resting(path, trainer, *files.read_tensors(path))
 
 
-def _read(path: str | os.PathLike[str], trainer: Any) -> _Resting:
+def _resting(
+    path: str | os.PathLike[str], trainer: Any, tensors: Mapping[str, Array], about: dict[str, Any]
+) -> _Resting:
     """Return what a checkpoint holds; see `load_checkpoint`."""
-    tensors, about = files.read_tensors(path)
     found = about.get("format")
     if found != FILE_FORMAT:
         old = isinstance(found, str) and found.startswith("xpdl-checkpoint-")

@@ -5,12 +5,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from xpdl.architecture.shapes import advice
 from xpdl.arguments import array_or_list, check_finite
 from xpdl.backends import backend_of
 from xpdl.backends.base.types import host_array
 from xpdl.datasets.batches import Batches
 from xpdl.errors import ArgumentError, ShapeError, shown
 from xpdl.network import Network
+
+
+def expect_pairs(*arguments: Any) -> None:
+    """See that data comes in pairs, not as the book's Trainer takes it.
+
+    Raises
+    ------
+    ArgumentError
+        If it does not.
+    """
+    if len(arguments) > 3 or (len(arguments) > 2 and hasattr(arguments[1], "dtype")):
+        raise ArgumentError(
+            "Trainer takes a pair of images and labels: the book's Trainer(net, x_train, t_train, "
+            "x_test, t_test) is Trainer(net, (x_train, t_train), (x_test, t_test)) here. "
+            "See docs/from-the-book.md."
+        )
 
 
 def training_batches(
@@ -30,6 +47,7 @@ def training_batches(
         raise ArgumentError(
             f"{argument} must be a pair (x, t), or (x, t, weights), got {shown(data)}."
         )
+    _expect_samples(network, data[0])
     x, t = data[0], _targets(network, data[0], data[1], argument == "train")
     layer, accumulate = network.normalize, network.precision.accumulate
     if layer is not None and _holds_floats(x):
@@ -48,6 +66,18 @@ def training_batches(
     if batches.weights is not None and not (batches.weights.shape == (batches.examples,)):
         raise ShapeError(f"weights must be ({batches.examples},), got {batches.weights.shape}.")
     return batches
+
+
+def _expect_samples(network: Network, x: Any) -> None:
+    """See that x is (N, *input_shape) as it was given: of an example N would be told as 1."""
+    several = x if isinstance(x, Mapping) else {next(iter(network.input_shapes)): x}
+    for name, array in several.items():
+        wanted, shape = network.input_shapes.get(name), getattr(array, "shape", None)
+        if wanted is not None and shape is not None and tuple(shape[1:]) != wanted:
+            told, argument = ", ".join(map(str, wanted)), name if x is several else "x"
+            raise ShapeError(
+                f"{argument} must be (N, {told}), got {tuple(shape)}.{advice(array, wanted)}"
+            )
 
 
 def _holds_floats(x: Any) -> bool:

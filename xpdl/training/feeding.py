@@ -8,8 +8,9 @@ from itertools import islice
 from typing import Any, TypeAlias
 
 from xpdl.backends import Array, RandomGenerator
-from xpdl.datasets.augmentation import Augmentation
+from xpdl.datasets.augmentation import Augmentation, OfRowsOnly, changes_each_alone
 from xpdl.datasets.batches import Batches
+from xpdl.distributed.share import Share, rows_of
 from xpdl.errors import ArgumentError
 from xpdl.training.step import Step
 from xpdl.training.tally import Tally
@@ -80,10 +81,12 @@ class Feeding:
         """Make the steps of the epoch that are left, and yield how many examples each had."""
         tally, step = self.tally, self.step
         size = self.batches.size(self._epoch)
-        parts: Any = self._sizes(size) if self._captured else self.batches.parts(self._epoch)
+        parts: Any = self._sizes(size)
+        if not self._captured:
+            parts = zip(parts, self.batches.parts(self._epoch, self._rows), strict=True)
         for part in islice(parts, tally.done, None):
             tally.rate = self._host_rates[tally.done]
-            count = part if self._captured else len(part)
+            count = part if self._captured else part[0]
             first, update = step.turn(count, last=tally.done + 1 == tally.steps)
             with step.network.explaining_memory(count, train=True):
                 if self._captured:
@@ -91,7 +94,7 @@ class Feeding:
                     self._whole_step(size, count, first, update)
                 else:
                     step.optimizer.learning_rate = tally.rate
-                    self._step_on(part, first, update)
+                    self._step_on(count, part[1], first, update)
             tally.count()
             yield count
 
@@ -120,27 +123,46 @@ class Feeding:
 
         return whole
 
-    def _step_on(self, part: Array, first: bool, update: bool) -> None:
-        """Make a step on the examples `part`, changed by `augment` if there is one."""
+    def _rows(self, count: int) -> slice:
+        """Return which examples of a batch are read here: a rank's, if the others do not matter."""
+        share = self.step.share_of(count)
+        return slice(None) if share is None or self._needs_all() else share.rows
+
+    def _needs_all(self) -> bool:
+        """Whether every rank must see the whole batch: `augment` may do with it what it likes."""
+        return self.augment is not None and not changes_each_alone(self.augment)
+
+    def _step_on(self, count: int, part: Array, first: bool, update: bool) -> None:
+        """Make a step on the examples `part` of `count`, changed by `augment` if there is one."""
         xs, ts, weights = self._taken(part)
+        share = self.step.share_of(count)
         if self.augment is not None:
-            x, t = self._augmented(self.augment, xs[0], ts[0])
+            x, t = self._augmented(self.augment, xs[0], ts[0], share)
             xs, ts = (x, *xs[1:]), (t, *ts[1:])
-        rest = () if weights is None else (weights,)
+        rest: tuple[Array, ...] = () if weights is None else (weights,)
+        if share is not None and self._needs_all():
+            xs, ts, rest = (rows_of(share, arrays) for arrays in (xs, ts, rest))
         key = "given", first, update, len(rest), id(self.tally)
-        made = self.step.compiled(key, partial(self._make_flat, len(xs), len(ts), first, update))
+        made = self.step.compiled(
+            key, partial(self._make_flat, len(xs), len(ts), first, update, share)
+        )
         made(*xs, *ts, *rest)
 
-    def _augmented(self, augment: Augment, x: Array, t: Array) -> tuple[Array, Array]:
+    def _augmented(
+        self, augment: Augment, x: Array, t: Array, share: Share | None
+    ) -> tuple[Array, Array]:
         """Return pictures x changed, and their targets, which are shares if pictures are mixed."""
         network = self.step.network
+        generator: RandomGenerator = self._generator
+        if share is not None and not self._needs_all():
+            generator = OfRowsOnly(generator, share.rows, share.total)
         xp = network.backend.xp
         if isinstance(augment, Augmentation) and augment.mixes:
             if t.ndim == 1:
                 t = xp.eye(network.output_shape[0], dtype=network.precision.accumulate)[t]
-            x, t = augment.with_targets(x, t, self._generator)
+            x, t = augment.with_targets(x, t, generator)
         else:
-            x = augment(x, self._generator)
+            x = augment(x, generator)
         # In one memory order, so that a captured step sees what an eager one would.
         return xp.ascontiguousarray(x), t
 
@@ -149,9 +171,11 @@ class Feeding:
         weights = self.batches.weigh(part)
         return _tuple(x), _tuple(t), weights
 
-    def _make_flat(self, n: int, m: int, first: bool, update: bool, *arrays: Array) -> None:
+    def _make_flat(
+        self, n: int, m: int, first: bool, update: bool, share: Share | None, *arrays: Array
+    ) -> None:
         weights = arrays[n + m] if len(arrays) > n + m else None
-        self._make(arrays[:n], arrays[n : n + m], weights, first, update)
+        self._make(arrays[:n], arrays[n : n + m], weights, first, update, share)
 
     def _make(
         self,
@@ -160,10 +184,11 @@ class Feeding:
         weights: Array | None,
         first: bool,
         update: bool,
+        share: Share | None = None,
     ) -> None:
         scale = self.step.loss_scale
         factor = None if scale is None else scale.value.copy()
-        self.tally.note(*self.step.make(xs, ts, weights, first, update), factor)
+        self.tally.note(*self.step.make(xs, ts, weights, first, update, share), factor)
 
     # ---- for a checkpoint -----------------------------------------------------------------------
 

@@ -47,8 +47,15 @@ class Patience:
         if self.best is None or self.better(epoch, epochs[self.best]):
             self.best = epoch.number
             self._arrays = self._trainer.network.host_arrays()
-        elif epoch.number - self.best >= self.patience:
+        elif self.ended:
             self._trainer.stop = True
+
+    @property
+    def ended(self) -> bool:
+        """Whether too many epochs passed without a better one."""
+        if self.patience is None or self.best is None:
+            return False
+        return len(self._trainer.history.epochs) - 1 - self.best >= self.patience
 
     def better(self, one: Epoch, other: Epoch) -> bool:
         """Tell whether validation found `one` better than `other`."""
@@ -69,5 +76,6 @@ class Patience:
         return dict(self._arrays)
 
     def restore(self, best: int | None, arrays: Mapping[str, Array]) -> None:
-        """Go on from a file's `best` and `arrays`."""
+        """Go on from a file's `best` and `arrays`; no further, if that training had stopped."""
         self.best, self._arrays = best, dict(arrays)
+        self._trainer.stop = self.ended

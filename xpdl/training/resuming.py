@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
 
 from xpdl.training.checkpoint import save_checkpoint
-from xpdl.training.settings import digest
 from xpdl.training.tally import Tally
+from xpdl.training.together import Together
 
 
-class Resuming:
+class Resuming(Together):
     """What a `Trainer` does about interruptions and its checkpoint."""
 
-    checkpoint: Path | None
-    batches: Any
-    step: Any
+    checkpoint_every: float
+    watch: Any
     _tally: Tally | None = None  # of an epoch that is not at its end
     _interrupted = False
     _saved_at = 0.0
-    _digest: str | None = None
 
     def interrupt(self) -> None:
         """Let `fit` end after the step that it is in, with a checkpoint, by KeyboardInterrupt.
@@ -34,8 +31,16 @@ class Resuming:
         """Whether there was an `interrupt` that no `fit` has ended for."""
         return self._interrupted
 
+    def _pause(self, tally: Tally) -> None:
+        """Save between two steps if it is time, and end if somebody wants it."""
+        late = time.perf_counter() - self._saved_at > self.checkpoint_every
+        if self.any(late or self._interrupted):
+            self.watch.look(tally)
+            self._save(tally)
+            self._heed_interruption()
+
     def _heed_interruption(self) -> None:
-        if self._interrupted:
+        if self.any(self._interrupted):
             self._interrupted = False
             raise KeyboardInterrupt
 
@@ -46,7 +51,7 @@ class Resuming:
 
     def _save(self, tally: Tally | None = None) -> None:
         """Write the checkpoint, if there is one, at the end of an epoch or in it."""
-        if self.checkpoint is not None:
+        if self.checkpoint is not None and self.writes:
             save_checkpoint(self.checkpoint, self, tally)
         self._saved_at = time.perf_counter()
 
@@ -54,9 +59,3 @@ class Resuming:
         """Write the checkpoint of a training that ends here."""
         if self.step.complete:
             self._save(tally)
-
-    def data_digest(self) -> str:
-        """Return the SHA-256 of the training data, as it lies on the device."""
-        if self._digest is None:
-            self._digest = digest(*self.batches.arrays())
-        return self._digest

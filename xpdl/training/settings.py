@@ -62,7 +62,7 @@ def digest(*arrays: Array | StoredPictures) -> str:
 
 def differences(then: Any, now: Any) -> list[str]:
     """Return what differs between two nested dictionaries, by dotted names, not too many."""
-    before, after = _flat(then), _flat(now)
+    before, after = flat(then), flat(now)
     names = [*after, *(name for name in before if name not in after)]
     differ = [name for name in names if before.get(name) != after.get(name)]
     told = [
@@ -81,11 +81,12 @@ def known_as(a: Any) -> str | None:
     return None if a is None else getattr(a, "__qualname__", None) or repr(a)
 
 
-def _flat(value: Any, name: str = "") -> dict[str, Any]:
+def flat(value: Any, name: str = "") -> dict[str, Any]:
+    """Return what nested dictionaries hold, by dotted names."""
     if not isinstance(value, dict):
         return {name: value}
     return {
         full_name: inner
         for key, part in value.items()
-        for full_name, inner in _flat(part, f"{name}.{key}" if name else key).items()
+        for full_name, inner in flat(part, f"{name}.{key}" if name else key).items()
     }

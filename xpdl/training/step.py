@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from operator import is_not
 from typing import Any
 
 from xpdl.arguments import flag, whole_number
 from xpdl.backends import Array, Number
+from xpdl.distributed.ranks import Ranks
+from xpdl.distributed.share import Share, rows_of, sharing
 from xpdl.errors import ArgumentError, shown
 from xpdl.network import Network
 from xpdl.optimizers import Optimizer, get_optimizer
 from xpdl.precision import LossScale
 from xpdl.targets import divisor
 from xpdl.training.averaging import MovingAverage
+from xpdl.training.gradient_sum import GradientSum
 
 Arrays = tuple[Array, ...]
 
@@ -40,6 +43,12 @@ class Step:
         weighted or ignored: there each batch counts by its samples.
     capture : bool
         Whether a GPU may capture the step. Then a layer's Python runs in the first steps only.
+        A step of several ranks is not captured.
+    ranks : Ranks, optional
+        The processes that train together, each of which makes the step with its own rows of the
+        batch, and with the same result.
+    whole_statistics : bool
+        Whether batch normalisation is then over the whole batch, not over each rank's rows.
 
     Examples
     --------
@@ -55,6 +64,8 @@ class Step:
         average: MovingAverage | None = None,
         accumulate: int = 1,
         capture: bool = True,
+        ranks: Ranks | None = None,
+        whole_statistics: bool = True,
     ) -> None:
         if not isinstance(network, Network):
             raise ArgumentError(f"network must be a Network, got {shown(network)}.")
@@ -64,7 +75,12 @@ class Step:
         self.optimizer = get_optimizer(optimizer)
         self.average = average
         self.accumulate = whole_number("accumulate", accumulate)
-        self.capture = flag("capture", capture)
+        if ranks is not None and not isinstance(ranks, Ranks):
+            raise ArgumentError(f"ranks must be Ranks, as connect() finds, got {shown(ranks)}.")
+        self.ranks = ranks
+        self.gradient_sum = None if ranks is None else GradientSum(network, ranks)
+        self.whole_statistics = flag("whole_statistics", whole_statistics)
+        self.capture = flag("capture", capture) and ranks is None
         self.loss_scale = LossScale(network.backend) if network.precision.mixed else None
         xp, wide = network.backend.xp, network.precision.accumulate
         self._before = [(a, a.copy()) for a in network.state.values()]
@@ -96,7 +112,8 @@ class Step:
         Parameters
         ----------
         x, t : array, or dict of str to array
-            The batch and its targets; of several inputs or outputs, by their names.
+            The batch and its targets; of several inputs or outputs, by their names. On every rank
+            the whole batch, of which it takes its rows.
         weights : array, (N,), optional
             What each sample counts.
         last : bool
@@ -104,16 +121,26 @@ class Step:
         """
         network = self.network
         xs, ts = network.inputs_and_targets(x, t)
-        rest = () if weights is None else (network.weights_of(weights, len(xs[0])),)
+        weights = network.weights_of(weights, len(xs[0]))
+        rest: Arrays = () if weights is None else (weights,)
         if self.on_device:
             self.optimizer.keep_time_on(network.backend, network.precision.parameters)
         network.parameters.refresh()
         first, update = self.turn(len(xs[0]), last)
+        share = self.share_of(len(xs[0]))
+        if share is not None:
+            xs, ts, rest = (rows_of(share, arrays) for arrays in (xs, ts, rest))
         count = len(xs), len(ts)
-        made = self.compiled((first, update, count), partial(self._make_flat, count, first, update))
+        made = self.compiled(
+            (first, update, count), partial(self._make_flat, count, first, update, share)
+        )
         with network.explaining_memory(len(xs[0]), train=True):
             loss, seen = made(*xs, *ts, *rest)
         return loss.copy(), seen.copy()  # a captured step writes over its own
+
+    def share_of(self, samples: int) -> Share | None:
+        """Return which rows of a batch of so many are this rank's; None without ranks."""
+        return None if self.ranks is None else Share.of(self.ranks, samples, self.whole_statistics)
 
     def turn(self, samples: int, last: bool = False) -> tuple[bool, bool]:
         """Return whether the next batch is the first of its update, and whether it updates."""
@@ -136,21 +163,33 @@ class Step:
         weights: Array | None = None,
         first: bool = True,
         update: bool = True,
+        share: Share | None = None,
     ) -> tuple[Array, Array]:
-        """Do what a call does, as it stands, for a batch that is seen to fit; see `turn`."""
+        """Do what a call does, as it stands, for a batch that is seen to fit; see `turn`.
+
+        With a `share`, the arrays hold its rows of the batch alone.
+        """
         network, scale = self.network, self.loss_scale
         factor: Number = 1.0 if scale is None else scale.value
         if first:
             self._keep_statistics()
         samples = self._samples if self.accumulate > 1 else None
-        loss, ys = network.propagate(xs, ts, weights, factor, samples=samples, accumulate=not first)
+        known: dict[str, Any] = {"samples": samples, "accumulate": not first, "share": share}
+        with self._summing(share, first and update):
+            loss, ys = network.propagate(xs, ts, weights, factor, **known)
         seen = network.loss_layer.measure.sums(ys[0], ts[0], weights)
+        if share is not None:
+            loss, seen = share.sums(loss, seen if share.counts else 0 * seen)
+            share.agree_on(network.state.values())
         loss = network.decayed(loss)
         if self.accumulate > 1:
-            self._add_up(loss, network.loss_weight(len(xs[0])), first)
+            total = len(xs[0]) if share is None else share.total
+            self._add_up(loss, network.loss_weight(total), first)
             if not update:
                 return loss, seen
             network.grads.buffer *= self._samples / divisor(network.backend.xp, self._weight)
+        if self.gradient_sum is not None:
+            self.gradient_sum.finish()
         network.decay_gradients(factor)
         go: Array | None
         go, loss = self._look_at(loss)
@@ -168,10 +207,11 @@ class Step:
             self._restore_statistics(go)
         return loss, seen
 
-    def _make_flat(self, count: tuple[int, int], first: bool, update: bool, *arrays: Array) -> Any:
-        inputs, both = count[0], sum(count)
+    def _make_flat(self, count: tuple[int, int], first: bool, *how: Any) -> Any:
+        (update, share, *arrays), inputs, both = how, count[0], sum(count)
         weights = arrays[both] if len(arrays) > both else None
-        return self.make(arrays[:inputs], arrays[inputs:both], weights, first, update)
+        xs, ts = tuple(arrays[:inputs]), tuple(arrays[inputs:both])
+        return self.make(xs, ts, weights, first, update, share)
 
     # ---- the parts of a step ------------------------------------------------------------------
 
@@ -184,6 +224,16 @@ class Step:
         where = self.network.backend.xp.where
         for a, kept in self._before:
             a[...] = kept if go is None else where(go, a, kept)
+
+    @contextmanager
+    def _summing(self, share: Share | None, whole: bool) -> Iterator[None]:
+        """Within a block, let layers know their share, and gradients be sent as they come."""
+        if share is None or self.gradient_sum is None:
+            yield
+            return
+        come = self.gradient_sum.as_they_come() if whole else nullcontext()
+        with sharing(self.network.leaves().values(), share), come:
+            yield
 
     def _add_up(self, loss: Array, weight: Number, first: bool) -> None:
         if first:

@@ -15,6 +15,7 @@ import numpy as np
 from xpdl.arguments import flag, in_our_words, number, whole_number
 from xpdl.backends import Array
 from xpdl.datasets.batches import check_reached
+from xpdl.distributed.ranks import Ranks
 from xpdl.errors import ArgumentError, shown
 from xpdl.network import Network
 from xpdl.optimizers import Optimizer
@@ -22,7 +23,7 @@ from xpdl.precision import LossScale
 from xpdl.schedules import Schedule, get_schedule
 from xpdl.training.averaging import MovingAverage
 from xpdl.training.checkpoint import load_checkpoint
-from xpdl.training.data import training_batches
+from xpdl.training.data import expect_pairs, training_batches
 from xpdl.training.divergence import Watch
 from xpdl.training.feeding import Augment, Feeding, check_augmentation
 from xpdl.training.history import Epoch, History
@@ -36,16 +37,6 @@ from xpdl.training.testing import judge
 Data: TypeAlias = tuple[Any, ...]
 Callback: TypeAlias = Callable[["Trainer", Epoch], object]
 StepCallback: TypeAlias = Callable[["Trainer"], object]
-
-
-def _expect_pairs(*arguments: Any) -> None:
-    """See that data comes in pairs, not as the book's Trainer takes it."""
-    if len(arguments) > 3 or (len(arguments) > 2 and hasattr(arguments[1], "dtype")):
-        raise ArgumentError(
-            "Trainer takes a pair of images and labels: the book's Trainer(net, x_train, t_train, "
-            "x_test, t_test) is Trainer(net, (x_train, t_train), (x_test, t_test)) here. "
-            "See docs/from-the-book.md."
-        )
 
 
 class Trainer(Resuming):
@@ -115,6 +106,8 @@ class Trainer(Resuming):
         error, after a checkpoint; or goes on with the next batch; or does so at half the rate.
         After 50 such steps in a row it stops in any case. A CPU looks at each step; a GPU is looked
         at when the bar is, twice a second, and at the end of an epoch.
+    ranks, whole_statistics
+        The processes that train together; see `Step`. Rank 0 alone writes.
 
     Attributes
     ----------
@@ -135,7 +128,7 @@ class Trainer(Resuming):
     """
 
     @in_our_words(
-        _expect_pairs,
+        expect_pairs,
         mini_batch_size="batch_size",
         optimizer_param="part of the optimizer, such as optimizer=SGD(learning_rate=0.01),",
         evaluate_sample_num_per_epoch="the number of images in test",
@@ -167,6 +160,8 @@ class Trainer(Resuming):
         checkpoint_every: float | None = 180.0,
         patience: int | None = None,
         on_divergence: str = "stop",
+        ranks: Ranks | None = None,
+        whole_statistics: bool = True,
         divisor: float | None = None,
     ) -> None:
         if not isinstance(network, Network):
@@ -198,8 +193,15 @@ class Trainer(Resuming):
         if average is not None:
             decay = number("average", average, below=1)
             self.average = MovingAverage(network, decay, flag("average_warm_up", average_warm_up))
+        self.ranks = ranks
+        self.check_ranks()
         self.step = Step(
-            network, optimizer, average=self.average, accumulate=accumulate, capture=capture
+            *(network, optimizer),
+            average=self.average,
+            accumulate=accumulate,
+            capture=capture,
+            ranks=ranks,
+            whole_statistics=whole_statistics,
         )
         most = max(self.batches.in_epoch(epoch) for epoch in range(self.epochs))
         self.feeding = Feeding(self.step, self.batches, augment, self.seed, most)
@@ -223,7 +225,8 @@ class Trainer(Resuming):
             After `interrupt`.
         """
         average, self.stop = self.average, False
-        if self.checkpoint is not None and self.checkpoint.exists():
+        self.meet()
+        if self.checkpoint is not None and self.first(self.checkpoint.exists):
             self._tally, self.answers = load_checkpoint(self.checkpoint, self), None
         elif average is not None:
             average.hide()
@@ -260,12 +263,11 @@ class Trainer(Resuming):
 
     def _train_epoch(self, index: int) -> Epoch:
         tally, finished = self._begin_epoch(index), None
-        at_once = not self.network.backend.compiles
         self.progress.begin(index, self.epochs, tally.steps, self.batches.examples, tally.done)
         try:
             for _ in self.feeding:
                 due = self.progress.due()
-                if due or at_once:
+                if self._looks(tally, due):
                     self.watch.look(tally)
                 if due:
                     self._show(tally)
@@ -313,16 +315,9 @@ class Trainer(Resuming):
             self._base_rate = self.optimizer.host_learning_rate()
             self.set_rates(index)
 
-    def _pause(self, tally: Tally) -> None:
-        """Save between two steps if it is time, and end if somebody wants it."""
-        late = time.perf_counter() - self._saved_at > self.checkpoint_every
-        if late or self._interrupted:
-            self.watch.look(tally)
-            self._save(tally)
-            self._heed_interruption()
-
     def _finish_epoch(self, index: int, tally: Tally) -> Epoch:
         """Test the network, and add the epoch to the history."""
+        self.expect_one_network()
         skipped, factor = self.watch.look(tally)
         losses = tally.read_losses(0, tally.steps)
         if factor is None:
@@ -350,9 +345,9 @@ class Trainer(Resuming):
         """Return what is found on test and on validation data."""
         test = validation = None
         if self.test is not None:
-            test, self.answers = judge(self.network, self.test)
+            test, self.answers = judge(self.network, self.test, self.ranks)
         if self.validation is not None:
-            validation, _ = judge(self.network, self.validation)
+            validation, _ = judge(self.network, self.validation, self.ranks)
         return test, validation
 
     # ---- what belongs to it ---------------------------------------------------------------------

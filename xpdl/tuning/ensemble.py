@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,15 @@ import numpy as np
 from xpdl import files, functions
 from xpdl.arguments import array_or_list, whole_number
 from xpdl.backends import Array, backend_of
+from xpdl.distributed.ranks import Ranks
 from xpdl.errors import ArgumentError, BackendMismatchError, ModelFileError, ShapeError, shown
 from xpdl.network import Network
 from xpdl.storage import expect_notes, load, load_with_notes
-from xpdl.training.settings import differences, digest, training_settings
+from xpdl.training.history import Epoch
+from xpdl.training.settings import differences, training_settings
 from xpdl.training.trainer import Trainer
 from xpdl.tuning.answers import count_hits
+from xpdl.tuning.members import SharedMembers
 
 FILE_FORMAT = "xpdl-ensemble-1"
 INDEX = "ensemble.json"
@@ -81,6 +85,13 @@ class Ensemble:
                     f"networks[{i}] is on {member.backend.name!r}, the first on "
                     f"{first.backend.name!r}; use network.to({first.backend.name!r})."
                 )
+            same = [j for j, other in enumerate(self.members[:i]) if _twins(member, other)]
+            if same:
+                warnings.warn(
+                    f"networks[{i}] has the same parameters as networks[{same[0]}], and so the "
+                    "same answers. Give each network, and its Trainer, a seed of its own.",
+                    stacklevel=2,
+                )
 
     def predict(self, x: Array, *, batch_size: int = 100) -> Array:
         """Return probabilities (N, classes) for x (N, *input_shape), in float32 at least.
@@ -133,6 +144,19 @@ class Ensemble:
 
     def __repr__(self) -> str:
         return f"Ensemble({list(self.members)})"
+
+
+def _twins(network: Network, other: Network) -> bool:
+    """Say whether two networks are one, made twice."""
+    same = _alike(network.params.buffer, other.params.buffer)
+    return same and network.config() == other.config()
+
+
+def _alike(one: Array, other: Array) -> bool:
+    """Say whether two buffers of parameters, not empty ones, hold the same."""
+    if not one.size or one.shape != other.shape:
+        return False
+    return bool(backend_of(one, other).item((one == other).all()))
 
 
 def share_of_hits(y: Array, t: Array) -> float:
@@ -202,6 +226,7 @@ def train_ensemble(
     progress: bool = True,
     about: Mapping[str, Any] | None = None,
     callback: Callable[[int, Trainer], object] | None = None,
+    ranks: Ranks | None = None,
 ) -> Ensemble:
     """Train n networks, each from its own seed, and return their ensemble.
 
@@ -227,6 +252,8 @@ def train_ensemble(
     callback : callable, optional
         Called as ``callback(i, trainer)`` when member i is trained, before its file is written; not
         for one from the folder.
+    ranks : Ranks, optional
+        Processes that each train a member at a time, of which this is rank 0; see `SharedMembers`.
 
     Raises
     ------
@@ -243,6 +270,10 @@ def train_ensemble(
             f"{str(place)!r} holds more than n={n} members; ask for all, or choose another folder."
         )
     members: list[Network] = []
+    shared = None
+    if ranks is not None:
+        there = (place is not None and member_path(place, i).exists() for i in range(n))
+        shared = SharedMembers(ranks, [i for i, trained in enumerate(there) if not trained])
     for i in range(n):
         own_seed = member_seed(seed, i)
         trainer = make(own_seed)
@@ -255,12 +286,20 @@ def train_ensemble(
                 "trained, or is to stop."
             )
         Ensemble([*members, network])  # now, rather than after a training, it shows if it cannot
+        begin = network.params.buffer.copy()
+        if i == 0:
+            first, first_seed = begin, trainer.seed
+        elif trainer.seed == first_seed and _alike(begin, first):
+            raise ArgumentError(
+                "make must use its seed: two members begin with the same parameters and see the "
+                "data in the same order. Give it to the network and to the Trainer."
+            )
         title = f"member {i + 1:>{len(str(n))}}/{n}"
         settings: dict[str, Any] = {}
         path = checkpoint = None
         if place is not None:
             path, checkpoint = member_path(place, i), place / f"checkpoint-{i}.safetensors"
-            data = digest(trainer.batches.x, trainer.batches.t)
+            data = trainer.data_digest()
             settings = {"member_seed": own_seed, **training_settings(trainer), "sha256": data}
         if path is not None and path.exists():
             network = _load_member(path, settings).to(network.backend)
@@ -269,13 +308,12 @@ def train_ensemble(
             trainer.checkpoint = trainer.checkpoint or checkpoint
             if progress:
                 print(f"{title}  seed {own_seed}", flush=True)
-            history = trainer.fit()
+            history = trainer.fit() if shared is None else shared.fit(i, trainer)
             if callback is not None:
                 callback(i, trainer)
             if path is not None:
                 network.save(path, {**(about or {}), "training": settings})
-            accuracy = history.epochs[-1].test_accuracy
-            told = "trained" if accuracy is None else f"test accuracy {accuracy:.2%}"
+            told = _accuracy_told(history.epochs[-1])
         if checkpoint is not None:
             checkpoint.unlink(missing_ok=True)
         members.append(network)
@@ -284,6 +322,13 @@ def train_ensemble(
     if place is not None:
         _write_index(place, n, about or {})
     return Ensemble(members)
+
+
+def _accuracy_told(epoch: Epoch) -> str:
+    for part, found in (("test", epoch.test), ("validation", epoch.validation)):
+        if found is not None and "accuracy" in found:
+            return f"{part} accuracy {found['accuracy']:.2%}"
+    return "trained"
 
 
 def member_seed(seed: int, number: int) -> int:

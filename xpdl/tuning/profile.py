@@ -172,6 +172,7 @@ def profile_step(
         parts.append(LayerTime(name, kind, forward, backward, (forward + backward) / step, *counts))
     rest = step - sum(part.forward + part.backward for part in parts)
     parts.append(LayerTime("all else", "", max(0.0, rest), 0.0, max(0.0, rest) / step, 0, 0, 0, 0))
+    flops, bytes_ = _peaks(backend, network.precision.compute)
     return Profile(
         network.name,
         backend.name,
@@ -180,7 +181,9 @@ def profile_step(
         rounds,
         tuple(parts),
         step,
-        *_peaks(backend, network.precision.compute),
+        # A busy machine may be slower now than it was in the steps.
+        max(flops, *(rate for part in parts for rate in part.gflops)),
+        max(bytes_, *(rate for part in parts for rate in part.gigabytes)),
     )
 
 

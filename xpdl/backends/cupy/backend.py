@@ -61,6 +61,9 @@ class CupyBackend(Backend):
         state = np.random.SeedSequence(seed).generate_state(1, np.uint64)
         generator.bit_generator = type(generator.bit_generator)(int(state[0]))  # type: ignore[attr-defined]
 
+    def skip(self, generator: RandomGenerator, numbers: int) -> None:
+        generator.random((numbers,), np.dtype(np.float32))
+
     def generator_state(self, generator: RandomGenerator) -> dict[str, int]:
         raise BackendError("a generator of CuPy's own does not say how much was drawn.")
 

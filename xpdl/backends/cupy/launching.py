@@ -173,6 +173,9 @@ class LaunchingCupyBackend(CapturingCupyBackend):
     def reseed(self, generator: RandomGenerator, seed: int | Sequence[int]) -> None:
         generator.reseed(seed)  # type: ignore[attr-defined]
 
+    def skip(self, generator: RandomGenerator, numbers: int) -> None:
+        generator.advance(numbers)  # type: ignore[attr-defined]
+
     def generator_state(self, generator: RandomGenerator) -> dict[str, int]:
         return {"halves": int(self.item(generator.position))}  # type: ignore[attr-defined]
 

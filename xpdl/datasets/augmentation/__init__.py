@@ -15,7 +15,13 @@ says where each pixel comes from (`resample`). `Elastic` is a map too, but a ben
 
 from xpdl.datasets.augmentation.base import Augmentation, OfRows
 from xpdl.datasets.augmentation.color import ColorJitter
-from xpdl.datasets.augmentation.compose import BY_NAME, Compose, make_augmentation
+from xpdl.datasets.augmentation.compose import (
+    BY_NAME,
+    Compose,
+    changes_each_alone,
+    make_augmentation,
+)
+from xpdl.datasets.augmentation.draws import OfRowsOnly
 from xpdl.datasets.augmentation.elastic import Elastic
 from xpdl.datasets.augmentation.geometric import Crop, Flip, Geometric, Rotate, Shear, Shift, Zoom
 from xpdl.datasets.augmentation.mixing import Mixup
@@ -37,10 +43,12 @@ __all__ = [
     "Mixup",
     "Noise",
     "OfRows",
+    "OfRowsOnly",
     "Rotate",
     "Shear",
     "Shift",
     "Zoom",
+    "changes_each_alone",
     "make_augmentation",
     "resample",
 ]

@@ -9,7 +9,7 @@ from typing import Any
 
 from xpdl.arguments import plainly
 from xpdl.backends import Array, RandomGenerator, Shape
-from xpdl.datasets.augmentation.base import Augmentation
+from xpdl.datasets.augmentation.base import Augmentation, OfRows
 from xpdl.datasets.augmentation.color import ColorJitter
 from xpdl.datasets.augmentation.elastic import Elastic
 from xpdl.datasets.augmentation.geometric import Crop, Flip, Geometric, Rotate, Shear, Shift, Zoom
@@ -88,6 +88,20 @@ _KINDS: tuple[Callable[..., Augmentation], ...] = (
 )
 
 BY_NAME: dict[str, Callable[..., Augmentation]] = {kind.__name__.lower(): kind for kind in _KINDS}
+
+
+def changes_each_alone(augment: Any) -> bool:
+    """Tell whether a picture comes out the same whatever other pictures are in the batch.
+
+    That is known of our own augmentations that mix nothing: they draw by `draw` alone. Another
+    function may look at all of the batch, or draw as it likes.
+    """
+    if isinstance(augment, Compose):
+        return all(map(changes_each_alone, augment.steps))
+    if isinstance(augment, OfRows):
+        return changes_each_alone(augment.augment)
+    ours = type(augment).__module__.startswith("xpdl.datasets.augmentation.")
+    return isinstance(augment, Augmentation) and ours and not augment.mixes
 
 
 def make_augmentation(settings: Mapping[str, Any]) -> Compose:

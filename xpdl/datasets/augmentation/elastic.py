@@ -53,7 +53,7 @@ class Elastic(Augmentation):
     def bends(self, x: Array, generator: RandomGenerator) -> Array:
         """Return the displacements of pictures x, (N, 2, H, W): downwards and to the right."""
         n, _, h, w = x.shape
-        z = (2 * math.sqrt(3)) * (draw(x, generator, (h, n, 2, w)) - 1 / 2)
+        z = (2 * math.sqrt(3)) * (draw(x, generator, (h, n, 2, w), axis=1) - 1 / 2)
         u = self._kernel(x, h) @ z.reshape(h, n * 2 * w)
         u = self.pixels * (u.reshape(h * n * 2, w) @ self._kernel(x, w).T)
         return u.reshape(h, n, 2, w).transpose(1, 2, 0, 3)

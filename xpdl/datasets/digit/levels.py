@@ -17,6 +17,10 @@ Levels: TypeAlias = npt.NDArray[np.float32]
 
 WORKING_SIDE = 800
 
+_DOTTED = 0.04  # of the pixels: so many stand out
+_STEP = 0.15  # of all contrast, by which they do
+_DOTS = 2.0  # standard deviation of the blur that makes greys of them, in pixels
+
 # Kinds of images whose pixels are levels, so that they can be averaged.
 _LEVELS = ("L", "LA", "RGB", "RGBA", "CMYK")
 
@@ -53,8 +57,30 @@ def _to_levels(image: Image.Image) -> Levels:
     transparent = image.has_transparency_data
     image = image.convert("RGBA" if transparent else "RGB")
     image.thumbnail((WORKING_SIDE, WORKING_SIDE), Image.Resampling.BOX)
+    if not transparent:
+        image = _without_dots(image)
     levels = np.asarray(image, np.float32) / np.float32(255)
     return _fill_transparency(levels[..., :3], levels[..., 3:]) if transparent else levels
+
+
+def _without_dots(image: Image.Image) -> Image.Image:
+    """Return an image whose greys are dots, or under much noise, as one of greys.
+
+    Such is grey paper that was made black and white, or of few colours. The dots would be taken for
+    ink. They are told by pixels that stand out from all four neighbours in one direction.
+    """
+    from PIL import ImageFilter
+
+    grey = np.asarray(image.convert("L")).astype(np.int16)
+    if min(grey.shape) < 3:
+        return image
+    inner = grey[1:-1, 1:-1]
+    around = (grey[1:-1, :-2], grey[1:-1, 2:], grey[:-2, 1:-1], grey[2:, 1:-1])
+    lowest, highest = np.minimum.reduce(around), np.maximum.reduce(around)
+    step = _STEP * (grey.max() - grey.min())
+    if (np.maximum(lowest - inner, inner - highest) > step).mean() < _DOTTED:
+        return image
+    return image.filter(ImageFilter.GaussianBlur(min(_DOTS, max(image.size) / 150)))
 
 
 def _fill_transparency(levels: Levels, alpha: Levels) -> Levels:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from xpdl.datasets.opening import readable_suffixes
+from xpdl.datasets.picture_data import expect_names_of_a_line
 from xpdl.errors import DataError, FileAccessError
 
 PARTS = {
@@ -135,6 +136,7 @@ def check_classes(folder: Path, files: Sequence[File]) -> tuple[str, ...]:
             f"{str(folder)!r} must hold a folder of pictures for each class, two at least, as in "
             f"{example!r}; it holds {found}."
         )
+    expect_names_of_a_line(names)
     trained = {file.label for file in files if file.part in ("", "train")}
     if unknown := [name for name in names if name not in trained]:
         raise DataError(

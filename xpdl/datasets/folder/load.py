@@ -27,6 +27,7 @@ def load_folder(
     skip_broken: bool = False,
     in_memory: bool | None = None,
     workers: int | None = None,
+    quiet: bool = False,
 ) -> PictureData:
     """Return the pictures of a folder that has a folder for each class.
 
@@ -56,6 +57,8 @@ def load_folder(
         Others are read from the disk in each batch.
     workers : int, optional
         How many processes decode; one for each core by default, and 0 does it in this one.
+    quiet : bool
+        Whether to leave it at `notes`, rather than to print them.
 
     Raises
     ------
@@ -74,7 +77,7 @@ def load_folder(
     from xpdl.datasets.folder.listing import list_folder
 
     wanted = checked_size(size), checked_channels(channels)
-    skip_broken = flag("skip_broken", skip_broken)
+    skip_broken, quiet = flag("skip_broken", skip_broken), flag("quiet", quiet)
     processes = _cores() if workers is None else whole_number("workers", workers, least=0)
     listing = list_folder(path_of("path", path))
     archive = find_or_make(listing, *wanted, skip_broken, processes)
@@ -84,7 +87,7 @@ def load_folder(
     data = _as_data(archive, notes, flag("in_memory", in_memory))
     if data.test is None and split is not None:
         data = data.with_test(split, seed)
-    for note in notes:
+    for note in () if quiet else notes:
         say(note)
     return data
 

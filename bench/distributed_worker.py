@@ -1,0 +1,63 @@
+"""One of the processes that `bench distributed` starts: prints what its steps took, as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import sys
+import time
+
+import numpy as np
+
+from bench.networks import NETWORKS
+from bench.programs import batch
+from xpdl.backends import use_backend
+from xpdl.distributed import MpiRanks, Ranks, connect
+from xpdl.training import Step
+from xpdl.training.gradient_sum import GradientSum
+
+PINGS = (1, 1_000, 10_000, 100_000, 1_000_000)  # numbers of float32
+
+
+def main(backend: str, network: str, batch_size: int, steps: int, piece: int) -> None:
+    """Time steps of all ranks together, and what they say to each other."""
+    with use_backend(backend) as active:
+        ranks = connect(active)
+        net = NETWORKS[network]()
+        x, t = map(active.asarray, batch(net, batch_size))
+        step = Step(net, "adam", ranks=ranks)
+        if ranks is not None and piece:
+            step.gradient_sum = GradientSum(net, ranks, piece)
+        for _ in range(5):
+            step(x, t)
+        seconds = []
+        for _ in range(steps):
+            if ranks is not None:
+                ranks.barrier()
+            start = time.perf_counter()
+            step(x, t)
+            seconds.append(time.perf_counter() - start)
+        told = {"seconds": seconds, "size": net.grads.buffer.nbytes, "pings": pings(ranks, steps)}
+        if ranks is None or ranks.rank == 0:
+            print(json.dumps(told), flush=True)
+
+
+def pings(ranks: Ranks | None, rounds: int) -> dict[int, float]:
+    """Return the median seconds of a sum, by its bytes."""
+    found = {}
+    for size in PINGS if ranks is not None else ():
+        a, seconds = np.zeros(size, np.float32), []
+        for _ in range(rounds):
+            assert isinstance(ranks, MpiRanks)
+            ranks.barrier()
+            start = time.perf_counter()
+            ranks.sum(a)
+            seconds.append(time.perf_counter() - start)
+        found[a.nbytes] = statistics.median(seconds)
+    return found
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("XPDL_THREADS", "1")
+    main(sys.argv[1], sys.argv[2], *map(int, sys.argv[3:6]))

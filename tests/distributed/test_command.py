@@ -1,0 +1,210 @@
+"""`mpiexec -n 2 xpdl train`: the same training, and what happens when a process does not go on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import mpi_jobs
+import numpy as np
+import pytest
+from mpi_jobs import SMALL_TRAIN, Job, ours, run
+from safetensors.numpy import load_file
+
+pytestmark = [
+    pytest.mark.skipif(bool(mpi_jobs.why_not()), reason=mpi_jobs.why_not() or "-"),
+    pytest.mark.usefixtures("on_numpy"),
+]
+NETWORK = ("--model", "TwoLayerNet", "--average", "0", "--schedule", "constant")
+TRAIN = (SMALL_TRAIN, "train", *NETWORK, "--backend", "numpy")
+LONG = (*TRAIN, "--epochs", "100000")
+
+
+def losses(folder: Path) -> list[float]:
+    return json.loads((folder / "history.json").read_text())["losses"]
+
+
+def expect_same_run(found: Path, wanted: Path, tolerance: float) -> None:
+    np.testing.assert_allclose(losses(found), losses(wanted), rtol=tolerance)
+    trained, other = (load_file(place / "model.safetensors") for place in (found, wanted))
+    for name, a in other.items():
+        worst = np.abs(trained[name] - a).max()
+        assert worst <= tolerance * np.abs(a).max(), name
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """The run of one process."""
+    folder = tmp_path_factory.mktemp("alone") / "run"
+    done = subprocess.run(
+        [sys.executable, *map(str, TRAIN), "--epochs", "2", "--dtype", "float64", "--out", folder],
+        env={**os.environ, "XPDL_THREADS": "1", "PYTHONPATH": str(SMALL_TRAIN.parent)},
+        check=True, capture_output=True, timeout=120,
+    )  # fmt: skip
+    assert done
+    return folder
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_the_same_command_on_several_processes(size, alone, tmp_path):
+    folder = tmp_path / "run"
+    code, out, err = run(size, *TRAIN, "--epochs", "2", "--dtype", "float64", "--out", folder)
+    assert code == 0, err
+    assert out.count("epoch  1/2") == 1  # one of them speaks
+    assert f", {size} processes" in out
+    assert sorted(p.name for p in folder.iterdir()) == sorted(p.name for p in alone.iterdir())
+    expect_same_run(folder, alone, 1e-9)
+
+
+def stop_at_once(folder, act, *arguments, **variables):
+    """Start a long run, do something to it, and return how it ended and how long that took."""
+    with Job(2, *LONG, *arguments, "--out", folder, **variables) as job:
+        job.wait_for(folder / "checkpoint.safetensors")
+        ranks = job.ranks()
+        assert sorted(ranks) == [0, 1]
+        start = time.monotonic()
+        act(job.process.pid, ranks)
+        code, _, err = job.end()
+    assert time.monotonic() - start < 30
+    assert not list(folder.glob("*.part")) or code != 0
+    return code, err
+
+
+def resume(size, folder, epochs):
+    code, _, err = run(size, SMALL_TRAIN, "train", "--resume", folder, "--epochs", epochs)
+    assert code == 0, err
+
+
+def test_one_signal_is_enough_and_the_run_goes_on(tmp_path):
+    folder = tmp_path / "run"
+    code, err = stop_at_once(
+        folder, lambda _, ranks: os.kill(ranks[1], signal.SIGTERM), "--dtype", "float64"
+    )
+    assert code in (130, 143)  # of the rank that left first
+    assert "interrupted after" in ours(err)[0]
+    epochs = len(json.loads((folder / "history.json").read_text())["epochs"]) + 2
+    other = tmp_path / "other"
+    subprocess.run(["cp", "-r", folder, other], check=True)
+    resume(2, folder, epochs)
+    resume(3, other, epochs)
+    straight = tmp_path / "straight"
+    assert run(2, *TRAIN, "--dtype", "float64", "--epochs", epochs, "--out", straight)[0] == 0
+    expect_same_run(folder, straight, 0)
+    expect_same_run(other, straight, 1e-7)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+def test_a_signal_to_mpiexec_loses_nothing(number, tmp_path):
+    folder = tmp_path / "run"
+    code, err = stop_at_once(folder, lambda launcher, _: os.kill(launcher, number))
+    assert code != 0  # which one is the launcher's choice
+    assert "Traceback" not in err
+    assert (folder / "model.safetensors").exists()  # as it was when the signal came
+    assert json.loads((folder / "history.json").read_text())["finished"] is False
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_that_is_killed_ends_all(rank, tmp_path):
+    folder = tmp_path / "run"
+    code, err = stop_at_once(folder, lambda _, ranks: os.kill(ranks[rank], signal.SIGKILL))
+    assert code == 137
+    assert f"rank {rank}" in err or "signal 9" in err  # says the launcher, whichever it saw first
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_that_hangs_is_named(rank, tmp_path):
+    folder = tmp_path / "run"
+    code, err = stop_at_once(
+        folder, lambda _, ranks: os.kill(ranks[rank], signal.SIGSTOP), XPDL_RANKS_TIMEOUT="2"
+    )
+    assert code == 2
+    (line,) = ours(err)
+    assert line.startswith(f"xpdl train: rank {rank} (process ")
+    assert "did not answer within 2 s" in line
+    assert f"xpdl train --resume {folder}" in line
+
+
+BAD = {
+    "more than a batch": ([["--batch-size", "1"]] * 2, "2 processes cannot share batches of 1"),
+    "an option": ([["--seed", "1"], ["--seed", "2"]], "rank 1 has another --seed than rank 0: 2"),
+    "a backend": ([["--backend", "numpy"], ["--backend", "strict"]], "rank 1 has another backend"),
+    "a name": ([["--model", "LeNot"]] * 2, "unknown model 'LeNot'"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line(case, tmp_path):
+    given, told = BAD[case]
+    parts = []
+    for arguments in given:
+        parts += ["-n", "1", sys.executable, str(SMALL_TRAIN), "train", *NETWORK, *arguments, ":"]
+    done = subprocess.run(
+        [*mpi_jobs.mpiexec(), *parts[:-1]], capture_output=True, text=True, timeout=60,
+        env={**os.environ, "PYTHONPATH": str(SMALL_TRAIN.parent)}, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 2
+    (line,) = ours(done.stderr)
+    assert told in line
+    assert not list(tmp_path.glob("runs/*"))
+
+
+def test_a_rank_that_alone_finds_something_wrong_ends_all(tmp_path):
+    folder = tmp_path / "run"
+
+    def take_away(_, ranks):
+        os.rename(folder, tmp_path / "moved")
+
+    with Job(2, *LONG, "--out", folder, XPDL_RANKS_TIMEOUT="5") as job:
+        job.wait_for(folder / "checkpoint.safetensors")
+        take_away(None, None)
+        code, _, err = job.end()
+    assert code == 2
+    (line,) = ours(err)
+    assert line.startswith("xpdl train: rank 0 of 2: ")
+    assert str(folder) in line
+
+
+def test_an_ensemble_is_a_member_a_process(tmp_path):
+    arguments = [*TRAIN, "--epochs", "2", "--members", "3", "--seed", "5", "--out"]
+    together, alone = tmp_path / "together", tmp_path / "alone"
+    code, out, err = run(2, *arguments, together)
+    assert code == 0, err
+    assert "member 3/3  test accuracy" in out
+    environment = {"XPDL_THREADS": "1", "PYTHONPATH": str(SMALL_TRAIN.parent)}
+    subprocess.run(
+        [sys.executable, *map(str, arguments), alone], env={**os.environ, **environment},
+        check=True, capture_output=True, timeout=120,
+    )  # fmt: skip
+    assert sorted(p.name for p in together.iterdir()) == sorted(p.name for p in alone.iterdir())
+    for i in range(3):
+        found, wanted = (load_file(p / f"member-{i}.safetensors") for p in (together, alone))
+        for name, a in wanted.items():
+            np.testing.assert_array_equal(found[name], a)
+    records = [json.loads((p / "history.json").read_text())["members"] for p in (together, alone)]
+    assert [m["losses"] for m in records[0]] == [m["losses"] for m in records[1]]
+
+
+def test_an_ensemble_that_was_stopped_goes_on(tmp_path):
+    folder = tmp_path / "run"
+    arguments = [*TRAIN, "--epochs", "40", "--members", "3", "--checkpoint-every", "0.01"]
+    with Job(2, *arguments, "--out", folder) as job:
+        job.wait_for(folder / "checkpoint-1.safetensors")
+        for pid in job.ranks().values():
+            os.kill(pid, signal.SIGTERM)
+        code, _, err = job.end()
+    assert code == 143, err
+    for size in (3, 2):  # the second time there is nothing left to train
+        code, _, err = run(size, SMALL_TRAIN, "train", "--resume", folder)
+        assert code == (0 if size == 3 else 2), err
+    straight = tmp_path / "straight"
+    assert run(2, *arguments, "--out", straight)[0] == 0
+    for i in range(3):
+        found, wanted = (load_file(p / f"member-{i}.safetensors") for p in (folder, straight))
+        for name, a in wanted.items():
+            np.testing.assert_array_equal(found[name], a)

@@ -1,0 +1,55 @@
+"""The model of a step on many ranks, and its picture."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bench.__main__ import main
+from bench.step_model import (
+    ETHERNET,
+    NVLINK,
+    PLANNED,
+    Link,
+    Work,
+    check,
+    lateness,
+    ring,
+    speed_up,
+    step_time,
+    tree,
+)
+
+pytestmark = pytest.mark.usefixtures("on_numpy")
+LINK = Link("a link", 1e-5, 1e9)
+
+
+def test_one_rank_only_computes():
+    work = Work("work", 0.1, 0.01, 4_000_000, messages=10)
+    assert step_time(work, 20, 1, LINK) == pytest.approx(0.3)
+    assert speed_up(work, 20, 1, LINK, strong=True) == 1
+
+
+def test_sums_by_hand():
+    assert ring(4, 8e6, LINK) == pytest.approx(6e-5 + 1.5 * 8e6 / 1e9)
+    assert tree(4, 8e6, LINK) == pytest.approx(4 * (1e-5 + 8e-3))
+    assert lateness(1) == 0
+    assert lateness(100) == pytest.approx(2.5, abs=0.05)  # of 100 normal numbers, the largest
+
+
+@pytest.mark.parametrize("name", PLANNED)
+@pytest.mark.parametrize("link", [ETHERNET, NVLINK], ids=lambda link: link.name)
+def test_the_formula_is_what_the_simulation_does(name, link):
+    work, rows = PLANNED[name]
+    for row in check(work, rows, link):
+        assert row["simulated"] == pytest.approx(row["formula"], rel=0.03), row
+
+
+def test_the_plan_is_drawn(tmp_path: Path):
+    assert main(["distributed", "--plan", "--out", str(tmp_path)]) == 0
+    told = json.loads((tmp_path / "distributed-plan.json").read_text())
+    assert len(told["plan"]) == 12
+    assert all(len(values) == len(told["ranks"]) for values in told["plan"].values())
+    assert (tmp_path / "distributed-plan.png").stat().st_size > 10_000

@@ -1,0 +1,188 @@
+"""Ranks that are processes, on one machine or on many: host arrays and values by MPI."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from typing import Any
+
+import numpy as np
+
+from xpdl.backends import Array
+from xpdl.distributed.ranks import Ranks
+from xpdl.errors import BackendMismatchError, RanksError
+
+TIMEOUT = 20.0  # seconds that a message may take, of ranks that are at the same place
+FIRST_TIMEOUT = 120.0  # until a step was made: what is compiled then takes its time
+ROLL_CALL = 3.0  # in which those that wait find out who does not
+_SPINS = 100  # before others get the core
+_HERE, _FAREWELL = 71, 72  # tags
+
+
+class _Request:
+    """A message of MPI that is under way; it moves on only within its calls."""
+
+    def __init__(self, ranks: MpiRanks, request: Any) -> None:
+        self._ranks, self._request = ranks, request
+
+    def test(self) -> bool:
+        return bool(self._request.Test())
+
+    def wait(self) -> None:
+        self._ranks.wait_for(self._request)
+
+
+class MpiRanks(Ranks):
+    """The processes that `mpiexec` started; see `connect`.
+
+    Parameters
+    ----------
+    mpi : module
+        ``mpi4py.MPI``.
+    communicator : mpi4py.MPI.Comm, optional
+        Of which processes; of all by default. Another is made of it, so that no other message can
+        come between.
+
+    Attributes
+    ----------
+    timeout : float
+        For how many seconds a rank waits for another, but where it is patient.
+    """
+
+    def __init__(self, mpi: Any, communicator: Any = None) -> None:
+        self._mpi = mpi
+        self._comm = (mpi.COMM_WORLD if communicator is None else communicator).Dup()
+        self._side = self._comm.Dup()  # for what is said when the other is out of step
+        self.rank, self.size = self._comm.rank, self._comm.size
+        self.timeout = FIRST_TIMEOUT
+        self._waiting = {self.rank}  # for a message that did not come
+        self._in_vain = False
+        self.places = self.gather(f"process {os.getpid()} on {platform.node()}")
+
+    # ---- values of the host ---------------------------------------------------------------------
+
+    def broadcast(self, value: Any = None, *, patient: bool = False) -> Any:
+        told = self._mpi.pickle.dumps(value) if self.rank == 0 else b""
+        length = np.array([len(told)], np.int64)
+        self.wait_for(self._comm.Ibcast(length), patient)
+        content = bytearray(told) if self.rank == 0 else bytearray(int(length[0]))
+        self.wait_for(self._comm.Ibcast([content, self._mpi.BYTE]), patient)
+        return self._mpi.pickle.loads(bytes(content))
+
+    def gather(self, value: Any, *, patient: bool = False) -> list[Any]:
+        told = self._mpi.pickle.dumps(value)
+        lengths = np.zeros(self.size, np.int64)
+        mine = np.array([len(told)], np.int64)
+        self.wait_for(self._comm.Iallgather(mine, lengths), patient)
+        content, ends = bytearray(int(lengths.sum())), np.cumsum(lengths)
+        starts = ends - lengths
+        place = [content, (lengths.tolist(), starts.tolist()), self._mpi.BYTE]
+        self.wait_for(self._comm.Iallgatherv([told, self._mpi.BYTE], place), patient)
+        return [
+            self._mpi.pickle.loads(bytes(content[start:end]))
+            for start, end in zip(starts.tolist(), ends.tolist(), strict=True)
+        ]
+
+    def any(self, flag: bool) -> bool:
+        flags = np.array([flag], np.int32)
+        self.wait_for(self._comm.Iallreduce(self._mpi.IN_PLACE, flags, op=self._mpi.MAX))
+        return bool(flags[0])
+
+    # ---- arrays ---------------------------------------------------------------------------------
+
+    def begin_sum(self, a: Array) -> _Request:
+        expect_host(a)
+        return _Request(self, self._comm.Iallreduce(self._mpi.IN_PLACE, a, op=self._mpi.SUM))
+
+    def stack(self, a: Array) -> Array:
+        expect_host(a)
+        stacked = np.empty((self.size, *a.shape), a.dtype)
+        self.wait_for(self._comm.Iallgather(np.ascontiguousarray(a), stacked))
+        return stacked
+
+    # ---- waiting, and not in vain ---------------------------------------------------------------
+
+    def wait_for(self, request: Any, patient: bool = False) -> None:
+        """Return when a request of MPI is done.
+
+        Raises
+        ------
+        RanksError
+            If that takes longer than `timeout`, unless `patient`; it names who is missing.
+        """
+        limit, began, looks = self.timeout, 0.0, 0
+        while not request.Test():
+            looks += 1
+            if looks < _SPINS:
+                continue
+            now = time.monotonic()
+            began = began or now
+            if now - began > limit and not patient:
+                raise RanksError(self._explain(limit))
+            # Another process may need this core to come to its message; a long wait can sleep.
+            _yield_core() if now - began < 1.0 else time.sleep(0.001)
+
+    def _explain(self, limit: float) -> str:
+        """Say which ranks do not wait as this one does."""
+        sent = [
+            self._side.Isend(np.zeros(0, np.int8), other, _HERE)
+            for other in range(self.size)
+            if other != self.rank
+        ]
+        self._in_vain = True
+        here, end = self._waiting, time.monotonic() + ROLL_CALL
+        while time.monotonic() < end and len(here) < self.size:
+            status = self._mpi.Status()
+            if self._side.Iprobe(tag=_HERE, status=status):
+                self._side.Recv(np.zeros(0, np.int8), status.source, _HERE)
+                here.add(status.source)
+            time.sleep(0.001)
+        for request in sent:
+            request.Free()
+        missing = [rank for rank in range(self.size) if rank not in here]
+        told = " and ".join(f"rank {rank} ({self.places[rank]})" for rank in missing)
+        if not missing:
+            return f"a message between the {self.size} ranks did not arrive within {limit:g} s."
+        return f"{told} did not answer within {limit:g} s: it hangs, or cannot be reached."
+
+    def settle(self) -> None:
+        self.timeout = float(os.environ.get("XPDL_RANKS_TIMEOUT") or TIMEOUT)
+
+    # ---- the end --------------------------------------------------------------------------------
+
+    @property
+    def speaks(self) -> bool:
+        return self.rank == min(self._waiting)
+
+    def leave(self, message: str) -> bool:
+        if self._in_vain:
+            return False
+        done, end = self._side.Ibarrier(), time.monotonic() + ROLL_CALL
+        while not done.Test():
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.001)
+        return True
+
+    def abort(self, code: int) -> None:
+        self._comm.Abort(code)
+
+
+def expect_host(a: Array) -> None:
+    """See that an array is one of the host's, which alone MPI may be given.
+
+    Raises
+    ------
+    BackendMismatchError
+        If it is not.
+    """
+    if not isinstance(a, np.ndarray):
+        raise BackendMismatchError(
+            f"MPI carries host arrays, got one of type {type(a).__name__}; GPUs speak by NCCL, "
+            "see xpdl.distributed.NcclRanks."
+        )
+
+
+def _yield_core() -> None:
+    getattr(os, "sched_yield", lambda: time.sleep(0))()

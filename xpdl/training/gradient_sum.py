@@ -1,0 +1,99 @@
+"""Gradients summed over all ranks, in pieces, while earlier layers are still in backward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from xpdl.distributed.ranks import Pending, Ranks
+from xpdl.network import Network
+
+# Bytes of a piece. Larger ones begin late, and each message takes time of its own; see
+# docs/distributed.md for what was measured.
+PIECE = 2**20
+
+
+class GradientSum:
+    """Sums the gradients of a network over all ranks.
+
+    The buffer is cut into pieces, from the last layer to the first; a piece is sent as soon as
+    each layer in it has had its backward pass, and always behind the one before it, so that all
+    ranks send in one order (Li et al. 2020, arXiv:2006.15704). What does not decay, biases and the
+    like, lies together at the buffer's end, and goes last.
+
+    Parameters
+    ----------
+    network : Network
+    ranks : Ranks
+    piece : int
+        How many bytes a piece has at least, but for the last.
+    """
+
+    def __init__(self, network: Network, ranks: Ranks, piece: int = PIECE) -> None:
+        self._network, self._ranks = network, ranks
+        self.pieces, self._layers = _cut(network, piece)
+        self._begin()
+
+    def _begin(self) -> None:
+        self._lacking = [set(layers) for layers in self._layers]
+        self._under_way: list[Pending] = []
+
+    @contextmanager
+    def as_they_come(self) -> Iterator[None]:
+        """Within a block that makes a backward pass, send each piece when it is final."""
+        leaves = self._network.leaves()
+        self._begin()
+        for name, layer in leaves.items():
+            if layer.specs:
+                vars(layer)["backward"] = self._watched(name, layer.backward)
+        try:
+            yield
+        finally:
+            for layer in leaves.values():
+                vars(layer).pop("backward", None)
+
+    def _watched(self, name: str, backward: Callable[..., Any]) -> Callable[..., Any]:
+        def watched(*douts: Any) -> Any:
+            dx = backward(*douts)
+            for lacking in self._lacking:
+                lacking.discard(name)
+            self._send_final()
+            return dx
+
+        return watched
+
+    def _send_final(self) -> None:
+        """Send the pieces that are final and next, and help those along that are under way."""
+        while self._lacking[len(self._under_way) :] and not self._lacking[len(self._under_way)]:
+            self._send()
+        for message in self._under_way:
+            message.test()
+
+    def _send(self) -> None:
+        piece = self._network.grads.buffer[self.pieces[len(self._under_way)]]
+        self._under_way.append(self._ranks.begin_sum(piece))
+
+    def finish(self) -> None:
+        """Send what was not sent, and return when all sums are there."""
+        while len(self._under_way) < len(self.pieces):
+            self._send()
+        for message in self._under_way:
+            message.wait()
+        self._begin()
+
+
+def _cut(network: Network, size: int) -> tuple[list[slice], list[set[str]]]:
+    """Return the pieces of the buffer, in the order of the backward pass, and each one's layers."""
+    layout, itemsize = network.parameters.layout, network.grads.buffer.dtype.itemsize
+    starts = sorted((start, name.rpartition(".")[0]) for name, start in layout.offsets.items())
+    pieces, layers = [], []
+    for begin, end in ((0, layout.weights_end), (layout.weights_end, layout.size)):
+        stop, within = end, set[str]()
+        for start, layer in reversed([(s, name) for s, name in starts if begin <= s < end]):
+            within.add(layer)
+            if (stop - start) * itemsize >= size or start == begin:
+                pieces.append(slice(start, stop))
+                layers.append(within)
+                stop, within = start, set()
+    return pieces, layers
