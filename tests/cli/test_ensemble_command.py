@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
+from blank_drawings import DRAW, draw_blank
 from PIL import Image
 
 import xpdl
@@ -33,10 +33,6 @@ TRAIN = [
     "hidden_size=16", 'weight_init_std="he"', "--epochs", str(EPOCHS), "--batch-size", "10",
     "--learning-rate", "0.005", "--seed", "4",
 ]  # fmt: skip
-DRAW = {
-    name: getattr(plots, name)
-    for name in ("misclassified", "confusion_matrix", "learning_curves", "curves")
-}
 
 
 def bars(n: int, seed: int) -> tuple[Any, Any]:
@@ -55,24 +51,6 @@ def load_bars(normalize: bool = True, flatten: bool = True, one_hot_label: bool 
         (xpdl.asarray((x / np.float32(255) if normalize else x).reshape(shape)), xpdl.asarray(t))
         for x, t in (bars(120, 0), bars(TEST_IMAGES, 1))
     )
-
-
-def draw_blank(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Let pictures be blank, which is quicker; return what they are of, by the function's name."""
-    drawn: dict[str, Any] = {}
-
-    def blank(name: str) -> Callable[..., Figure]:
-        def keep(*given: Any, **_: Any) -> Figure:
-            drawn[name] = given
-            figure = Figure(figsize=(1, 1))
-            figure.subplots().plot([0, 1])
-            return figure
-
-        return keep
-
-    for name in DRAW:
-        monkeypatch.setattr(plots, name, blank(name))
-    return drawn
 
 
 @pytest.fixture(autouse=True)

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from blank_drawings import DRAW, draw_blank
 from PIL import Image
-from test_ensemble_command import draw_blank, without_times
+from test_ensemble_command import without_times
 
 import xpdl
-from xpdl import plots
 from xpdl.cli.main import main
 from xpdl.datasets import PictureData, StoredPictures, encode_idx
 from xpdl.datasets.folder import load as folder_loading
@@ -112,6 +112,8 @@ def test_a_folder_is_trained_on_and_measured(flowers: str, capsys: Any, drawn: A
     told = record("runs/flowers")
     assert told["options"]["data"] == flowers
     assert told["options"]["validation"] == 0.1
+    last = told["epochs"][-1]["validation"]
+    assert f"validation accuracy {last['accuracy']:.2%}, loss {last['loss']:.4g}" in out
     for epoch in told["epochs"]:
         assert epoch["validation"].keys() == {"loss", "accuracy"}
         assert epoch["test"] is None
@@ -130,8 +132,8 @@ def test_a_folder_is_trained_on_and_measured(flowers: str, capsys: Any, drawn: A
     assert lines[1] == f"{parts[3]} test pictures, which were set aside"
     assert f"test accuracy {told['test_accuracy']:.2%}" in lines[2]
     assert "finished" in refused(capsys, "train", "--resume", "runs/flowers")
-    assert train(flowers, *SMALL, "--epochs", "1") == 0
-    assert Path("runs/flowers-2/model.safetensors").exists()
+    assert train(flowers, *SMALL[:5], "--batch-size", "0:8,20:80") == 0  # of 30 epochs
+    assert len(record("runs/flowers-2")["epochs"]) == 30
 
 
 def test_the_parts_have_no_picture_in_common(flowers: str) -> None:
@@ -165,8 +167,8 @@ def test_what_the_pictures_are_is_measured_on_those_to_train_with(flowers: str) 
     [
         ((3, 32, 32), 45_000, "photos", None, 7, {"flip": 0.5, "crop": {"pad": 4}}),
         ((3, 48, 64), 1_000, "photos", None, 30, {"flip": 0.5, "crop": {"pad": 6}}),
-        ((3, 224, 168), 1_000, "photos", "ResNet", 30, {"flip": 0.5, "crop": {"pad": 21}}),
-        ((1, 28, 28), 20_000, "drawings", None, 16, {"crop": {"pad": 3}}),
+        ((3, 224, 168), 1_000, "photos", "ResNet", 9, {"flip": 0.5, "crop": {"pad": 21}}),
+        ((1, 28, 28), 20_000, "drawings", None, 21, {"crop": {"pad": 3}}),
     ],
 )
 def test_the_recipe_suits_the_pictures(
@@ -206,6 +208,7 @@ def test_patience_brings_the_best_epoch_back(flowers: str, capsys: Any, monkeypa
     files = numbers("run")
     (last, notes), (best, _) = (load_with_notes(f"run/{name}") for name in sorted(files)[::-1])
     assert notes["epochs"] == 2
+    assert "finished after 4 epochs" in refused(capsys, "train", "--resume", "run")
     for name, a in best.arrays().items():
         np.testing.assert_array_equal(xpdl.to_numpy(a), xpdl.to_numpy(last.arrays()[name]))
 
@@ -332,11 +335,35 @@ def test_a_copy_of_the_pictures_is_measured_on_what_was_set_aside(
     assert f"test accuracy {record()['test_accuracy']:.2%}" in told
 
 
+def test_the_form_that_was_asked_for_is_kept(flowers: str, capsys: Any) -> None:
+    form = ["--picture-size", "6x8", "--channels", "1"]
+    assert train(flowers, *SMALL, *form, "--out", "run") == 0
+    Path("mnist").mkdir()  # which is not what is meant by that name
+    capsys.readouterr()
+    assert main(["evaluate", "run"]) == 0
+    out = capsys.readouterr().out
+    assert "6 x 8 pixels, grey: as was asked for" in out
+    assert f"test accuracy {record()['test_accuracy']:.2%}" in out
+
+
 def test_notes_that_are_damaged_are_told(trained: str, capsys: Any) -> None:
     network, notes = load_with_notes(trained)
-    for told in (5, {"shape": "x"}, {**notes["pictures"], "test": 2}, {"shape": [1], "digest": ""}):
+    right = notes["pictures"]
+    for told in (
+        *(5, {"shape": "x"}, {"shape": [1], "digest": ""}),
+        *({**right, "test": 2}, {**right, "asked": {"workers": 9}}),
+    ):
         network.save("bad.safetensors", {**notes, "pictures": told})
         assert "notes on its pictures are damaged" in refused(capsys, "evaluate", "bad.safetensors")
+
+
+def test_a_learning_rate_is_found_for_them(flowers: str, capsys: Any) -> None:
+    form = ["--data", flowers, "--picture-size", "8x10", "--skip-broken", "--channels", "1"]
+    assert main(["find-lr", *form, *SMALL[:-4], "--steps", "60"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "80 pictures of 4 classes, 8 x 10 pixels, grey: as was asked for" in lines[0]
+    told = f"--data {flowers} --picture-size 8x10 --channels 1 --skip-broken --batch-size 20"
+    assert told in lines[-1]
 
 
 # ---- files of arrays
@@ -443,10 +470,7 @@ def test_pictures_that_are_misclassified_are_drawn_in_colour(flowers: str, drawn
     np.testing.assert_array_equal(images, x[wrong])
     assert (labels, guesses) == (t[wrong].tolist(), answers[wrong].tolist())
     assert title == f"{wrong.sum()} of {len(t)} misclassified: "
-    figure = DRAW_MISTAKES(images, labels, guesses, names, title)
+    figure = DRAW["misclassified"](images, labels, guesses, names, title)
     shown = figure.axes[0].images[0].get_array()
     np.testing.assert_allclose(shown, images[0].transpose(1, 2, 0) / 255)
     assert figure.axes[0].get_title().startswith(names[labels[0]])
-
-
-DRAW_MISTAKES = plots.misclassified

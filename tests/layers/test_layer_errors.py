@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from xpdl import asarray
 from xpdl.backends import Backend, get_backend
 from xpdl.errors import (
     ArgumentError,
@@ -40,6 +41,7 @@ from xpdl.layers import (
     Softmax,
     Subsampling,
     Tanh,
+    door,
     layer_from_config,
 )
 from xpdl.losses import IdentityWithLoss, SoftmaxWithLoss
@@ -231,6 +233,22 @@ def test_losses(backend: Backend, case: str) -> None:
 def test_a_layer_of_xpdl_cannot_be_replaced_by_name() -> None:
     with pytest.raises(ArgumentError, match="ReLU"):
         type("ReLU", (Layer,), {})
+
+
+def test_a_layer_looks_at_what_it_is_given_only_where_it_is_used_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from xpdl import Network
+
+    looked: list[str] = []
+    monkeypatch.setattr(ReLU, "expect", lambda layer, x: looked.append("x"))
+    monkeypatch.setattr(door, "expect_gradient", lambda *_: looked.append("dout"))
+    x = asarray(np.ones((2, 3), "float32"))
+    alone = ReLU()
+    alone.backward(alone.forward(x, train=True))
+    assert looked == ["x", "dout"]
+    Network([ReLU(), Affine(2)], 3).gradient(x, asarray([0, 1]))
+    assert looked == ["x", "dout"]
 
 
 def test_a_layer_belongs_to_one_network(rng: Any) -> None:

@@ -306,6 +306,12 @@ def test_values_are_checked_on_the_host(name: str) -> None:
             network.predict(x)
 
 
+def test_weights_below_0_are_refused(on_numpy: None) -> None:
+    x, t = data(get_backend())
+    with pytest.raises(ArgumentError, match="weights must be at least 0, got -1"):
+        tiny().loss(x, t, np.array([1.0, -1, 1, 1, 1, 1, 1]))
+
+
 def test_on_a_device_a_bad_label_gives_nan_and_not_another_class() -> None:
     with xpdl.use_backend("strict") as strict:
         network, (x, t) = tiny(), data(strict)

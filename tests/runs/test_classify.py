@@ -220,6 +220,7 @@ def test_what_cannot_be_read(net: Network, photos: list[str]) -> None:
         (["missing.png"], FileAccessError, "'missing.png'"),
         ("empty", DataError, "'empty' holds no pictures"),
         ([b"nothing"], ImageError, "not a picture"),
+        ([b""], ImageError, "the picture is empty"),
     ):
         with pytest.raises(error, match=words):
             list(classify(net, given))
@@ -298,13 +299,14 @@ def test_the_command_reads_a_pipe(
     net: Network, photos: list[str], capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     net.save("net.safetensors")
-    with open("b.png", "rb") as stream:
-        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(stream.read())))
+    pipe = io.BytesIO(Path("b.png").read_bytes())
+    pipe.name = "<stdin>"  # type: ignore[attr-defined]
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=pipe))
     assert main(["predict", "net.safetensors", "a.bmp", "-"]) == 0
     first, second = capsys.readouterr().out.splitlines()
     (wanted,) = classify(net, "b.png")
     assert first.startswith("a.bmp: ")
-    assert second == str(wanted).replace("b.png", "picture 2")
+    assert second == str(wanted).replace("b.png", "-")
 
 
 def test_the_command_goes_on_after_what_cannot_be_read(

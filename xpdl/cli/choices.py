@@ -164,7 +164,8 @@ def options_and_pictures(
     data = place_of("mnist" if options.data is None else options.data)
     chosen: dict[str, Any] = {"validation": SHARE if is_own(data) else 0.0, **overrides}
     chosen |= {"data": data, "seed": options.seed or 0, "dtype": options.dtype}
-    first = make_options(options.recipe, **chosen)
+    # How many epochs there are, to which batch sizes are held, may depend on the pictures.
+    first = make_options(options.recipe, **chosen | {"batch_size": None})
     make_optimizer(first)
     pictures = load_pictures(**first.of_pictures())
     return make_options(options.recipe, pictures=pictures, **chosen), pictures

@@ -104,7 +104,7 @@ def _sweep(o: RunOptions, pictures: PictureData, options: argparse.Namespace) ->
     return find_learning_rate(
         network,
         as_taken(network, pictures.train),
-        optimizer=make_optimizer(o),
+        optimizer=make_optimizer(o, network),
         batch_size=batch_size,
         low=options.low,
         high=options.high,

@@ -26,11 +26,13 @@ from xpdl.cli.trained import score
 from xpdl.datasets.batches import batch_sizes
 from xpdl.distributed import Ranks, find_ranks, for_arrays_of
 from xpdl.errors import ArgumentError
+from xpdl.models import PRETRAINED
 from xpdl.runs.data import LOADERS, parts_told, place_of, title_of
 from xpdl.runs.ensemble_run import resume_run, start_run
 from xpdl.runs.folder import expect_free, resuming
 from xpdl.runs.following import follow
 from xpdl.runs.options import RunOptions
+from xpdl.runs.preparation import BEFORE_THE_HEAD, epochs_of_the_head
 from xpdl.runs.recipes import RECIPES, TrainingOptions
 from xpdl.runs.run import Run
 from xpdl.schedules import BY_NAME as SCHEDULES
@@ -50,6 +52,12 @@ def add_train(commands: Any) -> None:
     add = parser.add_argument
     add("--list-recipes", action="store_true", help="print the recipes as JSON, and train nothing")
     add_choices(parser, *CHOICES)
+    add(
+        "--pretrained",
+        metavar="NAME",
+        help="in place of a model, a network with ImageNet's weights and a new head, which learns "
+        f"first while the rest is frozen: {', '.join(PRETRAINED)}",
+    )
     add("--epochs", type=count, metavar="N", help="passes over the training data")
     add(
         "--batch-size",
@@ -214,6 +222,13 @@ def _tell_options(run: Run) -> None:
         for note in run.pictures.notes:
             print(note, flush=True)
         print(f"pictures: {parts_told(run.pictures)}", flush=True)
+    if o.pretrained is not None:
+        print(
+            f"with ImageNet's weights and a new head, which learns alone for the first "
+            f"{epochs_of_the_head(o)}; then all does, what is before it at {BEFORE_THE_HEAD:g} of "
+            "the rate, and batch normalisation by the batch",
+            flush=True,
+        )
     if any(more.values()):
         told = (f"{name.replace('_', ' ')} {_show(value)}" for name, value in more.items() if value)
         print(f"with {', '.join(told)}", flush=True)

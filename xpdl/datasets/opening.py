@@ -148,6 +148,8 @@ def opened(
     """
     from PIL import Image, UnidentifiedImageError
 
+    if source == b"":
+        raise ImageError(f"{name} is empty.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

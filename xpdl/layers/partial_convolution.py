@@ -10,7 +10,7 @@ from xpdl.backends import Array, Shape, backend_of
 from xpdl.errors import ArgumentError, ShapeError, shown
 from xpdl.initializers import Constant, WeightInit, get_initializer
 from xpdl.layers.base import Layer
-from xpdl.layers.checks import image_shape, pair
+from xpdl.layers.checks import expect_images, image_shape, pair
 from xpdl.layers.kept import Kept
 
 
@@ -53,7 +53,7 @@ class PartialConvolution(Layer):
 
     def plan(self, input_shape: Shape) -> Shape:
         c, h, w = image_shape("PartialConvolution", input_shape)
-        self._expect((c, h, w))
+        self._expect_image((c, h, w))
         fh, fw = self.size
         count, filters = sum(map(len, self.connections)), len(self.connections)
         self.parameter(
@@ -68,10 +68,8 @@ class PartialConvolution(Layer):
         return (filters, h - fh + 1, w - fw + 1)
 
     def expect(self, x: Array) -> None:
-        super().expect(x)
-        if x.ndim != 4:
-            raise ShapeError(f"PartialConvolution wants x (N, C, H, W), got {x.shape}.")
-        self._expect(x.shape[1:])
+        expect_images("PartialConvolution", x)
+        self._expect_image(x.shape[1:])
 
     def forward(self, x: Array, train: bool = False) -> Array:
         W, b = self.params["W"].astype(x.dtype, copy=False), self.params["b"]
@@ -86,14 +84,15 @@ class PartialConvolution(Layer):
 
     def backward(self, dout: Array) -> Array:
         x, W = self.x, self.W
-        dx, dW, db = backend_of(dout, x).convolution_backward(
+        backend = backend_of(dout, x)
+        dx, dW, db = backend.convolution_backward(
             dout.astype(x.dtype, copy=False), x, W, (1, 1), (0, 0), self.input_gradient, True
         )
         self.set_gradient("W", dW.reshape(-1, *self.size)[self._places(x)])
         self.set_gradient("b", db)  # type: ignore[arg-type]  # which was asked for
         return dx  # type: ignore[return-value]  # None only where a network does not want it
 
-    def _expect(self, image: Shape) -> None:
+    def _expect_image(self, image: Shape) -> None:
         last, (fh, fw) = max(map(max, self.connections)), self.size
         if last >= image[0] or fh > image[1] or fw > image[2]:
             raise ShapeError(

@@ -47,11 +47,11 @@ class Subsampling(Layer):
 
     def expect(self, x: Array) -> None:
         super().expect(x)
-        c, size = len(self.params["a"]), self.size
-        if x.ndim != 4 or x.shape[1] != c or x.shape[2] % size or x.shape[3] % size:
+        channels = len(self.params["a"])
+        if x.ndim != 4 or x.shape[1] != channels or any(n % self.size for n in x.shape[2:]):
             raise ShapeError(
-                f"Subsampling wants x (N, {c}, H, W), with H and W multiples of {size}, got "
-                f"{x.shape}."
+                f"Subsampling wants x (N, {channels}, H, W), with H and W multiples of "
+                f"{self.size}, got {x.shape}."
             )
 
     def forward(self, x: Array, train: bool = False) -> Array:
@@ -66,7 +66,7 @@ class Subsampling(Layer):
         wide = accumulation_dtype(dout.dtype)
         self.set_gradient("a", (dout * self.sums).sum(axis=(0, 2, 3), dtype=wide))
         self.set_gradient("b", dout.sum(axis=(0, 2, 3), dtype=wide))
-        dx: Array = array_module(dout).empty(self.shape, dout.dtype)
+        dx = array_module(dout).empty(self.shape, dout.dtype)
         share = (_along_channels(self.params["a"]) * dout).astype(dout.dtype, copy=False)
         for part in self._parts(dx):
             part[...] = share

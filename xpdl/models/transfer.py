@@ -11,6 +11,7 @@ from xpdl.architecture.random_numbers import WEIGHT_STREAM
 from xpdl.arguments import sizes, whole_number
 from xpdl.errors import ArgumentError, shown
 from xpdl.layers import Affine, Convolution
+from xpdl.losses import Loss
 from xpdl.network import Network
 
 UNITS: dict[type, str] = {Affine: "units", Convolution: "filters"}
@@ -21,6 +22,7 @@ def new_head(
     classes: Sequence[str] | int,
     *,
     input_shape: Sequence[int] | None = None,
+    loss: Loss | None = None,
     seed: int = 0,
 ) -> Network:
     """Return a copy of a network whose last layer with parameters tells other classes apart.
@@ -48,6 +50,8 @@ def new_head(
     input_shape : (C, H, W), optional
         Of one image, if it is another. A network that ends in the mean of each channel takes any
         size; of others the layers behind must see what they saw.
+    loss : Loss, optional
+        The network's own by default.
     seed : int
         For the head's first weights.
 
@@ -69,6 +73,8 @@ def new_head(
     config = network.config() | {"class_names": names}
     if input_shape is not None:
         config["input_shape"] = list(sizes("input_shape", input_shape))
+    if loss is not None:
+        config["loss"] = loss.config()
     layer = _layer_in(config["body"], head)
     layer[UNITS[type(network.leaves()[head])]] = whole_number("classes", classes, least=2)
     other = Network.from_config(config).to(network.backend)

@@ -97,7 +97,8 @@ def confusion_matrix(
     counts = np.zeros((len(names), len(names)), dtype=np.int64)
     np.add.at(counts, (truth, guess), 1)
     errors = np.where(np.eye(len(names), dtype=bool), 0, counts)
-    figure = new_figure(6, 5.4, title)
+    side = min(30, max(6, 0.3 * len(names)))  # inches, so that the names do not overlap
+    figure = new_figure(side, 0.9 * side, title)
     axes = figure.subplots()
     axes.imshow(errors, cmap="Oranges", vmin=0, vmax=max(1, int(errors.max())))
     for (row, column), count in np.ndenumerate(counts):

@@ -284,6 +284,8 @@ def _name_of(picture: Any) -> str:
     if isinstance(picture, str | os.PathLike):
         return os.fspath(picture)
     name = getattr(picture, "filename", None) or getattr(picture, "name", None)
+    if name == "<stdin>":
+        return "-"  # as the command is asked for it
     return name if isinstance(name, str) else ""
 
 

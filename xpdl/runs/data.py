@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import time
@@ -24,7 +25,7 @@ from xpdl.datasets import (
     load_fashion_mnist,
     load_mnist,
 )
-from xpdl.errors import ArgumentError, ModelFileError
+from xpdl.errors import ArgumentError, ModelFileError, shown
 from xpdl.layers import Normalize
 from xpdl.network import Network
 
@@ -37,7 +38,7 @@ LOADERS: dict[str, Callable[..., Any]] = {
 SHARE = 0.1
 """Of a person's own pictures, set aside for testing, and of the rest for validation."""
 
-_SEEN = 315_000  # pictures in a training, which takes minutes
+_SEEN = 315_000 * 32 * 32  # pixels in a training, which takes minutes
 _FEW, _LARGEST_SMALL = 2000, 64
 _MOST_MEASURED = 2**26  # numbers, of pictures spread over all: the mean is exact to four digits
 
@@ -135,7 +136,7 @@ def normalizing(data: str, pictures: PictureData, flat: bool = False) -> Normali
     if data in LOADERS:
         return Normalize(255)
     x = pictures.train[0]
-    each = int(np.prod(x.shape[1:]))
+    each = math.prod(x.shape[1:])
     step = -(-len(x) * each // _MOST_MEASURED)
     some = x[np.arange(0, len(x), step)]
     mean, deviation = _measure(some.reshape(len(some), 1 if flat else x.shape[1], -1))
@@ -189,7 +190,7 @@ def expect_fitting(network: Network, shape: tuple[int, ...]) -> None:
     ArgumentError
         If it does not.
     """
-    if network.input_shape not in (shape, (int(np.prod(shape)),)):
+    if network.input_shape not in (shape, (math.prod(shape),)):
         raise ArgumentError(
             f"{network.name} takes inputs of shape {network.input_shape}; the pictures are {shape}."
         )
@@ -231,7 +232,12 @@ class TrainedOn:
         try:
             told = cls(**about["pictures"])
             number("test", told.test, above=0, below=1)
-            return replace(told, shape=sizes("shape", told.shape, 3), asked=dict(told.asked))
+            asked = dict(told.asked)
+            if not asked.keys() <= {"picture_size", "channels", "skip_broken"}:
+                raise ValueError(f"what was asked for is {shown(asked)}")
+            if "picture_size" in asked:  # a list, from JSON
+                asked["picture_size"] = sizes("picture_size", asked["picture_size"], 2)
+            return replace(told, shape=sizes("shape", told.shape, 3), asked=asked)
         except (TypeError, ValueError) as error:
             raise ModelFileError(
                 f"the file's notes on its pictures are damaged: {error}"
@@ -270,8 +276,9 @@ def usual_recipe(data: str, pictures: PictureData) -> tuple[str, Mapping[str, An
         return "fast", {}
     colored, sides = pictures.shape[0] == 3, pictures.shape[1:]
     crop = {"crop": {"pad": max(1, min(sides) // 8)}}
+    pixels = len(pictures.train[1]) * math.prod(sides)
     suited: dict[str, Any] = {
-        "epochs": min(30, max(7, round(_SEEN / len(pictures.train[1])))),
+        "epochs": min(30, max(7, round(_SEEN / pixels))),
         "augment": {"flip": 0.5, **crop} if colored else crop,
     }
     if len(pictures.train[1]) < _FEW:

@@ -19,7 +19,7 @@ from xpdl.datasets.idx_files import has_idx_files
 from xpdl.datasets.picture_data import Part
 from xpdl.errors import ArgumentError
 from xpdl.network import Network
-from xpdl.runs.data import TrainedOn, as_taken, load_pictures, place_of, title_of
+from xpdl.runs.data import TrainedOn, as_taken, is_own, load_pictures, place_of, title_of
 from xpdl.runs.folder import HISTORY, MODEL, read_record, resuming
 from xpdl.runs.result import Result
 from xpdl.storage import load_with_notes
@@ -95,8 +95,8 @@ def load_to_test(
     its_own = own is not None and place == about.get("data")
     form: dict[str, Any] = {}
     if own is not None and its_own:
-        form = own.asked
-    elif os.path.isdir(place) and not has_idx_files(Path(place)):
+        form |= own.asked
+    elif is_own(place) and os.path.isdir(place) and not has_idx_files(Path(place)):
         form = _form_of(network, own)
     if skip_broken:
         form["skip_broken"] = True

@@ -79,7 +79,7 @@ def make_options(
 
     With None, the recipe is what suits the `pictures`, or MNIST's without any. Model options are
     added to the recipe's, or take the place of all if it is of another model. The recipe's learning
-    rate is for its optimizer; another has its usual one.
+    rate is for its optimizer; another has its usual one. A pretrained network is the model.
 
     Raises
     ------
@@ -104,6 +104,11 @@ def make_options(
         if proper != chosen["model"]:
             chosen["model_options"] = {}
         overrides["model"] = proper
+    if overrides.get("pretrained") is not None:
+        _expect_no_model(overrides)
+        chosen |= {"model": overrides["pretrained"], "model_options": {}}
+        if is_own(data) and Path(data).is_dir():
+            chosen["channels"] = 3
     if overrides.get("model_options") is not None:
         overrides["model_options"] = chosen["model_options"] | overrides["model_options"]
     rule = overrides.get("optimizer")
@@ -113,6 +118,16 @@ def make_options(
     return RunOptions(
         data=data, seed=seed, dtype=get_precision(dtype).name, backend=get_backend().name, **chosen
     )
+
+
+def _expect_no_model(overrides: Mapping[str, Any]) -> None:
+    """See that none is asked for beside a pretrained network."""
+    for name in ("model", "model_options"):
+        if overrides.get(name):
+            raise ArgumentError(
+                f"pretrained {overrides['pretrained']!r} is a network with its own layers; leave "
+                f"{name} out."
+            )
 
 
 def _proper(model: Any) -> Any:
@@ -143,7 +158,11 @@ def unfinished_options(
         return options
     # A process that was killed at its very end may have left them.
     remove_leftovers(folder, options)
-    told = f"the run in {str(folder)!r} is finished after {options.epochs} epochs"
+    epochs = record.get("epochs")
+    count = (
+        len(epochs) if isinstance(epochs, list) else options.epochs
+    )  # patience may have ended it
+    told = f"the run in {str(folder)!r} is finished after {count} epochs"
     if can_go_on(folder, options):
         raise ArgumentError(f"{told}; give more --epochs to go on with it.")
     raise ArgumentError(

@@ -12,14 +12,18 @@ from xpdl.datasets.augmentation import Augmentation, OfRows, make_augmentation
 from xpdl.errors import ArgumentError, ShapeError, UnknownNameError
 from xpdl.layers import Normalize
 from xpdl.losses import SoftmaxWithLoss
-from xpdl.models import MODELS, make_model
+from xpdl.models import MODELS, head_of, make_model, new_head, pretrained
 from xpdl.network import Network
 from xpdl.optimizers import Optimizer, get_optimizer
 from xpdl.runs.data import LOADERS, as_taken, expect_fitting, normalizing
 from xpdl.runs.options import RunOptions
 from xpdl.schedules import get_schedule, with_warm_up
 from xpdl.training import Trainer
+from xpdl.training.history import Epoch
 from xpdl.training.trainer import Data
+
+BEFORE_THE_HEAD = 0.1
+"""What share of the learning rate the layers before a new head learn at."""
 
 
 def make_network(options: RunOptions, pictures: PictureData | None = None) -> Network:
@@ -34,6 +38,8 @@ def make_network(options: RunOptions, pictures: PictureData | None = None) -> Ne
         label_smoothing=options.label_smoothing, class_weights=options.class_weights
     )
     given: dict[str, Any] = {"seed": options.seed, "dtype": options.dtype, "loss": loss}
+    if options.pretrained is not None:
+        return _with_new_head(options, loss, pictures)
     if pictures is None:
         # Pixels stay bytes until they are in a batch.
         normalize = Normalize(255)
@@ -58,6 +64,34 @@ def make_network(options: RunOptions, pictures: PictureData | None = None) -> Ne
     return network
 
 
+def _with_new_head(
+    options: RunOptions, loss: SoftmaxWithLoss, pictures: PictureData | None
+) -> Network:
+    """Return a network that others trained, to tell the pictures' classes apart."""
+    name = str(options.pretrained)
+    if pictures is None or pictures.shape[0] != 3:
+        raise ArgumentError(
+            f"pretrained {name!r} sees pictures in colour; name some with --data, and give "
+            "--channels 3 if they are grey."
+        )
+    network = pretrained(name, dtype=options.dtype)
+    try:
+        return new_head(
+            *(network, pictures.class_names), input_shape=pictures.shape, loss=loss,
+            seed=options.seed,
+        )  # fmt: skip
+    except ShapeError as error:
+        height, width = pictures.shape[1:]
+        raise ArgumentError(
+            f"{name} does not take pictures of {height} x {width}: {error} Try --picture-size 224."
+        ) from error
+
+
+def epochs_of_the_head(options: RunOptions) -> int:
+    """Return for how many epochs the new head of a pretrained network learns alone."""
+    return max(1, options.epochs // 4)
+
+
 def _takes_rows(model: str) -> bool:
     """Say whether a model takes a picture as a row of numbers."""
     return model in MODELS and "input_size" in inspect.signature(MODELS[model]).parameters
@@ -73,9 +107,11 @@ def make_augmentation_for(
     return OfRows(augmentation, shape) if len(network.input_shape) == 1 else augmentation
 
 
-def make_optimizer(options: RunOptions) -> Optimizer:
-    """Return the new optimizer of a run."""
-    given = {"learning_rate": options.learning_rate}
+def make_optimizer(options: RunOptions, network: Network | None = None) -> Optimizer:
+    """Return the new optimizer of a run; of a pretrained `network` the head has the whole rate."""
+    given: dict[str, Any] = {"learning_rate": options.learning_rate}
+    if options.pretrained is not None and network is not None:
+        given["rate_factors"] = {"": BEFORE_THE_HEAD, head_of(network): 1.0}
     for name in ("weight_decay", "clip_norm"):
         if getattr(options, name) is not None:
             given[name] = getattr(options, name)
@@ -101,11 +137,11 @@ def make_trainer(
     schedule = get_schedule(options.schedule)
     if options.warm_up:
         schedule = with_warm_up(schedule, options.warm_up, options.epochs)
-    return Trainer(
+    trainer = Trainer(
         network,
         train,
         test,
-        optimizer=make_optimizer(options),
+        optimizer=make_optimizer(options, network),
         epochs=options.epochs,
         batch_size=options.batch_size,
         schedule=schedule,
@@ -116,6 +152,15 @@ def make_trainer(
         on_divergence=options.on_divergence,
         **more,
     )
+    if options.pretrained is not None:
+        alone = epochs_of_the_head(options)
+
+        def unfreeze(trainer: Trainer, epoch: Epoch) -> None:
+            if epoch.number + 1 >= alone and trainer.network.frozen:
+                trainer.network.unfreeze()
+
+        trainer.callbacks.append(unfreeze)
+    return trainer
 
 
 def make_run_trainer(

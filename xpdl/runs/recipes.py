@@ -9,7 +9,8 @@ from typing import Any
 from xpdl.arguments import number, one_of, whole_number
 from xpdl.datasets.augmentation import make_augmentation
 from xpdl.datasets.batches import check_reached
-from xpdl.errors import ArgumentError
+from xpdl.errors import ArgumentError, UnknownNameError
+from xpdl.models import PRETRAINED
 
 _TAKEN = {"name", "seed", "dtype", "loss", "normalize", "class_names"}  # by the run itself
 
@@ -24,6 +25,10 @@ class TrainingOptions:
         One of `xpdl.models.MODELS`.
     model_options : mapping of str to value
         What it is made with, such as ``{"drop_scores": False}``.
+    pretrained : str, optional
+        One of `xpdl.models.PRETRAINED`, in place of a model: with a new head, which learns alone
+        for the first quarter of the epochs; then everything does, what is before the head at a
+        tenth of the learning rate, and batch normalisation by the batch.
     epochs : int
     batch_size : int or mapping of int to int
         How many images a step, or from which epoch on how many; see `Batches`.
@@ -81,6 +86,7 @@ class TrainingOptions:
     members: int = 1
     class_weights: str | None = None
     patience: int | None = None
+    pretrained: str | None = None
 
     def __post_init__(self) -> None:
         self._expect_text("model", "optimizer", "schedule")
@@ -95,6 +101,8 @@ class TrainingOptions:
             number("clip_norm", self.clip_norm, above=0)
         whole_number("shifts", self.shifts, least=0)
         whole_number("members", self.members)
+        if self.pretrained is not None and self.pretrained not in PRETRAINED:
+            raise UnknownNameError("pretrained network", self.pretrained, PRETRAINED)
         if self.class_weights is not None:
             one_of("class_weights", self.class_weights, ("balanced",))
         if self.patience is not None:

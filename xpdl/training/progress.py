@@ -108,6 +108,8 @@ class Progress:
             first = next((name for name in values if name != "loss"), "loss")
             if values:
                 parts.append(f"{found} {told(first, values[first])}")
+            if found == "validation" and first != "loss" and "loss" in values:
+                parts[-1] += f", {told('loss', values['loss'])}"
         parts += [f"{self._images / epoch.seconds:,.0f} images/s", f"{epoch.seconds:.1f} s"]
         if epoch.skipped_steps:
             plural = "s" if epoch.skipped_steps > 1 else ""
