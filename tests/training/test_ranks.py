@@ -458,3 +458,12 @@ def test_nothing_touches_gradients_that_are_under_way(rng, options):
     found = in_threads(2, lambda r: train(data, LateRanks(r.rank, r._table), **options)[0])
     for trainer in found:
         expect_close(arrays(trainer.network), wanted, 1e-11)
+
+
+def test_a_loss_with_decay_is_judged_on_every_backend(backend, rng):
+    x, t = make_data(rng, "float32")
+    network = make_network(dtype="float32")
+    trainer = Trainer(network, (x, t), (x, t), epochs=1, batch_size=20, progress=False)
+    epoch = trainer.fit().epochs[0]
+    loss = network.backend.item(network.loss(*map(network.backend.asarray, (x, t))))
+    assert epoch.test["loss"] == pytest.approx(loss, rel=1e-5)
