@@ -12,8 +12,8 @@ from xpdl.distributed.share import Share, sharing
 from xpdl.errors import ArgumentError, shown
 from xpdl.network import Network
 
-# Bytes of a piece. Larger ones begin late, and each message takes time of its own; see
-# docs/distributed.md for what was measured.
+# Bytes of a piece. Larger ones begin late, and each message takes time of its own:
+# `python -m bench distributed --pieces` measures it.
 PIECE = 2**20
 
 
