@@ -57,6 +57,7 @@ def test_the_same_command_on_several_processes(size, alone, tmp_path):
     assert code == 0, err
     assert out.count("epoch  1/2") == 1  # one of them speaks
     assert f", {size} processes" in out
+    assert "waited for gradients in" in out
     assert sorted(p.name for p in folder.iterdir()) == sorted(p.name for p in alone.iterdir())
     expect_same_run(folder, alone, 1e-9)
 
