@@ -215,8 +215,9 @@ def test_an_ensemble_that_was_stopped_goes_on(tmp_path):
 def test_fifty_kills_of_a_rank(tmp_path):
     """Killed again and again, at any moment, the run ends as one that was never interrupted."""
     folder, straight = tmp_path / "run", tmp_path / "straight"
-    arguments = [*TRAIN, "--epochs", "600", "--checkpoint-every", "0.05", "--dtype", "float64"]
-    assert run(2, *arguments, "--out", straight)[0] == 0
+    arguments = [*TRAIN, "--epochs", "300", "--checkpoint-every", "0.05", "--dtype", "float64"]
+    with Job(2, *arguments, "--out", straight) as job:
+        assert job.end(600)[0] == 0
     chance, kills, begin = np.random.default_rng(0), 0, [*arguments, "--out", folder]
     while kills < 50:
         with Job(2, *begin, SLOW_SAVES="0.02") as job:
@@ -234,7 +235,8 @@ def test_fifty_kills_of_a_rank(tmp_path):
             assert time.monotonic() - start < 30
         kills += 1
         begin = [SMALL_TRAIN, "train", "--resume", folder]
-    code, _, err = run(2, *begin)
+    with Job(2, *begin) as job:
+        code, _, err = job.end(600)
     assert code == 0 or "is finished" in err, err
     expect_same_run(folder, straight, 0)
     print(f"{kills} kills")
