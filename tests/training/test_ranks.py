@@ -467,3 +467,13 @@ def test_a_loss_with_decay_is_judged_on_every_backend(backend, rng):
     epoch = trainer.fit().epochs[0]
     loss = network.backend.item(network.loss(*map(network.backend.asarray, (x, t))))
     assert epoch.test["loss"] == pytest.approx(loss, rel=1e-5)
+
+
+def test_the_time_that_is_waited_is_told(rng):
+    data = make_data(rng)
+
+    def work(ranks):
+        return train(data, ranks)[0].step.gradient_sum
+
+    for sums in in_threads(2, work):
+        assert 0 < sums.waited < sums.seconds

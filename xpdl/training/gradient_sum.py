@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Self
@@ -12,8 +13,8 @@ from xpdl.distributed.share import Share, sharing
 from xpdl.errors import ArgumentError, shown
 from xpdl.network import Network
 
-# Bytes of a piece. Larger ones begin late, and each message takes time of its own; see
-# docs/distributed.md for what was measured.
+# Bytes of a piece. Larger ones begin late, and each message takes time of its own:
+# `python -m bench distributed --pieces` measures it.
 PIECE = 2**20
 
 
@@ -33,7 +34,17 @@ class GradientSum:
         How many bytes a piece has at least, but for the last.
     whole_statistics : bool
         Whether batch normalisation is over the whole batch, not over each rank's rows.
+
+    Attributes
+    ----------
+    waited : float
+        Seconds that the host has waited for sums that backward did not hide.
+    seconds : float
+        From the first sum to the last, in which that was.
     """
+
+    waited = seconds = 0.0
+    _first: float | None = None
 
     def __init__(
         self, network: Network, ranks: Ranks, piece: int = PIECE, whole_statistics: bool = True
@@ -108,11 +119,18 @@ class GradientSum:
 
     def finish(self) -> None:
         """Send what was not sent, and return when all sums are there."""
+        start = time.perf_counter()
         while len(self._under_way) < len(self.pieces):
             self._send()
         for message in self._under_way:
             message.wait()
         self._begin()
+        end = time.perf_counter()
+        if self._first is None:  # which may have waited for what others compiled
+            self._first = end
+            return
+        self.waited += end - start
+        self.seconds = end - self._first
 
 
 @contextmanager
