@@ -65,7 +65,7 @@ def torch_twin(network: Network) -> Any:
     places = [place for place in network.body.places if not isinstance(place.layer, Normalize)]
     shapes = network.body.shapes
     modules = [_module(place.layer, shapes[place.reads[0]]) for place in places]
-    before = network.body.inputs[0]
+    before = places[0].reads[0]  # the input, or what is left out behind it
     for place in places:
         if place.reads != (before,):
             return _torch_graph(network, dict(zip(places, modules, strict=True)))
@@ -121,7 +121,8 @@ def _torch_graph(network: Network, modules: dict[Any, list[Any]]) -> Any:
             self.parts = nn.ModuleList(nn.Sequential(*several) for several in modules.values())
 
         def forward(self, x: Any) -> Any:
-            values = dict.fromkeys(network.body.inputs, x)
+            scaled = [p.name for p in network.body.places if isinstance(p.layer, Normalize)]
+            values = dict.fromkeys([*network.body.inputs, *scaled], x)
             for place, part in zip(modules, self.parts, strict=True):
                 read = [values[name] for name in place.reads]
                 if isinstance(place.layer, Add):

@@ -29,6 +29,7 @@ from bench.networks import torch_twin
 from bench.timed_command import Watch
 from xpdl.cli.command import seed
 from xpdl.errors import ArgumentError, DivergenceError, XpdlError
+from xpdl.layers import BatchNormalization
 from xpdl.network import Network
 from xpdl.optimizers import Adam, AdamW
 from xpdl.runs.options import RunOptions, make_options
@@ -58,6 +59,9 @@ def make_twin(options: RunOptions) -> tuple[Network, Any]:
     network = make_network(options)
     if network.weight_decay:
         raise _refusal(f"the option weight_decay={network.weight_decay:g} of the model")
+    if any(isinstance(place.layer, BatchNormalization) for place in network.body.places):
+        # Its running statistics go another way in PyTorch, so its accuracies are another network's.
+        raise _refusal(f"the model {options.model} (BatchNormalization)")
     try:
         model = torch_twin(network)
     except NotImplementedError as error:
