@@ -82,7 +82,7 @@ CORE = [
     "layers/graph.py",
     *("training/step.py", "training/trainer.py", "training/resuming.py"),
 ]
-LONGEST_CORE = 2_517  # lines of code; it is to become shorter
+LONGEST_CORE = 2_499  # lines of code; it is to become shorter
 LONGEST_FILE = 400
 
 

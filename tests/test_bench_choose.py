@@ -152,7 +152,8 @@ def test_a_name_that_is_no_candidate_is_refused(small, tmp_path, capsys):
 def test_the_recipe_is_one_that_was_measured(name):
     log = json.loads((ROOT / f"bench/results/choice-{name}.json").read_text())["candidates"]
     recipe = json.loads(json.dumps(asdict(RECIPES[name])))
-    del recipe["about"], recipe["class_weights"], recipe["patience"]
+    for other in ("about", "class_weights", "patience", "pretrained"):
+        del recipe[other]
     shifts, members = recipe.pop("shifts"), recipe.pop("members")
     plain = {"model_options": {}, "warm_up": 0.0, "weight_decay": None, "clip_norm": None}
     plain |= {"label_smoothing": 0.0, "augment": {}, "average": 0.0}

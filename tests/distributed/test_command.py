@@ -57,6 +57,7 @@ def test_the_same_command_on_several_processes(size, alone, tmp_path):
     assert code == 0, err
     assert out.count("epoch  1/2") == 1  # one of them speaks
     assert f", {size} processes" in out
+    assert "waited for gradients in" in out
     assert sorted(p.name for p in folder.iterdir()) == sorted(p.name for p in alone.iterdir())
     expect_same_run(folder, alone, 1e-9)
 
@@ -208,3 +209,34 @@ def test_an_ensemble_that_was_stopped_goes_on(tmp_path):
         found, wanted = (load_file(p / f"member-{i}.safetensors") for p in (folder, straight))
         for name, a in wanted.items():
             np.testing.assert_array_equal(found[name], a)
+
+
+@pytest.mark.long
+def test_fifty_kills_of_a_rank(tmp_path):
+    """Killed again and again, at any moment, the run ends as one that was never interrupted."""
+    folder, straight = tmp_path / "run", tmp_path / "straight"
+    arguments = [*TRAIN, "--epochs", "300", "--checkpoint-every", "0.05", "--dtype", "float64"]
+    with Job(2, *arguments, "--out", straight) as job:
+        assert job.end(600)[0] == 0
+    chance, kills, begin = np.random.default_rng(0), 0, [*arguments, "--out", folder]
+    while kills < 50:
+        with Job(2, *begin, SLOW_SAVES="0.02") as job:
+            if not kills:
+                job.wait_for(folder / "checkpoint.safetensors")
+            time.sleep(chance.uniform(1, 4))  # as it starts, or trains
+            ranks = job.ranks()
+            if job.process.poll() is not None:  # it has come to its end
+                break
+            if len(ranks) < 2:
+                continue
+            os.kill(ranks[int(chance.integers(2))], signal.SIGKILL)
+            start = time.monotonic()
+            assert job.end()[0] != 0
+            assert time.monotonic() - start < 30
+        kills += 1
+        begin = [SMALL_TRAIN, "train", "--resume", folder]
+    with Job(2, *begin) as job:
+        code, _, err = job.end(600)
+    assert code == 0 or "is finished" in err, err
+    expect_same_run(folder, straight, 0)
+    print(f"{kills} kills")

@@ -16,6 +16,7 @@ from verbs import check_verbs
 
 import xpdl
 from xpdl.distributed import NcclRanks, Share, connect, in_threads, rows_of_rank, take_gpu
+from xpdl.distributed.mpi import usual_timeout
 from xpdl.errors import ArgumentError, RanksError
 
 HERE = Path(__file__).parent
@@ -175,3 +176,18 @@ def test_more_processes_than_gpus(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     with pytest.raises(RanksError, match="names 2 GPUs, and this is process 3"):
         take_gpu()
+
+
+@pytest.mark.parametrize(("text", "wanted"), [(None, 20), ("", 20), ("1.5", 1.5)])
+def test_how_long_ranks_wait_for_each_other(monkeypatch, text, wanted):
+    monkeypatch.delenv("XPDL_RANKS_TIMEOUT", raising=False)
+    if text is not None:
+        monkeypatch.setenv("XPDL_RANKS_TIMEOUT", text)
+    assert usual_timeout() == wanted
+
+
+@pytest.mark.parametrize("text", ["soon", "0", "-3", "nan", "inf"])
+def test_a_time_that_is_none(monkeypatch, text):
+    monkeypatch.setenv("XPDL_RANKS_TIMEOUT", text)
+    with pytest.raises(ArgumentError, match="XPDL_RANKS_TIMEOUT must be a number of seconds above"):
+        usual_timeout()

@@ -182,6 +182,7 @@ DATA_CALLS: list[Call] = [
                 ),
                 "split": Kind(lambda _: 0.5, lambda _: refused(*NO_SHARE)),
                 "seed": whole(3),
+                "quiet": flag(False),
                 **more,
             },
             lambda _, load=load, **given: quietly(load, **given),

@@ -52,9 +52,9 @@ from xpdl.tuning import Ensemble, ShiftAverage
 PICTURES = np.arange(4 * 1 * 4 * 4, dtype="f4").reshape(4, 1, 4, 4) % 7 / 8
 
 
-def classifier(_: Backend | None = None) -> Network:
+def classifier(_: Backend | None = None, seed: int = 3) -> Network:
     layers = [Convolution(2, 3, pad=1), BatchNormalization(), ReLU(), Dropout(), Affine(5)]
-    return Network(layers, (1, 4, 4), seed=3, weight_decay=0.25)
+    return Network(layers, (1, 4, 4), seed=seed, weight_decay=0.25)
 
 
 def regression(_: Backend | None = None) -> Network:
@@ -65,8 +65,17 @@ def half(_: Backend | None = None) -> Network:
     return Network([Affine(5)], 5, seed=3, dtype="float16")
 
 
-def single(_: Backend | None = None) -> Network:
-    return Network([Affine(5)], (1, 4, 4), seed=3)
+def headless() -> Network:
+    return Network([ReLU()], (1, 4, 4), loss=IdentityWithLoss())
+
+
+def normalize() -> Kind:
+    """Return the kind of the first layer of a network that is a graph."""
+    return thing(lambda _: Normalize(255), Normalize, Affine(3), none=True)
+
+
+def single(_: Backend | None = None, seed: int = 3) -> Network:
+    return Network([Affine(5)], (1, 4, 4), seed=seed)
 
 
 def use_network(backend: Backend, network: Network) -> None:
@@ -568,7 +577,7 @@ NETWORK_CALLS: list[Call] = [
             },
         )
         for kind, size, more in (
-            (models.LeNet, (1, 12, 12), {}),
+            (models.LeNet, (1, 32, 32), {"form": name("1998")}),
             (
                 models.AlexNet,
                 (3, 67, 67),
@@ -586,14 +595,35 @@ NETWORK_CALLS: list[Call] = [
             ),
             (models.ResNet, (3, 32, 32), {"depth": whole(18)}),
             (models.CifarResNet, (3, 8, 8), {"depth": whole(8), "plain": flag(True)}),
-            (models.SqueezeNet, (3, 32, 32), {"dropout_ratio": number(0.5)}),
+            (
+                models.SqueezeNet,
+                (3, 32, 32),
+                {"dropout_ratio": number(0.5), "normalize": normalize()},
+            ),
             (models.MobileNetV2, (3, 32, 32), {"dropout_ratio": number(0.5)}),
             (
                 models.GoogLeNet,
                 (3, 32, 32),
-                {"form": name("torchvision"), "heads": flag(False)},
+                {"form": name("torchvision"), "heads": flag(False), "normalize": normalize()},
             ),
         )
+    ),
+    Call(
+        "new_head",
+        {
+            "network": thing(classifier, Network, headless(), none=False),
+            "classes": thing(lambda _: ["cat", "dog"], [1, 2], ["one"], 1, none=False),
+            "input_shape": shape((1, 4, 4), none=True),
+            "loss": thing(lambda _: SoftmaxWithLoss(), SoftmaxWithLoss, Affine(3), none=True),
+            "seed": whole(3),
+        },
+        lambda _, **given: models.new_head(**given),
+        words={"classes": "classes|class_names", "input_shape": "input_shape|input"},
+    ),
+    Call(
+        "head_of",
+        {"network": thing(classifier, Network, headless(), none=False)},
+        lambda _, **given: models.head_of(**given),
     ),
     Call(
         "MultiLayerNet",
@@ -658,7 +688,7 @@ NETWORK_CALLS: list[Call] = [
         "Ensemble",
         {
             "networks": thing(
-                lambda _: [classifier(), classifier()],
+                lambda _: [classifier(), classifier(seed=4)],
                 [],
                 [None],
                 [classifier(), "net"],
@@ -675,13 +705,13 @@ NETWORK_CALLS: list[Call] = [
         "Ensemble.predict",
         {"x": X, "batch_size": BATCH_SIZE},
         lambda ensemble, **given: ensemble.predict(**given),
-        lambda _: Ensemble([single(), single()]),
+        lambda _: Ensemble([single(), single(seed=4)]),
     ),
     Call(
         "Ensemble.accuracy",
         {"x": X, "t": LABELS, "batch_size": BATCH_SIZE},
         lambda ensemble, **given: ensemble.accuracy(**given),
-        lambda _: Ensemble([single(), single()]),
+        lambda _: Ensemble([single(), single(seed=4)]),
         words={"x": "x|t"},
     ),
     Call(

@@ -151,7 +151,7 @@ def name(value: str, *, none: bool = False, numbers: bool = False) -> Kind:
     return _constant(value, [*wrong, *extreme, *alike], none=none)
 
 
-def shape(value: tuple[int, ...], *, least: int = 1) -> Kind:
+def shape(value: tuple[int, ...], *, least: int = 1, none: bool = False) -> Kind:
     """Return the kind of a shape of `least` axes at least."""
     wrong = (refused if least else either)([], ())
     wrong += refused(
@@ -162,7 +162,7 @@ def shape(value: tuple[int, ...], *, least: int = 1) -> Kind:
     # Sizes that fit, but not into any memory.
     extreme += either((*value[:-1], 2**40))
     alike = same(value, list(value), np.array(value), tuple(map(np.int32, value)))
-    return _constant(value, [*wrong, *extreme, *alike], none=False)
+    return _constant(value, [*wrong, *extreme, *alike], none=none)
 
 
 def dtype(value: str | None = None, *, none: bool = True) -> Kind:

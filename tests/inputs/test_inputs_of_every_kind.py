@@ -96,7 +96,9 @@ VERBS = (Batches, Network, Ensemble, ShiftAverage)
 NO_CALLS = {
     # Data, and types of it.
     "CLASS_NAMES", "DATA_SETS", "MODELS", "FileStatus", "MnistArrays", "CifarArrays",
-    "PictureData", "BY_NAME",
+    "PictureData", "BY_NAME", "PRETRAINED",
+    # Fetches what is large; its own tests try its arguments.
+    "pretrained",
     # What checks the arguments of others.
     "check_distributions", "check_labels", "check_targets", "window_counts",
     # Bases, whose calls are those of what derives from them.

@@ -428,3 +428,52 @@ def test_a_layer_that_has_no_backward_pass_does_not_hold_up_the_rest(rng):
     wanted = work()
     for found in in_threads(2, work):
         expect_close(found, wanted, 1e-12)
+
+
+class Late:
+    """A sum that is made when it is waited for, as MPI may make it; nobody may touch it before."""
+
+    def __init__(self, ranks, a):
+        self._ranks, self._a, self._given = ranks, a, a.copy()
+
+    def test(self):
+        return False
+
+    def wait(self):
+        np.testing.assert_array_equal(self._a, self._given)
+        ThreadRanks.begin_sum(self._ranks, self._a)
+
+
+class LateRanks(ThreadRanks):
+    """Ranks whose sums are still to come, so that what is touched before the end shows."""
+
+    def begin_sum(self, a):
+        return Late(self, a)
+
+
+@pytest.mark.parametrize("options", [{}, {"accumulate": 2}], ids=str)  # the last alone
+def test_nothing_touches_gradients_that_are_under_way(rng, options):
+    data = make_data(rng)
+    wanted = arrays(train(data, **options)[0].network)
+    found = in_threads(2, lambda r: train(data, LateRanks(r.rank, r._table), **options)[0])
+    for trainer in found:
+        expect_close(arrays(trainer.network), wanted, 1e-11)
+
+
+def test_a_loss_with_decay_is_judged_on_every_backend(backend, rng):
+    x, t = make_data(rng, "float32")
+    network = make_network(dtype="float32")
+    trainer = Trainer(network, (x, t), (x, t), epochs=1, batch_size=20, progress=False)
+    epoch = trainer.fit().epochs[0]
+    loss = network.backend.item(network.loss(*map(network.backend.asarray, (x, t))))
+    assert epoch.test["loss"] == pytest.approx(loss, rel=1e-5)
+
+
+def test_the_time_that_is_waited_is_told(rng):
+    data = make_data(rng)
+
+    def work(ranks):
+        return train(data, ranks)[0].step.gradient_sum
+
+    for sums in in_threads(2, work):
+        assert 0 < sums.waited < sums.seconds

@@ -348,7 +348,7 @@ def test_bad_arguments(case: str) -> None:
 @pytest.mark.parametrize(
     ("x", "t", "kind", "words"),
     [
-        (np.zeros((4, 3), "f4"), [0, 1, 2, 0], ShapeError, r"\(N, 2\).*\(1, 3\)"),
+        (np.zeros((4, 3), "f4"), [0, 1, 2, 0], ShapeError, r"\(N, 2\).*\(4, 3\)"),
         (np.zeros((4, 2), "f4"), [0, 1, 3, 0], ArgumentError, "got 3 at index 2"),
         (np.zeros((4, 2), "f4"), [0, 1, -1, 0], ArgumentError, "got -1 at index 2"),
         (np.zeros((4, 2), "f4"), [0, 1, 2], ShapeError, "length"),

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from xpdl import Network, Trainer
 from xpdl.backends import Backend
 from xpdl.datasets import split_validation
+from xpdl.distributed import in_threads
 from xpdl.errors import (
     ArgumentError,
     BackendMismatchError,
@@ -618,3 +619,39 @@ def test_a_rule_keeps_numbers_that_a_file_takes(tmp_path: Path) -> None:
 def test_texts_are_no_choices() -> None:
     with pytest.raises(ArgumentError, match=r"must be a list .* such as \['he'\], got 'ab'"):
         Choice("ab")
+
+
+# ---- several ranks
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_ranks_find_what_one_process_finds(size: int, tmp_path: Path, on_numpy: None) -> None:
+    options: dict[str, Any] = {"trials": 7, "rounds": 2, "stopping": MedianRule(epochs=1, trials=2)}
+    alone = search(**options).run()
+    assert {trial.outcome for trial in alone.trials} == {"finished", "stopped early"}
+
+    def work(ranks: Any) -> SearchResult:
+        path = tmp_path / "search.json"
+        return search(path=path, ranks=ranks, **options).run()
+
+    for found in in_threads(size, work):
+        assert timeless(found) == timeless(alone)
+    # One process goes on from what several left, and finds nothing left to do.
+    assert timeless(search(path=tmp_path / "search.json", **options).run()) == timeless(alone)
+
+
+def test_a_trial_that_diverges_on_a_rank_is_stopped_where_it_would_have_been(
+    on_numpy: None,
+) -> None:
+    def late(values: Any, train: Any, validation: Any, seed: int) -> Trainer:
+        def explode(trainer: Trainer, epoch: Any) -> None:
+            if epoch.number == 1 and values["size"] == 12:
+                trainer.network.params["affine1.W"][...] *= math.inf
+
+        return make(values, train, validation, seed, callbacks=[explode])
+
+    options: dict[str, Any] = {"trials": 12, "stopping": MedianRule(epochs=1, trials=2)}
+    alone = search(maker=late, **options).run()
+    assert len({trial.outcome for trial in alone.trials}) == 3
+    for found in in_threads(3, lambda ranks: search(maker=late, ranks=ranks, **options).run()):
+        assert timeless(found) == timeless(alone)

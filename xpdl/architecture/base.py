@@ -73,6 +73,13 @@ class Architecture:
         """Return all layers that are no graphs, by name, in order."""
         return dict(self._leaves)
 
+    def settings(self) -> tuple[Any, ...]:
+        """Return what a step depends on beside its arrays: what is frozen, and all options."""
+        owners: tuple[Any, ...] = (*self._leaves.values(), *self.losses.values())
+        options = tuple(getattr(owner, name) for owner in owners for name in owner.options)
+        frozen = tuple(leaf.frozen for leaf in self._leaves.values())
+        return frozen, options, self.weight_decay, *self.loss_weights.values()
+
     def forget(self) -> None:
         """Let go of what the last training step kept for its backward pass."""
         raise NotImplementedError

@@ -23,8 +23,7 @@ def described(
     ArgumentError
         If they say none.
     """
-    if normalize is not None and not isinstance(normalize, Normalize):
-        raise ArgumentError(f"normalize must be a Normalize(...), got {shown(normalize)}.")
+    _expect_normalize(normalize)
     if _are_nodes(layers):
         if normalize is not None:
             raise ArgumentError("in a graph, put Normalize(...) behind the Input itself.")
@@ -43,6 +42,23 @@ def described(
             )
         return body, {name: sizes(name, given[name]) for name in body.inputs}
     return body, {body.inputs[0]: sizes("input_shape", shape)}
+
+
+def behind_normalize(x: Node, normalize: Normalize | None) -> Node:
+    """Return x, or what a `Normalize` makes of it, if there is one.
+
+    Raises
+    ------
+    ArgumentError
+        If `normalize` is none.
+    """
+    _expect_normalize(normalize)
+    return x if normalize is None else normalize(x)
+
+
+def _expect_normalize(normalize: Any) -> None:
+    if normalize is not None and not isinstance(normalize, Normalize):
+        raise ArgumentError(f"normalize must be a Normalize(...), got {shown(normalize)}.")
 
 
 def losses_of(

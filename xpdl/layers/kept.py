@@ -32,11 +32,12 @@ class Kept:
 def forget(owner: Any) -> None:
     """Let go of all that the last forward pass of a layer or a loss kept for its backward pass."""
     kind: Any = type(owner)
-    owner.__dict__.update(_nothing_kept(kind))
+    for place in _places(kind):
+        owner.__dict__[place] = None
 
 
 @cache
-def _nothing_kept(kind: type) -> dict[str, None]:
-    """Return what lets go of all that objects of a class keep."""
+def _places(kind: type) -> tuple[str, ...]:
+    """Return where objects of a class keep what they do."""
     kept = (value for base in kind.__mro__ for value in vars(base).values())
-    return {value._name: None for value in kept if isinstance(value, Kept)}
+    return tuple(value._name for value in kept if isinstance(value, Kept))

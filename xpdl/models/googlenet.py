@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from xpdl.architecture.reading import behind_normalize
 from xpdl.arguments import flag, one_of, whole_number
 from xpdl.layers import (
     AdaptiveAveragePooling,
@@ -84,7 +85,7 @@ class GoogLeNet(Network):
         make = _Paper() if one_of("form", form, ("paper", "torchvision")) == "paper" else _Normal()
         output_size, heads = whole_number("output_size", output_size), flag("heads", heads)
         x = Input(input_shape)
-        y, seen = make.stem(x if normalize is None else normalize(x)), {}
+        y, seen = make.stem(behind_normalize(x, normalize)), {}
         for name, filters in INCEPTIONS.items():
             y = make.pool(y, name) if filters is None else make.inception(y, filters)
             seen[name] = y

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from xpdl.architecture.reading import behind_normalize
 from xpdl.arguments import number, whole_number
 from xpdl.layers import (
     Concatenate,
@@ -59,7 +60,7 @@ class SqueezeNet(Network):
         dropout = Dropout(number("dropout_ratio", dropout_ratio, below=1), scale_at="training")
         output_size = whole_number("output_size", output_size)
         x = Input(input_shape)
-        pixels = x if normalize is None else normalize(x)
+        pixels = behind_normalize(x, normalize)
         y = _pool(ReLU()(Convolution(64, 3, 2, remainder="drop")(pixels)))
         for filters in FIRES:
             y = _pool(y) if filters is None else _fire(y, *filters)

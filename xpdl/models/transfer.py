@@ -62,18 +62,20 @@ def new_head(
     ShapeError
         If its other layers do not fit the new input shape.
     """
+    head, names = head_of(network), None
     if len(network.output_shapes) > 1:
         raise ArgumentError(
             f"{network.name} has several outputs, {', '.join(network.output_shapes)}; make it "
             "without auxiliary heads, or build a new network on network.upto(...)."
         )
-    head, names = head_of(network), None
-    if isinstance(classes, Sequence):
+    if isinstance(classes, Sequence) and not isinstance(classes, str):
         names, classes = list(classes), len(classes)
     config = network.config() | {"class_names": names}
     if input_shape is not None:
         config["input_shape"] = list(sizes("input_shape", input_shape))
     if loss is not None:
+        if not isinstance(loss, Loss):
+            raise ArgumentError(f"loss must be a Loss, got {shown(loss)}.")
         config["loss"] = loss.config()
     layer = _layer_in(config["body"], head)
     layer[UNITS[type(network.leaves()[head])]] = whole_number("classes", classes, least=2)
@@ -95,6 +97,8 @@ def head_of(network: Network) -> str:
     ArgumentError
         If there is none, or it is neither an `Affine` nor a `Convolution`.
     """
+    if not isinstance(network, Network):
+        raise ArgumentError(f"network must be a Network, got {shown(network)}.")
     learning = {name: leaf for name, leaf in network.leaves().items() if leaf.specs}
     name = next(reversed(learning), "")
     if not name or type(learning[name]) not in UNITS:

@@ -135,13 +135,6 @@ class Parts(RandomNumbers):
                     values, dtype=self.precision.parameters
                 )
 
-    def settings(self) -> tuple[Any, ...]:
-        """Return what a step depends on beside its arrays: what is frozen, and all options."""
-        owners: tuple[Any, ...] = (*self._leaves.values(), *self.losses.values())
-        options = tuple(getattr(owner, name) for owner in owners for name in owner.options)
-        frozen = tuple(leaf.frozen for leaf in self._leaves.values())
-        return frozen, options, self.weight_decay, *self.loss_weights.values()
-
     def forget(self) -> None:
         """Let go of what the last training step kept for its backward pass."""
         for owner in (*self._leaves.values(), *self.losses.values()):

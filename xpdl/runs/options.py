@@ -158,10 +158,8 @@ def unfinished_options(
         return options
     # A process that was killed at its very end may have left them.
     remove_leftovers(folder, options)
-    epochs = record.get("epochs")
-    count = (
-        len(epochs) if isinstance(epochs, list) else options.epochs
-    )  # patience may have ended it
+    made = record.get("epochs")  # fewer, if patience ended it
+    count = len(made) if isinstance(made, list) else options.epochs
     told = f"the run in {str(folder)!r} is finished after {count} epochs"
     if can_go_on(folder, options):
         raise ArgumentError(f"{told}; give more --epochs to go on with it.")

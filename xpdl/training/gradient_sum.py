@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Self
 
+from xpdl.arguments import flag
 from xpdl.distributed.ranks import Pending, Ranks
+from xpdl.distributed.share import Share, sharing
+from xpdl.errors import ArgumentError, shown
 from xpdl.network import Network
 
-# Bytes of a piece. Larger ones begin late, and each message takes time of its own; see
-# docs/distributed.md for what was measured.
+# Bytes of a piece. Larger ones begin late, and each message takes time of its own:
+# `python -m bench distributed --pieces` measures it.
 PIECE = 2**20
 
 
@@ -28,12 +32,51 @@ class GradientSum:
     ranks : Ranks
     piece : int
         How many bytes a piece has at least, but for the last.
+    whole_statistics : bool
+        Whether batch normalisation is over the whole batch, not over each rank's rows.
+
+    Attributes
+    ----------
+    waited : float
+        Seconds that the host has waited for sums that backward did not hide.
+    seconds : float
+        From the first sum to the last, in which that was.
     """
 
-    def __init__(self, network: Network, ranks: Ranks, piece: int = PIECE) -> None:
+    waited = seconds = 0.0
+    _first: float | None = None
+
+    def __init__(
+        self, network: Network, ranks: Ranks, piece: int = PIECE, whole_statistics: bool = True
+    ) -> None:
         self._network, self._ranks = network, ranks
+        self._whole_statistics = flag("whole_statistics", whole_statistics)
         self.pieces, self._layers = _cut(network, piece)
         self._begin()
+
+    @classmethod
+    def over(cls, ranks: Ranks | None, network: Network, whole_statistics: bool) -> Self | None:
+        """Return the sum over ranks, if there are any.
+
+        Raises
+        ------
+        ArgumentError
+            If `ranks` are none, or `whole_statistics` is no bool.
+        """
+        flag("whole_statistics", whole_statistics)
+        if ranks is None:
+            return None
+        if not isinstance(ranks, Ranks):
+            raise ArgumentError(f"ranks must be Ranks, as connect() finds, got {shown(ranks)}.")
+        return cls(network, ranks, whole_statistics=whole_statistics)
+
+    def share_of(self, samples: int) -> Share:
+        """Return which rows of a batch of so many are this rank's."""
+        return Share.of(self._ranks, samples, self._whole_statistics)
+
+    def sharing(self, share: Share | None) -> AbstractContextManager[None]:
+        """Let layers know, within a block, which rows of the batch they see."""
+        return sharing(self._network.leaves().values(), share)
 
     def _begin(self) -> None:
         self._lacking = [set(layers) for layers in self._layers]
@@ -76,11 +119,32 @@ class GradientSum:
 
     def finish(self) -> None:
         """Send what was not sent, and return when all sums are there."""
+        start = time.perf_counter()
         while len(self._under_way) < len(self.pieces):
             self._send()
         for message in self._under_way:
             message.wait()
         self._begin()
+        end = time.perf_counter()
+        if self._first is None:  # which may have waited for what others compiled
+            self._first = end
+            return
+        self.waited += end - start
+        self.seconds = end - self._first
+
+
+@contextmanager
+def summing(gradients: GradientSum | None, share: Share | None, whole: bool) -> Iterator[None]:
+    """Within a block, let layers know their share, and gradients be sent as they come, if `whole`.
+
+    Without ranks, nothing.
+    """
+    if gradients is None:
+        yield
+        return
+    come = gradients.as_they_come() if whole else nullcontext()
+    with gradients.sharing(share), come:
+        yield
 
 
 def _cut(network: Network, size: int) -> tuple[list[slice], list[set[str]]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 from xpdl.training.checkpoint import save_checkpoint
 from xpdl.training.tally import Tally
@@ -13,8 +12,6 @@ from xpdl.training.together import Together
 class Resuming(Together):
     """What a `Trainer` does about interruptions and its checkpoint."""
 
-    checkpoint_every: float
-    watch: Any
     _tally: Tally | None = None  # of an epoch that is not at its end
     _interrupted = False
     _saved_at = 0.0

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Hashable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from operator import is_not
 from typing import Any
@@ -11,14 +11,14 @@ from typing import Any
 from xpdl.arguments import flag, whole_number
 from xpdl.backends import Array, Number
 from xpdl.distributed.ranks import Ranks
-from xpdl.distributed.share import Share, rows_of, sharing
+from xpdl.distributed.share import Share, rows_of
 from xpdl.errors import ArgumentError, shown
 from xpdl.network import Network
 from xpdl.optimizers import Optimizer, get_optimizer
 from xpdl.precision import LossScale
 from xpdl.targets import divisor
 from xpdl.training.averaging import MovingAverage
-from xpdl.training.gradient_sum import GradientSum
+from xpdl.training.gradient_sum import GradientSum, summing
 
 Arrays = tuple[Array, ...]
 
@@ -75,11 +75,7 @@ class Step:
         self.optimizer = get_optimizer(optimizer)
         self.average = average
         self.accumulate = whole_number("accumulate", accumulate)
-        if ranks is not None and not isinstance(ranks, Ranks):
-            raise ArgumentError(f"ranks must be Ranks, as connect() finds, got {shown(ranks)}.")
-        self.ranks = ranks
-        self.gradient_sum = None if ranks is None else GradientSum(network, ranks)
-        self.whole_statistics = flag("whole_statistics", whole_statistics)
+        self.gradient_sum = GradientSum.over(ranks, network, whole_statistics)
         self.capture = flag("capture", capture) and ranks is None
         self.loss_scale = LossScale(network.backend) if network.precision.mixed else None
         xp, wide = network.backend.xp, network.precision.accumulate
@@ -131,16 +127,15 @@ class Step:
         if share is not None:
             xs, ts, rest = (rows_of(share, arrays) for arrays in (xs, ts, rest))
         count = len(xs), len(ts)
-        made = self.compiled(
-            (first, update, count), partial(self._make_flat, count, first, update, share)
-        )
+        flat = partial(self._make_flat, count, first, update, share)
+        made = self.compiled((first, update, count), flat)
         with network.explaining_memory(len(xs[0]), train=True):
             loss, seen = made(*xs, *ts, *rest)
         return loss.copy(), seen.copy()  # a captured step writes over its own
 
     def share_of(self, samples: int) -> Share | None:
         """Return which rows of a batch of so many are this rank's; None without ranks."""
-        return None if self.ranks is None else Share.of(self.ranks, samples, self.whole_statistics)
+        return None if self.gradient_sum is None else self.gradient_sum.share_of(samples)
 
     def turn(self, samples: int, last: bool = False) -> tuple[bool, bool]:
         """Return whether the next batch is the first of its update, and whether it updates."""
@@ -175,7 +170,7 @@ class Step:
             self._keep_statistics()
         samples = self._samples if self.accumulate > 1 else None
         known: dict[str, Any] = {"samples": samples, "accumulate": not first, "share": share}
-        with self._summing(share, first and update):
+        with summing(self.gradient_sum, share, first and update):
             loss, ys = network.propagate(xs, ts, weights, factor, **known)
         seen = network.loss_layer.measure.sums(ys[0], ts[0], weights)
         if share is not None:
@@ -187,9 +182,10 @@ class Step:
             self._add_up(loss, network.loss_weight(total), first)
             if not update:
                 return loss, seen
-            network.grads.buffer *= self._samples / divisor(network.backend.xp, self._weight)
         if self.gradient_sum is not None:
             self.gradient_sum.finish()
+        if self.accumulate > 1:
+            network.grads.buffer *= self._samples / divisor(network.backend.xp, self._weight)
         network.decay_gradients(factor)
         go: Array | None
         go, loss = self._look_at(loss)
@@ -224,16 +220,6 @@ class Step:
         where = self.network.backend.xp.where
         for a, kept in self._before:
             a[...] = kept if go is None else where(go, a, kept)
-
-    @contextmanager
-    def _summing(self, share: Share | None, whole: bool) -> Iterator[None]:
-        """Within a block, let layers know their share, and gradients be sent as they come."""
-        if share is None or self.gradient_sum is None:
-            yield
-            return
-        come = self.gradient_sum.as_they_come() if whole else nullcontext()
-        with sharing(self.network.leaves().values(), share), come:
-            yield
 
     def _add_up(self, loss: Array, weight: Number, first: bool) -> None:
         if first:

@@ -38,8 +38,9 @@ def judge(
         answers = _of_all(network, ranks, answers)
         for a in (losses, sums):
             ranks.sum(a)
-    loss = network.decayed(losses[:1].sum() / losses[1:].sum())
-    read = backend.to_numpy(backend.xp.concatenate([loss.astype("float64").reshape(1), sums]))
+    decay = network.decayed(backend.xp.zeros(1, network.precision.accumulate))
+    loss = losses[:1] / losses[1:] + decay.astype("float64")
+    read = backend.to_numpy(backend.xp.concatenate([loss, sums]))
     return {"loss": float(read[0])} | measure.values(read[1:]), backend.xp.concatenate(answers)
 
 

@@ -24,6 +24,8 @@ class Together:
 
     ranks: Ranks | None = None
     checkpoint: Path | None
+    checkpoint_every: float
+    watch: Any
     network: Any
     batches: Any
     step: Any

@@ -195,14 +195,9 @@ class Trainer(Resuming):
             self.average = MovingAverage(network, decay, flag("average_warm_up", average_warm_up))
         self.ranks = ranks
         self.check_ranks()
-        self.step = Step(
-            *(network, optimizer),
-            average=self.average,
-            accumulate=accumulate,
-            capture=capture,
-            ranks=ranks,
-            whole_statistics=whole_statistics,
-        )
+        together: dict[str, Any] = {"ranks": ranks, "whole_statistics": whole_statistics}
+        how: dict[str, Any] = {"accumulate": accumulate, "capture": capture, **together}
+        self.step = Step(network, optimizer, average=self.average, **how)
         most = max(self.batches.in_epoch(epoch) for epoch in range(self.epochs))
         self.feeding = Feeding(self.step, self.batches, augment, self.seed, most)
         self.watch = Watch(self, on_divergence)

@@ -11,7 +11,7 @@ import os
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -21,6 +21,7 @@ from xpdl import files
 from xpdl.arguments import whole_number
 from xpdl.backends import Array, backend_of
 from xpdl.datasets import split_validation
+from xpdl.distributed.ranks import Ranks
 from xpdl.errors import ArgumentError, DivergenceError, ModelFileError
 from xpdl.network import Network
 from xpdl.training.history import Epoch
@@ -84,6 +85,10 @@ class RandomSearch:
         raised.
     progress : bool
         Whether to show the bar of a trial's epoch and a line a trial.
+    ranks : Ranks, optional
+        Processes that make a trial each at a time, all with the same arguments. What they find is
+        what one process finds; a trial that `stopping` ends is known to be ended only when those
+        before it are through, and goes to its end first. Rank 0 alone writes and shows.
 
     Raises
     ------
@@ -105,7 +110,9 @@ class RandomSearch:
         seed: int = 0,
         path: str | os.PathLike[str] | None = None,
         progress: bool = True,
+        ranks: Ranks | None = None,
     ) -> None:
+        self.ranks = ranks
         self.ranges = checked_ranges(ranges)
         if not callable(make):
             raise ArgumentError(f"make must be a function that returns a Trainer, got {make!r}.")
@@ -118,7 +125,7 @@ class RandomSearch:
         self.stopping = stopping
         self.seed = whole_number("seed", seed, least=0)
         self.path = None if path is None else Path(path)
-        self.progress = progress
+        self.progress = progress and (ranks is None or ranks.rank == 0)
         x, t = _pair("data", data)
         if isinstance(validation, tuple | list):
             self.train, self.validation = (x, t), _pair("validation", validation)
@@ -144,19 +151,53 @@ class RandomSearch:
         """
         total = self.rounds * self.trials
         settings = {} if self.path is None else self._settings()
-        trials = self._read(settings, total)
+        trials = list(self._first(lambda: self._read(settings, total)))
         if trials and self.progress:
             print(f"going on after {len(trials)} of {total} trials", flush=True)
-        for place in range(len(trials), total):
-            trials.append(self._try(place, trials))
-            self._write(settings, trials)
-            if self.progress:
-                print(f"trial {place + 1:>{len(str(total))}}/{total}  {trials[-1]}", flush=True)
+        while len(trials) < total:
+            for trial in self._next(trials):
+                trials.append(trial)
+                self._write(settings, trials)
+                if self.progress:
+                    print(f"trial {len(trials):>{len(str(total))}}/{total}  {trial}", flush=True)
         return SearchResult(
             trials=tuple(sorted(trials, key=merit)),
             searched=tuple(self._ranges(trials, round) for round in range(self.rounds)),
             ranges=self._ranges(trials, self.rounds),
         )
+
+    def _first(self, function: Callable[[], list[Trial]]) -> list[Trial]:
+        return function() if self.ranks is None else self.ranks.first(function)
+
+    def _next(self, trials: Sequence[Trial]) -> list[Trial]:
+        """Return the trial that comes after `trials`; of several ranks, those of one each."""
+        place = len(trials)
+        if self.ranks is None:
+            return [self._try(place, trials, self.stopping)]
+        # None of the next round, whose ranges depend on all of this one.
+        several = min(self.ranks.size, self.trials - place % self.trials)
+        mine = None
+        if self.ranks.rank < several:
+            mine = self._try(place + self.ranks.rank, trials, None)
+        found: list[Trial] = self.ranks.gather(mine, patient=True)[:several]
+        for i, trial in enumerate(found):
+            found[i] = self._stopped(trial, [*trials, *found[:i]])
+        return found
+
+    def _stopped(self, trial: Trial, before: Sequence[Trial]) -> Trial:
+        """Return a trial that went to its end as it would have been stopped after those before."""
+        earlier = [one.accuracies for one in before]
+        for done in range(1, len(trial.accuracies) + (trial.outcome == DIVERGED)):
+            so_far = trial.accuracies[:done]
+            if self.stopping and self.stopping.stops(so_far, earlier):
+                return replace(
+                    trial,
+                    accuracies=so_far,
+                    train_accuracies=trial.train_accuracies[:done],
+                    outcome=STOPPED,
+                    note="",
+                )
+        return trial
 
     def _ranges(self, trials: Sequence[Trial], round: int) -> dict[str, Range]:
         """Return what round `round` draws from, after the trials of the rounds before."""
@@ -176,7 +217,7 @@ class RandomSearch:
         # By name, so that the order of a dictionary makes no difference.
         return seed, {name: float(rng.random()) for name in sorted(self.ranges)}
 
-    def _try(self, number: int, trials: Sequence[Trial]) -> Trial:
+    def _try(self, number: int, trials: Sequence[Trial], stopping: MedianRule | None) -> Trial:
         start = time.perf_counter()
         seed, shares = self._draw(number)
         ranges = self._ranges(trials, number // self.trials)
@@ -189,7 +230,7 @@ class RandomSearch:
         def stop_if_behind(trainer: Trainer, epoch: Epoch) -> None:
             nonlocal outcome
             left = epoch.number + 1 < trainer.epochs and not trainer.stop
-            if self.stopping and left and self.stopping.stops(_accuracies(trainer), earlier):
+            if stopping and left and stopping.stops(_accuracies(trainer), earlier):
                 trainer.stop, outcome = True, STOPPED
 
         trainer.callbacks.append(stop_if_behind)
@@ -252,7 +293,7 @@ class RandomSearch:
         }
 
     def _write(self, settings: dict[str, Any], trials: Sequence[Trial]) -> None:
-        if self.path is not None:
+        if self.path is not None and (self.ranks is None or self.ranks.rank == 0):
             records = [asdict(trial) for trial in trials]
             content = {"format": FILE_FORMAT, "settings": settings, "trials": records}
             files.write_json(self.path, content)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from xpdl.backends.base.types import Array, Step, host_array
 from xpdl.backends.generators import Generators
+from xpdl.backends.machine import Machine
 
 
-class Arrays(Generators):
+class Arrays(Generators, Machine):
     """What holds and moves arrays; this class serves NumPy's."""
 
     xp: Any = np
@@ -45,20 +45,6 @@ class Arrays(Generators):
         """Return the one number in `a` as a Python number. On a GPU this waits for it."""
         return self.to_numpy(a).item()
 
-    def has_room_for(self, size: int) -> bool:
-        """Tell whether `size` bytes of data can stay here and leave room to compute with."""
-        return True
-
-    def free_memory(self) -> int | None:
-        """Return how many bytes new arrays can have, or None where the system does not say."""
-        try:
-            for line in Path("/proc/meminfo").read_text().splitlines():
-                if line.startswith("MemAvailable:"):
-                    return 1024 * int(line.split()[1])
-        except OSError:
-            pass  # another system than Linux
-        return None
-
     def release(self) -> None:
         """Give memory that no array holds back to the device or the system."""
 
@@ -72,11 +58,3 @@ class Arrays(Generators):
         `prepare` is called before, and may free memory.
         """
         return step
-
-    def describe(self) -> dict[str, str]:
-        """Return what a person wants to know of this device, as label -> text."""
-        return {"NumPy": np.__version__}
-
-    def ways(self) -> dict[str, str]:
-        """Return the variables of the environment that change the last digits, and their values."""
-        return {}
