@@ -215,7 +215,7 @@ def test_an_ensemble_that_was_stopped_goes_on(tmp_path):
 def test_fifty_kills_of_a_rank(tmp_path):
     """Killed again and again, at any moment, the run ends as one that was never interrupted."""
     folder, straight = tmp_path / "run", tmp_path / "straight"
-    arguments = [*TRAIN, "--epochs", "300", "--checkpoint-every", "0.05", "--dtype", "float64"]
+    arguments = [*TRAIN, "--epochs", "400", "--checkpoint-every", "0.05", "--dtype", "float64"]
     with Job(2, *arguments, "--out", straight) as job:
         assert job.end(600)[0] == 0
     chance, kills, begin = np.random.default_rng(0), 0, [*arguments, "--out", folder]

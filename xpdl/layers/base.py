@@ -204,10 +204,6 @@ class Layer(Configurable):
             self.grads[name] = backend_of(p).xp.empty_like(p, dtype=wide)
         return self.grads[name]
 
-    def expect_gradient(self, dout: Array, shape: Shape, *kept: Array) -> Backend:
-        """Return the backend of dout, (shape), and of what forward kept."""
-        return backend_of(dout, *kept)
-
     # ---- for a caller -----------------------------------------------------------------------
 
     def build(self, input_shape: Shape, rng: np.random.Generator, dtype: Any = None) -> Shape:

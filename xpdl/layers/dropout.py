@@ -8,7 +8,6 @@ from typing import Any
 from xpdl.arguments import number, one_of
 from xpdl.backends import Array, Backend, backend_of
 from xpdl.layers.base import Layer
-from xpdl.layers.checks import expect_floats
 from xpdl.layers.kept import Kept
 
 
@@ -69,7 +68,6 @@ class Dropout(Layer):
         backend.set_generator_state(self._generator(backend), state)
 
     def forward(self, x: Array, train: bool = False) -> Array:
-        expect_floats("Dropout", x)
         keep = 1 - self.ratio
         if not train:
             return x * keep if self.scale_at == "inference" else x
@@ -85,5 +83,4 @@ class Dropout(Layer):
         return y
 
     def backward(self, dout: Array) -> Array:
-        backend = self.expect_gradient(dout, self.mask.shape, self.mask)
-        return backend.dropout_backward(dout, self.mask)
+        return backend_of(dout, self.mask).dropout_backward(dout, self.mask)

@@ -10,7 +10,6 @@ from xpdl.backends import Array, Backend, Shape, backend_of
 from xpdl.errors import ArgumentError, ShapeError
 from xpdl.initializers import Constant
 from xpdl.layers.base import Layer
-from xpdl.layers.checks import expect_floats
 from xpdl.layers.kept import Kept
 
 
@@ -43,7 +42,6 @@ class BatchNormalization(Layer):
     kind = "norm"
     options = ("momentum", "epsilon", "unbiased")
     x: Any = Kept()
-    shape: Any = Kept()
     mean: Any = Kept()
     inverse_std: Any = Kept()
     batch_counted: Any = Kept()  # whether the statistics were the batch's own
@@ -70,18 +68,21 @@ class BatchNormalization(Layer):
         self.statistic("running_var", features, 1.0)
         return input_shape
 
-    def forward(self, x: Array, train: bool = False) -> Array:
-        expect_floats("BatchNormalization", x)
-        gamma, beta = self.params["gamma"], self.params["beta"]
-        if x.ndim not in (2, 4) or x.shape[1:2] != gamma.shape:
+    def expect(self, x: Array) -> None:
+        super().expect(x)
+        features = self.params["gamma"].shape
+        if x.ndim not in (2, 4) or x.shape[1:2] != features:
             raise ShapeError(
-                f"BatchNormalization wants (N, {len(gamma)}) or (N, {len(gamma)}, H, W), "
+                f"BatchNormalization wants (N, {features[0]}) or (N, {features[0]}, H, W), "
                 f"got x of shape {x.shape}."
             )
         if not x.size:
             raise ArgumentError(
                 f"BatchNormalization wants numbers to count, x is empty: {x.shape}."
             )
+
+    def forward(self, x: Array, train: bool = False) -> Array:
+        gamma, beta = self.params["gamma"], self.params["beta"]
         backend = backend_of(x, gamma)
         batch_counts = train and not self.frozen
         if batch_counts:
@@ -90,7 +91,7 @@ class BatchNormalization(Layer):
             mean, variance = self.state["running_mean"], self.state["running_var"]
         inverse_std = 1 / backend.xp.sqrt(variance + self.epsilon)
         if train:
-            self.inverse_std, self.shape, self.batch_counted = inverse_std, x.shape, batch_counts
+            self.inverse_std, self.batch_counted = inverse_std, batch_counts
         y = backend.normalize(x, mean, inverse_std * gamma, beta)
         if batch_counts:
             self.x, self.mean = x, mean
@@ -109,7 +110,7 @@ class BatchNormalization(Layer):
 
     def backward(self, dout: Array) -> Array:
         inverse_std, gamma = self.inverse_std, self.params["gamma"]
-        backend = self.expect_gradient(dout, self.shape, gamma)
+        backend = backend_of(dout, gamma)
         if not self.batch_counted:
             xp, factor = backend.xp, inverse_std * gamma
             factor = factor.reshape(-1, *(1,) * (dout.ndim - 2))
