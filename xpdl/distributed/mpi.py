@@ -18,6 +18,7 @@ TIMEOUT = 20.0  # seconds that a message may take, of ranks that are at the same
 FIRST_TIMEOUT = 120.0  # until a step was made: what is compiled then takes its time
 ROLL_CALL = 3.0  # in which those that wait find out who does not
 _SPINS = 100  # before others get the core
+_LONGEST_LOOK = 0.5  # seconds between two looks at a message
 _HERE, _FAREWELL = 71, 72  # tags
 
 
@@ -113,17 +114,19 @@ class MpiRanks(Ranks):
         RanksError
             If that takes longer than `timeout`, unless `patient`; it names who is missing.
         """
-        limit, began, looks = self.timeout, 0.0, 0
+        limit, waited, before, looks = self.timeout, 0.0, 0.0, 0
         while not request.Test():
             looks += 1
             if looks < _SPINS:
                 continue
             now = time.monotonic()
-            began = began or now
-            if now - began > limit and not patient:
+            # A process that was stopped itself, and wakes up, has not waited for others.
+            waited += min(now - (before or now), _LONGEST_LOOK)
+            before = now
+            if waited > limit and not patient:
                 raise RanksError(self._explain(limit))
             # Another process may need this core to come to its message; a long wait can sleep.
-            _yield_core() if now - began < 1.0 else time.sleep(0.001)
+            _yield_core() if waited < 1.0 else time.sleep(0.001)
 
     def _explain(self, limit: float) -> str:
         """Say which ranks do not wait as this one does."""
