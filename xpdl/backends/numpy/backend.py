@@ -145,14 +145,21 @@ class NumpyBackend(NumpyElements):
         if out is not None or a.dtype == np.float16 or few:
             return super().matmul(a, b, dtype, out)
         product = pool.empty((len(a), b.shape[1]), np.result_type(a, b))
-        # A part is worth a thread's waking from some ten million multiplications on.
-        step = max(-(-len(a) // 16), 10_000_000 // (a.shape[1] * b.shape[1]))
+        # Each part reads all of the factor that is not cut, so that is the one that is less.
+        longest = max(product.shape)
+        # A part is worth a thread's waking from some ten million multiplications on, and BLAS is
+        # slow with less than 64 rows or columns.
+        step = max(-(-longest // 16), 64, 10_000_000 // (a.size * b.shape[1] // longest))
 
         def work(start: int) -> None:
-            np.matmul(a[start : start + step], b, out=product[start : start + step])
+            part = slice(start, start + step)
+            if longest == len(a):
+                np.matmul(a[part], b, out=product[part])
+            else:
+                np.matmul(a, b[:, part], out=product[:, part])
 
         with single_threaded_blas:
-            workers.each(range(0, len(a), step), work)
+            workers.each(range(0, longest, step), work)
         return product if dtype is None else product.astype(dtype, copy=False)
 
     def confusion(self, scores: Array, t: Array, weights: Array | None = None) -> Array:
