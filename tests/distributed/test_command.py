@@ -125,7 +125,8 @@ def test_a_rank_that_hangs_is_named(rank, tmp_path):
         folder, lambda _, ranks: os.kill(ranks[rank], signal.SIGSTOP), XPDL_RANKS_TIMEOUT="2"
     )
     assert code == 2
-    (line,) = ours(err)
+    # The one that hung may be woken by the end, and say that it was interrupted.
+    (line,) = [line for line in ours(err) if ": interrupted" not in line]
     assert line.startswith(f"xpdl train: rank {rank} (process ")
     assert "did not answer within 2 s" in line
     assert f"xpdl train --resume {folder}" in line
