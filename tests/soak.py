@@ -267,7 +267,7 @@ def train(backend: str, seed: int, folder: Path) -> None:
         if not (scores == trained.predict(x[: len(scores)])).all():
             raise AssertionError("a network answers otherwise when it has been saved and loaded")
         loaded.accuracy(x, t)
-        answers = ShiftAverage(Ensemble([trained, loaded])).predict(x[:10]).argmax(axis=1)
+        answers = ShiftAverage(Ensemble([trained, network()])).predict(x[:10]).argmax(axis=1)
         if seed % 4 < 2:
             figure = confusion_matrix(t[:10], answers)
         else:
