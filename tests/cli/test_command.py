@@ -630,3 +630,12 @@ def test_profile_shows_every_layer_and_draws_a_chart(small_mnist: Path, capsys: 
 def test_profile_answers_bad_input_in_one_line(small_mnist: Path, capsys: Any) -> None:
     assert main(["profile", "--model", "LargeNet"]) == 2
     assert capsys.readouterr().err.startswith("xpdl profile: unknown model 'LargeNet'")
+
+
+@pytest.mark.parametrize("command", ["evaluate", "predict", "find-lr", "profile", "book"])
+def test_what_is_done_alone_is_refused_to_several_processes(command, monkeypatch, capsys):
+    monkeypatch.setenv("PMI_SIZE", "2")
+    given = {"evaluate": ["run"], "predict": ["run", "a.png"], "book": ["a.py"]}
+    assert main([command, *given.get(command, [])]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"xpdl {command}: 2 processes were started together")

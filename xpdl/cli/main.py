@@ -13,7 +13,11 @@ from xpdl.cli.find_lr import add_find_lr
 from xpdl.cli.info import add_info
 from xpdl.cli.predict import add_predict
 from xpdl.cli.profile import add_profile
+from xpdl.cli.together import alone
 from xpdl.cli.train import add_train
+
+TOGETHER = ("train", "info")
+"""What several processes may do that were started together."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,7 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options, surplus = parser.parse_known_args(arguments)
     if surplus:
         commands.choices[options.command].refuse(surplus)
-    return run_command(f"xpdl {options.command}", options, options.run)
+    run = options.run if options.command in TOGETHER else alone(options.run)
+    return run_command(f"xpdl {options.command}", options, run)
 
 
 def _parsers() -> tuple[Parser, Any]:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from xpdl.backends import get_backend
+from xpdl.distributed.connecting import launched
 from xpdl.distributed.ranks import Ranks
 from xpdl.errors import RanksError, XpdlError
 from xpdl.precision import get_precision
@@ -34,6 +35,20 @@ def expect_one_command(options: argparse.Namespace, ranks: Ranks) -> None:
     }
     about = {"version of xpdl": __version__, "backend": get_backend().name}
     ranks.expect_same({**about, "dtype": get_precision(options.dtype).name, **given})
+
+
+def alone(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
+    """Return what does as `run`, but refuses where several processes were started together."""
+
+    def run_alone(options: argparse.Namespace) -> int:
+        if launched() > 1:
+            raise RanksError(
+                f"{launched()} processes were started together, and each would do all of this: "
+                "start it without mpiexec; xpdl train is what several share."
+            )
+        return run(options)
+
+    return run_alone
 
 
 def ending_together(title: str, ranks: Ranks, work: Callable[[], int]) -> int:
