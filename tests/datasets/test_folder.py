@@ -305,6 +305,8 @@ def test_what_cannot_be_read_stops_it_or_is_left_out(flowers: Path) -> None:
     data = load(flowers, skip_broken=True)
     assert len(data.train[0]) == 30
     assert "3 of 33 files" in data.notes[-1]
+    assert data.notes[-1].endswith("; they are left out")
+    assert "--skip-broken" not in data.notes[-1]
     assert "cut.png' (it is damaged or truncated" in data.notes[-1]
     with pytest.raises(ImageError, match="3 of 33"):  # those decoded since are known
         load(flowers)

@@ -29,7 +29,7 @@ from xpdl.datasets.sources import data_home
 from xpdl.errors import FileAccessError, ImageError, ModelFileError
 from xpdl.files import HostArray, make_folder, read_tensors, replacing, write_tensors
 
-VERSION = 1
+VERSION = 2
 """Of how pictures are decoded and kept."""
 
 _PART_NAMES = ("", *PARTS)
@@ -87,7 +87,7 @@ def find_or_make(
         if archive is None:
             raise FileAccessError(f"{str(about)!r} was written and is gone. Try again.")
     if archive.broken and not skip_broken:
-        raise ImageError(archive.broken)
+        raise _refusal(archive.broken)
     return archive
 
 
@@ -136,7 +136,7 @@ def _make(
     files = [file for file, told in zip(files, seen, strict=True) if "digest" in told]
     seen = [told for told in seen if "digest" in told]
     if broken and not skip_broken:
-        raise ImageError(_tell_broken(listing, broken))
+        raise _refusal(_tell_broken(listing, broken))
     check_classes(listing.folder, files)
     form, why = choose_form(seen, size, channels)
     _check_room(about.parent, len(files) * form.size)
@@ -185,6 +185,12 @@ def _look(files: Sequence[File], broken: dict[str, str], workers: int) -> list[d
     return seen
 
 
+def _refusal(told: str) -> ImageError:
+    return ImageError(
+        f"{told}. Mend or remove them, or leave them out with skip_broken=True (--skip-broken)."
+    )
+
+
 def _tell_broken(listing: Listing, broken: dict[str, str]) -> str:
     empty = sum(reason.startswith("it is empty") for reason in broken.values())
     examples = [
@@ -194,8 +200,7 @@ def _tell_broken(listing: Listing, broken: dict[str, str]) -> str:
     more = ", ..." if len(broken) > _SHOWN else ""
     return (
         f"{len(broken):,} of {len(listing.files):,} files in {str(listing.folder)!r} cannot be "
-        f"read, {empty:,} of them empty: {', '.join(examples)}{more}. Mend or remove them, or "
-        "leave them out with skip_broken=True (--skip-broken)."
+        f"read, {empty:,} of them empty: {', '.join(examples)}{more}"
     )
 
 

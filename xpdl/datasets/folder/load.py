@@ -83,13 +83,17 @@ def load_folder(
     archive = find_or_make(listing, *wanted, skip_broken, processes)
     if in_memory is None:
         in_memory = len(archive.rows) * archive.form.size <= _most_in_memory()
-    notes = (*archive.notes, *listing.notes(), *([archive.broken] if archive.broken else []))
+    notes = (*archive.notes, *listing.notes(), *_left_out(archive))
     data = _as_data(archive, notes, flag("in_memory", in_memory))
     if data.test is None and split is not None:
         data = data.with_test(split, seed)
     for note in () if quiet else notes:
         say(note)
     return data
+
+
+def _left_out(archive: Archive) -> list[str]:
+    return [f"{archive.broken}; they are left out"] if archive.broken else []
 
 
 def _as_data(archive: Archive, notes: tuple[str, ...], in_memory: bool) -> PictureData:
