@@ -8,14 +8,7 @@ from typing import Any
 import numpy as np
 
 from xpdl.backends.base.arrays import Arrays
-from xpdl.backends.base.types import (
-    Array,
-    Number,
-    accumulation_dtype,
-    along,
-    others,
-    written,
-)
+from xpdl.backends.base.types import Array, Number, accumulation_dtype, along, others, written
 from xpdl.backends.generators import RandomGenerator
 
 

@@ -119,13 +119,7 @@ class Windows(Elements):
         y[n, f, i, j] = b[f] + sum over c, k, l of W[f, c, k, l] x[n, c, i*s + k - p, j*s + l - p]
         and, with `relu`, max(y, 0). Returns (N, FN, OH, OW).
         """
-        (n, _, h, w), (fn, _, fh, fw) = x.shape, W.shape
-        oh = output_size(h, fh, stride[0], pad[0])
-        ow = output_size(w, fw, stride[1], pad[1])
-        col = self.im2col(x, (fh, fw), stride, pad)
-        y = self.matmul(col, W.reshape(fn, -1).T)
-        self.add_bias(y, b, relu)
-        return y.reshape(n, oh, ow, fn).transpose(0, 3, 1, 2)
+        return Windows.grouped_convolution(self, x, W, b, stride, pad, (1, 1), 1, relu)
 
     def convolution_backward(
         self,
@@ -151,16 +145,9 @@ class Windows(Elements):
         """
         if y is not None:
             dout = self.relu_backward(dout, y)
-        fn, _, fh, fw = W.shape
-        wide = accumulation_dtype(dout.dtype)
-        rows = dout.transpose(0, 2, 3, 1).reshape(-1, fn)
-        total = written(self.sum(rows, axis=0, dtype=wide), db) if need_db else None
-        col = self.im2col(x, (fh, fw), stride, pad)
-        dW = written(self.matmul(col.T, rows, dtype=wide).T.reshape(W.shape), dW)
-        if not need_dx:
-            return None, dW, total
-        dcol = self.matmul(rows, W.reshape(fn, -1))
-        return self.col2im(dcol, x.shape, (fh, fw), stride, pad), dW, total
+        how = stride, pad, (1, 1), 1, need_dx
+        dx, *found = Windows.grouped_convolution_backward(self, dout, x, W, *how)
+        return dx, written(found[0], dW), written(found[1], db) if need_db else None
 
     def grouped_convolution(
         self,
@@ -173,7 +160,7 @@ class Windows(Elements):
         groups: int,
         relu: bool = False,
     ) -> Array:
-        """Convolve each group of channels with filters of its own, whose numbers lie apart.
+        """Convolve each group of channels with filters of its own, whose numbers may lie apart.
 
         x (N, C, H, W) has its channels in `groups` groups, and W (FN, C/groups, FH, FW) its
         filters; filter f sees group g = f // (FN/groups) alone, in steps of d, the dilation:
@@ -206,14 +193,13 @@ class Windows(Elements):
         wide = accumulation_dtype(dout.dtype)
         rows = dout.transpose(0, 2, 3, 1).reshape(-1, fn)
         db = self.sum(rows, axis=0, dtype=wide)
-        col = by_group(self.im2col(x, (fh, fw), stride, pad, dilation), groups)
-        parts = by_group(rows, groups)
-        dW = self.matmul(col.transpose(0, 2, 1), parts, dtype=wide)
+        col, parts = self.im2col(x, (fh, fw), stride, pad, dilation), by_group(rows, groups)
+        dW = self.matmul(by_group(col, groups).transpose(0, 2, 1), parts, dtype=wide)
         dW = dW.transpose(0, 2, 1).reshape(W.shape)
         if not need_dx:
             return None, dW, db
         dcol = self.matmul(parts, W.reshape(groups, fn // groups, -1))
-        dcol = dcol.transpose(1, 0, 2).reshape(len(rows), -1)
+        dcol = dcol.transpose(1, 0, 2).reshape(col.shape)
         return self.col2im(dcol, x.shape, (fh, fw), stride, pad, dilation), dW, db
 
     # ---- pooling ------------------------------------------------------------------------
