@@ -9,13 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from numbers import Real
-from typing import Any
+from typing import Any, TypeAlias
 
 from xpdl.arguments import real_array
 from xpdl.backends import Array, Backend, Shape, backend_of
 from xpdl.errors import ArgumentError, ShapeError, UnknownParameterError, shown
-from xpdl.optimizers import Blocks
 from xpdl.precision import Precision
+
+Arrays: TypeAlias = Mapping[str, Array]
+"""Arrays by the names of parameters, such as ``conv1.W``."""
 
 # Each view starts at a multiple of so many elements, which keeps it aligned for vector loads.
 ALIGNMENT = 32
@@ -89,11 +91,23 @@ class Layout:
         return part.reshape(shape)
 
 
-class ArrayDict(Blocks):
+class ArrayDict(Mapping[str, Array]):
     """The arrays of a network by name, such as ``conv1.W``: views into one buffer.
 
-    Reads like a dictionary; ``d[name] = values`` copies into the view, a number everywhere.
+    Reads like a dictionary; ``d[name] = values`` copies into the view, a number everywhere. One
+    update over a long run of the buffer does the work of many small ones.
+
+    Attributes
+    ----------
+    buffer : array, (size,)
+        Holds all of them.
+    decayed : set of str
+        The names of the weights, as opposed to biases and parameters of normalisation.
+    in_compute_type : ArrayDict, optional
+        The same arrays in the type that layers compute in, which an update writes in its pass.
     """
+
+    in_compute_type: ArrayDict | None = None
 
     def __init__(self, layout: Layout, buffer: Array) -> None:
         self.layout = layout
@@ -117,9 +131,15 @@ class ArrayDict(Blocks):
 
     @property
     def frozen(self) -> frozenset[str]:
+        """The names of the arrays that no update changes."""
         return self.layout.frozen
 
     def runs(self, key: Callable[[str], Hashable] | None = None) -> dict[str, slice]:
+        """Return where in the buffer all lie but the frozen, in as few runs as can be.
+
+        A run holds weights or others, all of one `key` (a function of the name), and is called as
+        the first parameter in it.
+        """
         return self.layout.blocks if key is None else self.layout.runs(key)
 
     @property

@@ -102,7 +102,7 @@ NO_CALLS = {
     # What checks the arguments of others.
     "check_distributions", "check_labels", "check_targets", "window_counts",
     # Bases, whose calls are those of what derives from them.
-    "Augmentation", "Layer", "Loss", "Blocks",
+    "Augmentation", "Layer", "Loss",
     # Take nothing, or what Network.config or Ensemble.save made.
     "Network.config", "Network.arrays", "Network.forget", "Network.random_state", "Ensemble.save",
     "Network.host_arrays", "Network.as_layer", "Network.leaves", "Network.settings",

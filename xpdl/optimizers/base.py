@@ -9,10 +9,10 @@ from xpdl.arguments import arrays_of_floats, flag, no_such_option, number, real_
 from xpdl.backends import Array, accumulation_dtype, backend_of
 from xpdl.errors import ArgumentError, ShapeError
 from xpdl.optimizers import decay
-from xpdl.optimizers.blocks import Arrays, Blocks
 from xpdl.optimizers.clipping import clipped
 from xpdl.optimizers.memory import Memory
 from xpdl.optimizers.rate_factors import checked_factors, factors_by_parameter
+from xpdl.parameters import ArrayDict, Arrays
 
 
 class Optimizer(Memory):
@@ -94,7 +94,7 @@ class Optimizer(Memory):
     def update(self, params: Arrays, grads: Arrays, *, go: Array | None = None) -> None:
         """Change `params` in place by one step along `grads`; both by the same names.
 
-        What is frozen (`Blocks.frozen`) stays, and so does what is remembered of it.
+        What is frozen (`ArrayDict.frozen`) stays, and so does what is remembered of it.
 
         Parameters
         ----------
@@ -121,7 +121,7 @@ class Optimizer(Memory):
         backend = backend_of(*(a for d in (values, gradients, *memory) for a in d.values()))
         if self.clip_norm is not None:
             gradients = clipped(gradients, self.clip_norm)
-        copy = params.in_compute_type if isinstance(params, Blocks) else None
+        copy = params.in_compute_type if isinstance(params, ArrayDict) else None
         copies = {} if copy is None else cut(copy)
         decayed, options = self._decayed(params), self.settings()
         self.iteration += 1 if go is None else go  # in its place, where it is an array
@@ -142,14 +142,16 @@ class Optimizer(Memory):
     ) -> Callable[[Arrays], dict[str, Array]]:
         """Return what cuts arrays by parameters' names into the pieces that an update changes.
 
-        Blocks on all sides, of one age, are updated in long runs; otherwise one array follows the
-        other.
+        What lies in one buffer on all sides, and is of one age, is updated in long runs; otherwise
+        one array follows the other.
         """
-        frozen = params.frozen if isinstance(params, Blocks) else frozenset[str]()
+        frozen = params.frozen if isinstance(params, ArrayDict) else frozenset[str]()
         if self.counts_updates:
             self._counts.follow(self.iteration, frozen)
         single = self.whole_parameters or self._counts.differ
-        if single or not all(isinstance(a, Blocks) for a in (params, grads, *self.state.values())):
+        if single or not all(
+            isinstance(a, ArrayDict) for a in (params, grads, *self.state.values())
+        ):
             return lambda arrays: {name: a for name, a in arrays.items() if name not in frozen}
         runs = params.runs(factors.get if factors else None)  # type: ignore[attr-defined]
         return lambda arrays: {name: arrays.buffer[run] for name, run in runs.items()}  # type: ignore[attr-defined]
@@ -159,7 +161,7 @@ class Optimizer(Memory):
             return ()
         if self.decay_all:
             return params.keys()
-        if isinstance(params, Blocks):
+        if isinstance(params, ArrayDict):
             return params.decayed
         # Of a plain dictionary, matrices and filters are weights; vectors are biases and the like.
         return [name for name, W in params.items() if W.ndim > 1]
@@ -168,14 +170,14 @@ class Optimizer(Memory):
 def _check(params: Arrays, grads: Arrays, go: Array | None) -> None:
     """See that parameters, gradients and `go` fit together; see `Optimizer.update`."""
     for argument, arrays in ("params", params), ("grads", grads):
-        if not isinstance(arrays, Blocks):  # a network's own are always of floats
+        if not isinstance(arrays, ArrayDict):  # a network's own are always of floats
             arrays_of_floats(argument, arrays, changes=arrays is params)
     same_shapes("the gradient", grads, params)
-    held = [[a.buffer] if isinstance(a, Blocks) else a.values() for a in (params, grads)]
+    held = [[a.buffer] if isinstance(a, ArrayDict) else a.values() for a in (params, grads)]
     backend_of(*held[0], *held[1])
     if go is not None and real_array("go", go, "b").shape:
         raise ShapeError(f"go must be an array () of a bool, got shape {go.shape}.")
-    if isinstance(params, Blocks) and len(params.frozen) == len(params):
+    if isinstance(params, ArrayDict) and len(params.frozen) == len(params):
         raise ArgumentError(
             "all parameters are frozen, so that there is nothing to update; "
             "network.unfreeze(...) lets a layer learn."

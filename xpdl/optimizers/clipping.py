@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xpdl.arguments import arrays_of_floats
 from xpdl.backends import Array, accumulation_dtype, backend_of
-from xpdl.optimizers.blocks import Arrays, Blocks
+from xpdl.parameters import ArrayDict, Arrays
 
 
 def clipped(grads: dict[str, Array], clip_norm: float) -> dict[str, Array]:
@@ -20,7 +20,7 @@ def clipped(grads: dict[str, Array], clip_norm: float) -> dict[str, Array]:
 
 def gradient_norm(grads: Arrays) -> Array:
     """Return the Euclidean norm over all arrays but the frozen, (), in float32 at least."""
-    if isinstance(grads, Blocks):
+    if isinstance(grads, ArrayDict):
         parts = [grads.buffer[run] for run in grads.runs().values()]
     else:
         arrays_of_floats("grads", grads)

@@ -9,9 +9,9 @@ from xpdl.arguments import number, same_shapes
 from xpdl.backends import accumulation_dtype, backend_of
 from xpdl.errors import DTypeError, ModelFileError
 from xpdl.optimizer_states import check_saved, restore
-from xpdl.optimizers.blocks import Arrays, Blocks
 from xpdl.optimizers.clock import Clock, whole
 from xpdl.optimizers.freezing import OwnCounts
+from xpdl.parameters import ArrayDict, Arrays
 
 
 class Memory(Clock):
@@ -48,7 +48,7 @@ class Memory(Clock):
         for slot, arrays in self.state.items():
             what, advice = f"this {type(self).__name__}'s {slot}", "; make a new optimizer for them"
             same_shapes(what, arrays, params, advice)
-            for name, p in () if isinstance(params, Blocks) else params.items():
+            for name, p in () if isinstance(params, ArrayDict) else params.items():
                 dtype = arrays[name].dtype
                 if dtype != accumulation_dtype(p.dtype):
                     raise DTypeError(f"{what} of {name} is {dtype}, for {p.dtype}{advice}.")
@@ -96,7 +96,7 @@ class Memory(Clock):
 
 
 def _zeros_like(params: Arrays) -> Arrays:
-    if isinstance(params, Blocks):
+    if isinstance(params, ArrayDict):
         return params.zeros_like()
     # In half precision the squares of gradients, and Adam's epsilon, would be 0.
     xp = backend_of(*params.values()).xp
