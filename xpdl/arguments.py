@@ -238,6 +238,18 @@ def random_numbers(argument: str, rng: object) -> np.random.Generator:
     raise ArgumentError(f"{argument} must be a numpy.random.Generator, got {shown(rng)}.")
 
 
+def expect_network(argument: str, value: object) -> None:
+    """See that `value` is a network: what computes a loss and its gradients.
+
+    Raises
+    ------
+    ArgumentError
+        If it is none, or the class of one.
+    """
+    if isinstance(value, type) or not hasattr(value, "forward_backward"):
+        raise ArgumentError(f"{argument} must be a Network, got {shown(value)}.")
+
+
 def check_writable(argument: str, a: Any) -> None:
     """See that the array `a` can be changed; those of a device always can.
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from numbers import Real
 from typing import Any
 
-from xpdl.arguments import check_writable, number, real_array, whole_number
+from xpdl.arguments import check_writable, expect_network, number, real_array, whole_number
 from xpdl.backends import Array, array_module, backend_of
 from xpdl.errors import ArgumentError, DTypeError, shown
 
@@ -91,8 +91,7 @@ def gradient_check(
     dict of str to float
         The mean absolute difference by name; 1e-7 or less is a pass (book, section 5.7.4).
     """
-    if not hasattr(network, "forward_backward") or isinstance(network, type):
-        raise ArgumentError(f"network must be a Network, got {shown(network)}.")
+    expect_network("network", network)
     h, seed = number("h", h, above=0), whole_number("seed", seed, least=0)
     for name, parameter in network.params.items():
         if parameter.dtype != "float64":

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from xpdl import files, pickles
-from xpdl.arguments import one_of, real_array, whole_number
+from xpdl.arguments import expect_network, one_of, real_array, whole_number
 from xpdl.backends import Array, Shape
 from xpdl.errors import ArgumentError, FileAccessError, ModelFileError, NonFiniteError, shown
 from xpdl.files import HostArray
@@ -156,7 +156,7 @@ def load_book_parameters(network: Network, path: str | os.PathLike[str]) -> None
 
 def _book_names(network: Network) -> dict[str, str]:
     """Return {the book's name: the network's name} of its parameters: {"W1": "affine1.W", ...}."""
-    _expect_a_network(network)
+    expect_network("network", network)
     names: dict[str, str] = {}
     layers = [item for item in network.leaves().items() if item[1].specs or item[1].state_specs]
     for n, (name, layer) in enumerate(layers, start=1):
@@ -216,7 +216,7 @@ def load_torch(
     >>> from xpdl.storage import load_torch
     >>> load_torch(SimpleConvNet(), "simple.pth")
     """
-    _expect_a_network(network)
+    expect_network("network", network)
     if isinstance(leave, str) or not all(isinstance(start, str) for start in leave):
         raise ArgumentError(
             f"leave must be a list of str, the beginnings of names, got {shown(leave)}."
@@ -308,11 +308,6 @@ def _other_shapes(
             differences.append(f"{name} is {shapes[name]}, wanted {wanted} for {match.ours}")
     known = {match.theirs for match in matches}
     return differences + [f"{name[:80]!r} is not wanted" for name in shapes if name not in known]
-
-
-def _expect_a_network(network: object) -> None:
-    if not isinstance(network, Network):
-        raise ArgumentError(f"network must be a Network such as DeepConvNet(), got {network!r}.")
 
 
 def _expect_network(shapes: Mapping[str, Shape], description: Mapping[str, Any]) -> None:

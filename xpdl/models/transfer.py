@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from xpdl.architecture.random_numbers import WEIGHT_STREAM
-from xpdl.arguments import sizes, whole_number
+from xpdl.arguments import expect_network, sizes, whole_number
 from xpdl.errors import ArgumentError, shown
 from xpdl.layers import Affine, Convolution
 from xpdl.losses import Loss
@@ -97,8 +97,7 @@ def head_of(network: Network) -> str:
     ArgumentError
         If there is none, or it is neither an `Affine` nor a `Convolution`.
     """
-    if not isinstance(network, Network):
-        raise ArgumentError(f"network must be a Network, got {shown(network)}.")
+    expect_network("network", network)
     learning = {name: leaf for name, leaf in network.leaves().items() if leaf.specs}
     name = next(reversed(learning), "")
     if not name or type(learning[name]) not in UNITS:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from xpdl.arguments import flag
-from xpdl.errors import ArgumentError, shown
+from xpdl.arguments import expect_network, flag
 from xpdl.plots.graphs import Edge, computational_graph
 
 if TYPE_CHECKING:
@@ -34,8 +33,7 @@ def network_graph(network: Any, title: str = "", *, blocks: bool = False) -> Fig
     ArgumentError
         If it is no network.
     """
-    if not hasattr(network, "body") or not hasattr(network, "input_shapes"):
-        raise ArgumentError(f"network must be a Network, got {shown(network)}.")
+    expect_network("network", network)
     nodes = _blocks(network) if flag("blocks", blocks) else _layers(network)
     reads = {name: node.reads for name, node in nodes.items()}
     labels = {name: f"{name}  {node.kind}".strip() for name, node in nodes.items()}

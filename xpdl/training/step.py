@@ -8,7 +8,7 @@ from functools import partial
 from operator import is_not
 from typing import Any
 
-from xpdl.arguments import flag, whole_number
+from xpdl.arguments import expect_network, flag, whole_number
 from xpdl.backends import Array, Number
 from xpdl.distributed.ranks import Ranks
 from xpdl.distributed.share import Share, rows_of
@@ -67,8 +67,7 @@ class Step:
         ranks: Ranks | None = None,
         whole_statistics: bool = True,
     ) -> None:
-        if not isinstance(network, Network):
-            raise ArgumentError(f"network must be a Network, got {shown(network)}.")
+        expect_network("network", network)
         if average is not None and not isinstance(average, MovingAverage):
             raise ArgumentError(f"average must be a MovingAverage, got {shown(average)}.")
         self.network = network

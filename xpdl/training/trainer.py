@@ -12,11 +12,11 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from xpdl.arguments import flag, in_our_words, number, whole_number
+from xpdl.arguments import expect_network, flag, in_our_words, number, whole_number
 from xpdl.backends import Array
 from xpdl.datasets.batches import check_reached
 from xpdl.distributed.ranks import Ranks
-from xpdl.errors import ArgumentError, shown
+from xpdl.errors import ArgumentError
 from xpdl.network import Network
 from xpdl.optimizers import Optimizer
 from xpdl.precision import LossScale
@@ -164,8 +164,7 @@ class Trainer(Resuming):
         whole_statistics: bool = True,
         divisor: float | None = None,
     ) -> None:
-        if not isinstance(network, Network):
-            raise ArgumentError(f"network must be a Network, got {shown(network)}.")
+        expect_network("network", network)
         if divisor is not None:
             raise ArgumentError(
                 f"divisor belongs into the network, which then knows what its input means: "

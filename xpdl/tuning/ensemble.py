@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from xpdl import files, functions
-from xpdl.arguments import array_or_list, whole_number
+from xpdl.arguments import array_or_list, expect_network, whole_number
 from xpdl.backends import Array, backend_of
 from xpdl.distributed.ranks import Ranks
 from xpdl.errors import ArgumentError, BackendMismatchError, ModelFileError, ShapeError, shown
@@ -63,8 +63,7 @@ class Ensemble:
         if not self.members:
             raise ArgumentError("networks is empty; an ensemble has one member at least.")
         for i, member in enumerate(self.members):
-            if not isinstance(member, Network):
-                raise ArgumentError(f"networks[{i}] must be a Network, got {shown(member)}.")
+            expect_network(f"networks[{i}]", member)
             if not member.loss_layer.classifies:
                 raise ArgumentError(
                     f"networks[{i}], {member.name}, does not tell classes apart: "

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xpdl.arguments import number, whole_number
-from xpdl.errors import ArgumentError, DivergenceError
+from xpdl.arguments import expect_network, number, whole_number
+from xpdl.errors import DivergenceError
 from xpdl.network import Network
 from xpdl.optimizers import Optimizer, get_optimizer
 from xpdl.plots import rate_curve
@@ -147,8 +147,7 @@ def find_learning_rate(
     >>> 0.01 < sweep.suggestion < sweep.lowest
     True
     """
-    if not isinstance(network, Network):
-        raise ArgumentError(f"network must be a Network, got {network!r}.")
+    expect_network("network", network)
     low = number("low", low, above=0)
     high = number("high", high, above=low)
     steps = whole_number("steps", steps, least=10)
