@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from xpdl.backends import Array, Backend, Number, backend_of
 from xpdl.distributed.ranks import Ranks
+
+Arrays: TypeAlias = tuple[Array, ...]
+Batch: TypeAlias = tuple[Arrays, Arrays, Array | None]
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,11 @@ class Share:
     def rows(self) -> slice:
         """Which rows of the batch these are."""
         return slice(self.start, self.stop)
+
+    def of_batch(self, xs: Arrays, ts: Arrays, weights: Array | None) -> Batch:
+        """Return the rows of a batch's inputs, targets and weights that are the share's."""
+        xs, ts = (tuple(a[self.rows] for a in arrays) for arrays in (xs, ts))
+        return xs, ts, None if weights is None else weights[self.rows]
 
     def factors(
         self, losses: Iterable[Any], output_weights: Iterable[Number], backend: Backend
@@ -133,11 +141,6 @@ class Share:
         merged = (shares * means).sum(axis=0)
         spread = (shares * (variances + (means - merged) ** 2)).sum(axis=0)
         return merged.astype(mean.dtype), spread.astype(variance.dtype)
-
-
-def rows_of(share: Share, arrays: tuple[Array, ...]) -> tuple[Array, ...]:
-    """Return the rows of a batch's arrays that are the share's."""
-    return tuple(a[share.rows] for a in arrays)
 
 
 @contextmanager

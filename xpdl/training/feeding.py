@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from xpdl.backends import Array, RandomGenerator
 from xpdl.datasets.augmentation import Augmentation, OfRowsOnly, changes_each_alone
 from xpdl.datasets.batches import Batches
-from xpdl.distributed.share import Share, rows_of
+from xpdl.distributed.share import Share
 from xpdl.errors import ArgumentError
 from xpdl.training.step import Step
 from xpdl.training.tally import Tally
@@ -38,15 +38,16 @@ class Feeding:
         Changes the pictures of each batch, as ``augment(x, generator) -> x``.
     seed : int
         For the augmentation.
-    most : int
-        How many steps an epoch has at most.
+    epochs : int
+        How many there are to be.
     """
 
     def __init__(
-        self, step: Step, batches: Batches, augment: Augment | None, seed: int, most: int
+        self, step: Step, batches: Batches, augment: Augment | None, seed: int, epochs: int
     ) -> None:
         self.step, self.batches, self.seed = step, batches, seed
         self.augment = check_augmentation(augment, step.network.input_shape)
+        most = max(batches.in_epoch(epoch) for epoch in range(epochs))
         self.tally = Tally(step.network, most)
         backend = step.network.backend
         self._generator = backend.generator([AUGMENTATION_STREAM, seed, 0])
@@ -139,14 +140,10 @@ class Feeding:
         if self.augment is not None:
             x, t = self._augmented(self.augment, xs[0], ts[0], share)
             xs, ts = (x, *xs[1:]), (t, *ts[1:])
-        rest: tuple[Array, ...] = () if weights is None else (weights,)
         if share is not None and self._needs_all():
-            xs, ts, rest = (rows_of(share, arrays) for arrays in (xs, ts, rest))
-        key = "given", first, update, len(rest), id(self.tally)
-        made = self.step.compiled(
-            key, partial(self._make_flat, len(xs), len(ts), first, update, share)
-        )
-        made(*xs, *ts, *rest)
+            xs, ts, weights = share.of_batch(xs, ts, weights)
+        made = partial(self._make, first=first, update=update, share=share)
+        self.step.compiled(("given", first, update, id(self.tally)), made)(xs, ts, weights)
 
     def _augmented(
         self, augment: Augment, x: Array, t: Array, share: Share | None
@@ -170,12 +167,6 @@ class Feeding:
         x, t = self.batches.take(part)
         weights = self.batches.weigh(part)
         return _tuple(x), _tuple(t), weights
-
-    def _make_flat(
-        self, n: int, m: int, first: bool, update: bool, share: Share | None, *arrays: Array
-    ) -> None:
-        weights = arrays[n + m] if len(arrays) > n + m else None
-        self._make(arrays[:n], arrays[n : n + m], weights, first, update, share)
 
     def _make(
         self,

@@ -11,7 +11,7 @@ from typing import Any
 from xpdl.arguments import expect_network, flag, whole_number
 from xpdl.backends import Array, Number
 from xpdl.distributed.ranks import Ranks
-from xpdl.distributed.share import Share, rows_of
+from xpdl.distributed.share import Share
 from xpdl.errors import ArgumentError, shown
 from xpdl.network import Network
 from xpdl.optimizers import Optimizer, get_optimizer
@@ -117,19 +117,17 @@ class Step:
         network = self.network
         xs, ts = network.inputs_and_targets(x, t)
         weights = network.weights_of(weights, len(xs[0]))
-        rest: Arrays = () if weights is None else (weights,)
         if self.on_device:
             self.optimizer.keep_time_on(network.backend, network.precision.parameters)
         network.parameters.refresh()
         first, update = self.turn(len(xs[0]), last)
         share = self.share_of(len(xs[0]))
         if share is not None:
-            xs, ts, rest = (rows_of(share, arrays) for arrays in (xs, ts, rest))
-        count = len(xs), len(ts)
-        flat = partial(self._make_flat, count, first, update, share)
-        made = self.compiled((first, update, count), flat)
+            xs, ts, weights = share.of_batch(xs, ts, weights)
+        how = partial(self.make, first=first, update=update, share=share)
+        made = self.compiled((first, update), how)
         with network.explaining_memory(len(xs[0]), train=True):
-            loss, seen = made(*xs, *ts, *rest)
+            loss, seen = made(xs, ts, weights)
         return loss.copy(), seen.copy()  # a captured step writes over its own
 
     def share_of(self, samples: int) -> Share | None:
@@ -201,12 +199,6 @@ class Step:
         if go is not None:
             self._restore_statistics(go)
         return loss, seen
-
-    def _make_flat(self, count: tuple[int, int], first: bool, *how: Any) -> Any:
-        (update, share, *arrays), inputs, both = how, count[0], sum(count)
-        weights = arrays[both] if len(arrays) > both else None
-        xs, ts = tuple(arrays[:inputs]), tuple(arrays[inputs:both])
-        return self.make(xs, ts, weights, first, update, share)
 
     # ---- the parts of a step ------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ Number: TypeAlias = float | Array
 """A number of the host, or one that lives on the device as an array ()."""
 
 Step: TypeAlias = Callable[..., Any]
-"""A function of arrays that returns an array or a tuple of them."""
+"""A function of arrays, tuples of them, or None, that returns an array or a tuple of them."""
 
 
 def accumulation_dtype(dtype: Any) -> np.dtype[Any]:

@@ -112,8 +112,8 @@ class CapturingCupyBackend(CupyBackend):
         self._empty_retired()  # of the epoch before
         return CapturedStep(self, step, prepare)
 
-    def capture(self, step: Step, *arrays: Array) -> tuple[Any, Callable[[], object]]:
-        """Return what ``step(*arrays)`` returns, not yet computed, and what computes it.
+    def capture(self, step: Step, *parts: Any) -> tuple[Any, Callable[[], object]]:
+        """Return what ``step(*parts)`` returns, not yet computed, and what computes it.
 
         Raises
         ------
@@ -129,7 +129,7 @@ class CapturingCupyBackend(CupyBackend):
         with cuda.using_allocator(pool.malloc), stream:
             try:
                 stream.begin_capture()
-                result = step(*arrays)
+                result = step(*parts)
                 graph = stream.end_capture()
             except BaseException as error:
                 with contextlib.suppress(Exception):  # the first error is the one that counts

@@ -14,6 +14,22 @@ from xpdl.errors import CaptureError
 WARM_UP = 2
 
 
+def each_array(function: Callable[[Array], Any], parts: Any) -> Any:
+    """Return tuples, however deep, with what `function` makes of each array in them."""
+    if isinstance(parts, tuple):
+        return tuple(each_array(function, part) for part in parts)
+    return None if parts is None else function(parts)
+
+
+def copy_into(kept: Any, parts: Any) -> None:
+    """Copy each array of `parts`, tuples of them however deep, into that of `kept`."""
+    if isinstance(parts, tuple):
+        for inner, part in zip(kept, parts, strict=True):
+            copy_into(inner, part)
+    elif parts is not None:
+        kept[...] = parts
+
+
 class Capturing(Protocol):
     """A device that can capture what is given to it to do."""
 
@@ -22,8 +38,8 @@ class Capturing(Protocol):
     def release(self) -> None:
         """Give memory that no array holds back."""
 
-    def capture(self, step: Step, *arrays: Array) -> tuple[Any, Callable[[], object]]:
-        """Run ``step(*arrays)`` without executing it; return what it returned, and the replay."""
+    def capture(self, step: Step, *parts: Any) -> tuple[Any, Callable[[], object]]:
+        """Run ``step(*parts)`` without executing it; return what it returned, and the replay."""
 
 
 class CapturedStep:
@@ -41,13 +57,12 @@ class CapturedStep:
         self._prepare = prepare
         self._step = step
         self._seen: Counter[tuple[Any, ...]] = Counter()
-        self._graphs: dict[tuple[Any, ...], tuple[tuple[Array, ...], Any, Callable[[], object]]]
-        self._graphs = {}
+        self._graphs: dict[tuple[Any, ...], tuple[Any, Any, Callable[[], object]]] = {}
 
-    def _capture(self, key: tuple[Any, ...], arrays: tuple[Array, ...]) -> None:
+    def _capture(self, key: tuple[Any, ...], parts: tuple[Any, ...]) -> None:
         if self._prepare is not None:
             self._prepare()
-        inputs = tuple(a.copy() for a in arrays)
+        inputs = each_array(lambda a: a.copy(), parts)
         try:
             self._graphs[key] = (inputs, *self._backend.capture(self._step, *inputs))
         except CaptureError as error:
@@ -63,18 +78,17 @@ class CapturedStep:
             self._prepare()
         self._backend.release()  # what the attempt took
 
-    def __call__(self, *arrays: Array) -> Any:
-        """Do the step for `arrays`: executed as it stands at first, replayed later."""
-        key = tuple((a.shape, a.strides, a.dtype) for a in arrays)
+    def __call__(self, *parts: Any) -> Any:
+        """Do the step for arrays, tuples of them, or None: as it stands first, replayed later."""
+        key = each_array(lambda a: (a.shape, a.strides, a.dtype), parts)
         if key not in self._graphs:
             self._seen[key] += 1
             if self._seen[key] <= WARM_UP:
-                return self._step(*arrays)
-            self._capture(key, arrays)
+                return self._step(*parts)
+            self._capture(key, parts)
         if key not in self._graphs:
-            return self._step(*arrays)
+            return self._step(*parts)
         inputs, result, replay = self._graphs[key]
-        for kept, array in zip(inputs, arrays, strict=True):
-            kept[...] = array
+        copy_into(inputs, parts)
         replay()
         return result

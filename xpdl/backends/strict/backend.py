@@ -68,10 +68,10 @@ class StrictBackend(Backend):
     def compile_step(self, step: Step, prepare: Callable[[], object] | None = None) -> Step:
         return CapturedStep(self, step, prepare)
 
-    def capture(self, step: Step, *arrays: Array) -> tuple[Any, Callable[[], object]]:
+    def capture(self, step: Step, *parts: Any) -> tuple[Any, Callable[[], object]]:
         recording.begin()
         try:
-            result = step(*arrays)
+            result = step(*parts)
         finally:
             captured = recording.end()
         return result, captured.replay
