@@ -66,7 +66,7 @@ def trainer_step(
         )  # fmt: skip
         network.parameters.refresh()
     steps = _endless(trainer)
-    with trainer.clock():
+    with trainer.step.clock():
         yield lambda: next(steps)
 
 
@@ -82,7 +82,7 @@ def whole_step(factory: Factory, batch_size: int, backend: Backend, dtype: str) 
         feeding = trainer.feeding
         feeding.begin(0)
         feeding.set_rates([trainer.learning_rate] * BATCHES)
-    with trainer.clock():
+    with trainer.step.clock():
         yield feeding.whole(batch_size, batch_size, first=True, update=True)
 
 

@@ -286,7 +286,7 @@ def in_our_words(
     Parameters
     ----------
     expect : callable, optional
-        Is given the positional arguments, and raises where they are the book's.
+        Is given the arguments, and raises where they are the book's, or not ours.
     **words : str
         What is written here, by the book's name of an option.
     """
@@ -300,7 +300,7 @@ def in_our_words(
                     f"{words[word]} here. See docs/from-the-book.md."
                 )
             if expect is not None:
-                expect(*arguments)
+                expect(*arguments, **options)
             construct(self, *arguments, **options)
 
         return cast(Construct, constructing)

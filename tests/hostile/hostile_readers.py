@@ -612,7 +612,7 @@ def all_of(trainer):
     memory = state.pop("state")
     arrays = [network.arrays(), average.arrays(), *(memory[slot] for slot in sorted(memory))]
     bits = [{name: a.tobytes() for name, a in named.items()} for named in arrays]
-    scale = None if trainer.loss_scale is None else trainer.loss_scale.read()
+    scale = None if trainer.step.loss_scale is None else trainer.step.loss_scale.read()
     return bits, repr(state), average.updates(), scale, repr(trainer.history), trainer.stop
 
 

@@ -261,8 +261,8 @@ def test_an_average_reads_nothing_from_the_device() -> None:
 
 def test_steps_skipped_for_half_precision_do_not_count(backend: Backend) -> None:
     def scaled(t: Trainer, value: float) -> Trainer:
-        assert t.loss_scale is not None
-        t.loss_scale.restore({"value": value, "good_steps": 0, "bad_steps": 0, "skipped": 0})
+        assert t.step.loss_scale is not None
+        t.step.loss_scale.restore({"value": value, "good_steps": 0, "bad_steps": 0, "skipped": 0})
         return t
 
     t = scaled(trainer(network=net(dtype="float16"), epochs=1), 2.0**60)

@@ -76,7 +76,7 @@ def what_is_left(trainer: Trainer) -> dict[str, Any]:
         for slot, of in state.pop("state").items()
         for name, a in of.items()
     }
-    scale = None if trainer.loss_scale is None else trainer.loss_scale.state()
+    scale = None if trainer.step.loss_scale is None else trainer.step.loss_scale.state()
     return {**told, **arrays, **memory, "optimizer": state, "scale": scale}
 
 

@@ -269,18 +269,18 @@ def test_other_precisions_learn(backend: Backend, dtype: str) -> None:
     assert history.epochs[-1].test_accuracy is not None
     assert history.epochs[-1].test_accuracy > 0.8
     if dtype == "float16":
-        assert t.loss_scale is not None
-        assert t.loss_scale.read()["skipped"] <= 3
+        assert t.step.loss_scale is not None
+        assert t.step.loss_scale.read()["skipped"] <= 3
         assert sum(epoch.skipped_steps for epoch in history.epochs) <= 3
-        assert history.epochs[-1].loss_scale == t.loss_scale.read()["value"]
+        assert history.epochs[-1].loss_scale == t.step.loss_scale.read()["value"]
         assert history.loss_scales[0] == (0, 2.0**15)
     else:
         assert history.loss_scales == []
 
 
 def with_scale(t: Trainer, value: float) -> Trainer:
-    assert t.loss_scale is not None
-    t.loss_scale.restore({"value": value, "good_steps": 0, "bad_steps": 0, "skipped": 0})
+    assert t.step.loss_scale is not None
+    t.step.loss_scale.restore({"value": value, "good_steps": 0, "bad_steps": 0, "skipped": 0})
     return t
 
 

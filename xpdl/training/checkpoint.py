@@ -57,8 +57,8 @@ def save_checkpoint(path: str | os.PathLike[str], trainer: Any, tally: Tally | N
     }
     # Of a long training they are too many for a text.
     tensors["history/losses"] = np.array(trainer.history.losses, dtype=np.float64)
-    if trainer.loss_scale is not None:
-        about["loss_scale"] = trainer.loss_scale.state()
+    if trainer.step.loss_scale is not None:
+        about["loss_scale"] = trainer.step.loss_scale.state()
     if average is not None:
         tensors |= {f"average/{name}": to_numpy(a) for name, a in average.arrays().items()}
         about["averaged_updates"] = average.updates()
@@ -158,7 +158,7 @@ class _Resting:
     def __init__(
         self, trainer: Any, tensors: Mapping[str, Array], about: Mapping[str, Any]
     ) -> None:
-        network, average, scale = trainer.network, trainer.average, trainer.loss_scale
+        network, average, scale = trainer.network, trainer.average, trainer.step.loss_scale
         rooms = _rooms(tensors)
         network.check_arrays(rooms["network"])
         self.network = as_finite(rooms["network"], network.arrays())
@@ -213,8 +213,8 @@ class _Resting:
             network.unfreeze()
             if self.frozen:
                 network.freeze(*self.frozen)
-        if trainer.loss_scale is not None:
-            trainer.loss_scale.restore(self.loss_scale)
+        if trainer.step.loss_scale is not None:
+            trainer.step.loss_scale.restore(self.loss_scale)
         trainer.history, trainer.watch.rate_factor = self.history, self.rate_factor
         trainer.patience.restore(self.best, self.best_arrays)
         if self.tally is not None:

@@ -14,8 +14,8 @@ from xpdl.errors import ArgumentError, ShapeError, shown
 from xpdl.network import Network
 
 
-def expect_pairs(*arguments: Any) -> None:
-    """See that data comes in pairs, not as the book's Trainer takes it.
+def expect_pairs(*arguments: Any, divisor: Any = None, **_: Any) -> None:
+    """See that data comes in pairs, not as the book's Trainer takes it, and without a divisor.
 
     Raises
     ------
@@ -27,6 +27,11 @@ def expect_pairs(*arguments: Any) -> None:
             "Trainer takes a pair of images and labels: the book's Trainer(net, x_train, t_train, "
             "x_test, t_test) is Trainer(net, (x_train, t_train), (x_test, t_test)) here. "
             "See docs/from-the-book.md."
+        )
+    if divisor is not None:
+        raise ArgumentError(
+            f"divisor belongs into the network, which then knows what its input means: "
+            f"Network([...], input_shape, normalize=xpdl.layers.Normalize({divisor:g}))."
         )
 
 

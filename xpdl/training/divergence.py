@@ -84,7 +84,7 @@ class Watch:
 
     def read_scale(self) -> tuple[float, float | None]:
         """Return how many steps were skipped so far, and half precision's factor on the loss."""
-        scale = self._trainer.loss_scale
+        scale = self._trainer.step.loss_scale
         if scale is None:
             return 0.0, None
         state = scale.read()

@@ -16,10 +16,8 @@ from xpdl.arguments import expect_network, flag, in_our_words, number, whole_num
 from xpdl.backends import Array
 from xpdl.datasets.batches import check_reached
 from xpdl.distributed.ranks import Ranks
-from xpdl.errors import ArgumentError
 from xpdl.network import Network
 from xpdl.optimizers import Optimizer
-from xpdl.precision import LossScale
 from xpdl.schedules import Schedule, get_schedule
 from xpdl.training.averaging import MovingAverage
 from xpdl.training.checkpoint import load_checkpoint
@@ -162,14 +160,8 @@ class Trainer(Resuming):
         on_divergence: str = "stop",
         ranks: Ranks | None = None,
         whole_statistics: bool = True,
-        divisor: float | None = None,
     ) -> None:
         expect_network("network", network)
-        if divisor is not None:
-            raise ArgumentError(
-                f"divisor belongs into the network, which then knows what its input means: "
-                f"Network([...], input_shape, normalize=xpdl.layers.Normalize({divisor:g}))."
-            )
         self.network = network
         self.epochs = whole_number("epochs", epochs)
         self.schedule = get_schedule(schedule)
@@ -197,8 +189,7 @@ class Trainer(Resuming):
         together: dict[str, Any] = {"ranks": ranks, "whole_statistics": whole_statistics}
         how: dict[str, Any] = {"accumulate": accumulate, "capture": capture, **together}
         self.step = Step(network, optimizer, average=self.average, **how)
-        most = max(self.batches.in_epoch(epoch) for epoch in range(self.epochs))
-        self.feeding = Feeding(self.step, self.batches, augment, self.seed, most)
+        self.feeding = Feeding(self.step, self.batches, augment, self.seed, self.epochs)
         self.watch = Watch(self, on_divergence)
         self.patience = Patience(self, patience)
         self._base_rate = self.optimizer.host_learning_rate()
@@ -227,7 +218,7 @@ class Trainer(Resuming):
             if not self.history.epochs and self._tally is None:
                 average.start()
         try:
-            with self.clock():
+            with self.step.clock():
                 return self._fit()
         finally:
             if average is not None:
@@ -328,7 +319,7 @@ class Trainer(Resuming):
             batch_size=self.batches.size(index),
             **Epoch.found(tally.measures(), test, validation),
         )
-        if self.loss_scale is not None:
+        if self.step.loss_scale is not None:
             self.history.add_loss_scales(tally.loss_scales())
         self.history.losses += losses.tolist()
         self.history.epochs.append(epoch)
@@ -352,11 +343,6 @@ class Trainer(Resuming):
         return self.step.optimizer
 
     @property
-    def loss_scale(self) -> LossScale | None:
-        """Half precision's factor on the loss."""
-        return self.step.loss_scale
-
-    @property
     def augment(self) -> Augment | None:
         """What changes the pictures of each batch."""
         return self.feeding.augment
@@ -374,10 +360,6 @@ class Trainer(Resuming):
     def rate_factor(self) -> float:
         """What "reduce-lr" has made of the learning rate."""
         return self.watch.rate_factor
-
-    def clock(self) -> AbstractContextManager[object]:
-        """Let the optimizer keep its rate and its count on the device, where a step needs it so."""
-        return self.step.clock()
 
     def as_tested(self) -> AbstractContextManager[None]:
         """Let the network be, within a block, the one that is tested: the averaged, if there is."""

@@ -200,7 +200,7 @@ def _losses(trainer: Trainer, rates: Sequence[float]) -> Iterator[list[float]]:
     network.parameters.refresh()
     losses = backend.xp.zeros(len(rates), dtype=network.precision.accumulate)
     read = 0
-    with trainer.clock(), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+    with trainer.step.clock(), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         for i, (x, t) in enumerate(batches.steps(len(rates))):
             rule.learning_rate = rates[i]
             if augment is not None:
