@@ -85,7 +85,7 @@ CORE = [
 ]
 BESIDE = [
     *("architecture", "layers/node.py", "layers/wiring.py", "layers/checks.py", "configs.py"),
-    *("loss_checks.py", "class_weights.py", "optimizer_states.py", "tuning/answers.py"),
+    *("loss_checks.py", "class_weights.py", "optimizer_checks.py", "tuning/answers.py"),
     *("backends/generators.py", "backends/machine.py", "backends/providers.py"),
 ]
 LONGEST_CORE = 2_500  # lines of code, as the design has it

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, ClassVar
 
-from xpdl.arguments import arrays_of_floats, flag, no_such_option, number, real_array, same_shapes
+from xpdl.arguments import flag, no_such_option, number
 from xpdl.backends import Array, accumulation_dtype, backend_of
-from xpdl.errors import ArgumentError, ShapeError
+from xpdl.optimizer_checks import check_update, read_rate_factors
 from xpdl.optimizers import decay
 from xpdl.optimizers.clipping import clipped
 from xpdl.optimizers.memory import Memory
-from xpdl.optimizers.rate_factors import checked_factors, factors_by_parameter
+from xpdl.optimizers.rate_factors import factors_by_parameter
 from xpdl.parameters import ArrayDict, Arrays
 
 
@@ -49,8 +49,9 @@ class Optimizer(Memory):
     device_rule: ClassVar[str] = ""  # by what name a backend may know `rule`
 
     def __init_subclass__(cls) -> None:
-        if "rule" in vars(cls):  # what a backend knows of another's is not of this one
-            cls.device_rule = vars(cls).get("device_rule", "")
+        if "rule" in vars(cls):  # what a backend knows is how ours are done
+            ours = cls.__module__ == "xpdl.optimizers.rules"
+            cls.device_rule = cls.__name__.lower() if ours else ""
 
     def __init__(
         self,
@@ -69,7 +70,7 @@ class Optimizer(Memory):
         self.weight_decay = number("weight_decay", weight_decay)
         self.decay_all = flag("decay_all", decay_all)
         self.clip_norm = None if clip_norm is None else number("clip_norm", clip_norm, above=0)
-        self.rate_factors = checked_factors(rate_factors)
+        self.rate_factors = read_rate_factors(rate_factors)
 
     def rule(self, W: Array, g: Array, *memory_and_numbers: Any) -> None:
         """Change W, and the arrays of memory, in place; all are of one shape.
@@ -113,7 +114,7 @@ class Optimizer(Memory):
             If they, or what the rule remembers, live on different backends. Nothing is changed in
             any of these cases.
         """
-        _check(params, grads, go)
+        check_update(params, grads, go)
         factors = factors_by_parameter(self.rate_factors, params) if self.rate_factors else {}
         self._remember(params)
         cut = self._pieces(params, grads, factors)
@@ -165,20 +166,3 @@ class Optimizer(Memory):
             return params.decayed
         # Of a plain dictionary, matrices and filters are weights; vectors are biases and the like.
         return [name for name, W in params.items() if W.ndim > 1]
-
-
-def _check(params: Arrays, grads: Arrays, go: Array | None) -> None:
-    """See that parameters, gradients and `go` fit together; see `Optimizer.update`."""
-    for argument, arrays in ("params", params), ("grads", grads):
-        if not isinstance(arrays, ArrayDict):  # a network's own are always of floats
-            arrays_of_floats(argument, arrays, changes=arrays is params)
-    same_shapes("the gradient", grads, params)
-    held = [[a.buffer] if isinstance(a, ArrayDict) else a.values() for a in (params, grads)]
-    backend_of(*held[0], *held[1])
-    if go is not None and real_array("go", go, "b").shape:
-        raise ShapeError(f"go must be an array () of a bool, got shape {go.shape}.")
-    if isinstance(params, ArrayDict) and len(params.frozen) == len(params):
-        raise ArgumentError(
-            "all parameters are frozen, so that there is nothing to update; "
-            "network.unfreeze(...) lets a layer learn."
-        )

@@ -20,20 +20,19 @@ class Clock:
     """
 
     iteration: Number = 0
+    _device_rate: Array | None = None  # while it is kept there
     _places: tuple[Array, Array] | None = None  # of rate and count, on a device
 
     @property
     def learning_rate(self) -> Number:
         """How far to go, per unit of gradient; within `time_kept_on`, an array ()."""
-        return self._rate
+        return self._host_rate if self._device_rate is None else self._device_rate
 
     @learning_rate.setter
     def learning_rate(self, value: float) -> None:
-        value = self._host_rate = number("learning_rate", value)
-        if isinstance(self.__dict__.get("_rate"), int | float | None):
-            self._rate: Number = value
-        else:  # in its place, where a captured step looks for it
-            self._rate[...] = value  # type: ignore[index]
+        self._host_rate = number("learning_rate", value)
+        if self._device_rate is not None:  # in its place, where a captured step looks for it
+            self._device_rate[...] = self._host_rate
 
     def host_learning_rate(self) -> float:
         """Return the learning rate as it was last set, wherever it is kept."""
@@ -41,7 +40,7 @@ class Clock:
 
     def set_rate(self, rate: Array) -> None:
         """Set the learning rate that is kept on the device to `rate`, (), without a look at it."""
-        self._rate[...] = rate  # type: ignore[index]
+        self.learning_rate[...] = rate  # type: ignore[index]
 
     def keep_time_on(self, backend: Backend, dtype: Any) -> None:
         """Keep the learning rate and the count of updates on the device from now on.
@@ -49,18 +48,18 @@ class Clock:
         So a step can be left out (`go` of `update`), or captured and replayed, without the host's
         having to know.
         """
-        if not isinstance(self._rate, int | float):
+        if self._device_rate is not None:
             return
         places = self._places  # always the same two, where a captured step looks for them
         if places is None or not backend.owns(places[0]) or places[0].dtype != dtype:
             places = self._places = backend.asarray(0.0, dtype), backend.asarray(0.0, dtype)
         rate, iteration = places
         rate[...], iteration[...] = self._host_rate, float(whole(self.iteration))
-        self._rate, self.iteration = rate, iteration
+        self._device_rate, self.iteration = rate, iteration
 
     def keep_time_on_host(self) -> None:
         """Bring them back to the host; this waits for the device."""
-        self._rate, self.iteration = self._host_rate, whole(self.iteration)
+        self._device_rate, self.iteration = None, whole(self.iteration)
 
     @contextmanager
     def time_kept_on(self, backend: Backend, dtype: Any) -> Iterator[None]:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from xpdl.arguments import number, same_shapes
 from xpdl.backends import accumulation_dtype, backend_of
-from xpdl.errors import DTypeError, ModelFileError
-from xpdl.optimizer_states import check_saved, restore
+from xpdl.optimizer_checks import check_memory, check_saved, restore
 from xpdl.optimizers.clock import Clock, whole
 from xpdl.optimizers.freezing import OwnCounts
 from xpdl.parameters import ArrayDict, Arrays
@@ -38,20 +36,9 @@ class Memory(Clock):
         """Make sure that there is memory for `params`: zeros at first, or what was restored."""
         if not self.state:
             memory = {slot: _zeros_like(params) for slot in self.slots}
-            if self._restored is not None:
-                restore(memory, self._restored)
-                self._restored = None
-            for name in self._counts.apart.keys() - params.keys():
-                saved = "the saved optimizer state counts updates"
-                raise ModelFileError(f"{saved} of {name}, which the network has not.")
-            self.state = memory
-        for slot, arrays in self.state.items():
-            what, advice = f"this {type(self).__name__}'s {slot}", "; make a new optimizer for them"
-            same_shapes(what, arrays, params, advice)
-            for name, p in () if isinstance(params, ArrayDict) else params.items():
-                dtype = arrays[name].dtype
-                if dtype != accumulation_dtype(p.dtype):
-                    raise DTypeError(f"{what} of {name} is {dtype}, for {p.dtype}{advice}.")
+            restore(memory, self._restored, self._counts.apart, params)
+            self.state, self._restored = memory, None
+        check_memory(type(self).__name__, self.state, params)
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that is needed to go on later: host arrays by slot and name, and numbers."""
@@ -78,8 +65,8 @@ class Memory(Clock):
             If it is of another rule, or damaged. Nothing is changed then.
         """
         self.check_state_dict(saved)
-        self.iteration = int(saved["iteration"])
-        self._rate = self._host_rate = number("learning_rate", saved["learning_rate"])
+        self._device_rate, self.iteration = None, int(saved["iteration"])
+        self.learning_rate = saved["learning_rate"]
         self._counts = OwnCounts(saved.get("counts"))
         self.state = {}
         self._restored = {slot: dict(arrays) for slot, arrays in saved["state"].items()} or None

@@ -4,18 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from xpdl.arguments import dictionary, number
-from xpdl.errors import ArgumentError, UnknownNameError, shown
-
-
-def checked_factors(given: object) -> dict[str, float]:
-    """Return `rate_factors` as it was given to an optimizer, seen to be names and numbers."""
-    wanted = 'of names and factors such as {"features.": 0.1}'
-    factors = {} if given is None else dictionary("rate_factors", given, wanted)
-    for name in factors:
-        if not isinstance(name, str):
-            raise ArgumentError(f"rate_factors must be a dictionary {wanted}, got {shown(given)}.")
-    return {name: number(f"rate_factors[{name!r}]", factor) for name, factor in factors.items()}
+from xpdl.errors import UnknownNameError
 
 
 def factors_by_parameter(factors: Mapping[str, float], names: Iterable[str]) -> dict[str, float]:

@@ -28,8 +28,6 @@ class SGD(Optimizer):
         `rate_factors` (None); see `Optimizer`.
     """
 
-    device_rule = "sgd"
-
     def __init__(self, learning_rate: float = 0.01, **options: Any) -> None:
         super().__init__(learning_rate, **options)
 
@@ -55,7 +53,6 @@ class Momentum(Optimizer):
     """
 
     slots = ("v",)
-    device_rule = "momentum"
 
     def __init__(self, learning_rate: float = 0.01, momentum: float = 0.9, **options: Any) -> None:
         super().__init__(learning_rate, **options)
@@ -85,8 +82,6 @@ class Nesterov(Momentum):
         `rate_factors` (None); see `Optimizer`.
     """
 
-    device_rule = "nesterov"
-
     def rule(self, W: Array, g: Array, v: Array, rate: Number) -> None:
         v *= self.momentum
         v -= rate * g
@@ -111,7 +106,6 @@ class AdaGrad(Optimizer):
     """
 
     slots = ("h",)
-    device_rule = "adagrad"
 
     def __init__(self, learning_rate: float = 0.01, epsilon: float = 1e-7, **options: Any) -> None:
         super().__init__(learning_rate, **options)
@@ -142,7 +136,6 @@ class RMSProp(Optimizer):
     """
 
     slots = ("h",)
-    device_rule = "rmsprop"
 
     def __init__(
         self,
@@ -185,7 +178,6 @@ class Adam(Optimizer):
 
     slots = ("m", "v")
     counts_updates = True
-    device_rule = "adam"
 
     def __init__(
         self,
