@@ -16,7 +16,7 @@ from xpdl.backends import Array, Shape
 from xpdl.errors import ArgumentError, FileAccessError, ModelFileError, NonFiniteError, shown
 from xpdl.files import HostArray
 from xpdl.layers import Affine, Graph, layer_from_config
-from xpdl.network import FILE_FORMAT, Network, described, network_from_config
+from xpdl.network import FILE_FORMAT, Network, described
 from xpdl.state_dicts import StateDict, open_state_dict
 
 # Which network the book saved in a file, by the shapes of its weights.
@@ -69,7 +69,7 @@ def load_with_notes(
         path = inside
     try:
         arrays, description = files.read_tensors(path, _expect_network)
-        network = network_from_config(description["architecture"], dtype=dtype)
+        network = Network.from_config(description["architecture"], dtype=dtype)
         network.load_arrays(as_finite(arrays, network.arrays()))
     except ModelFileError:
         raise

@@ -44,7 +44,7 @@ from xpdl.layers import (
     ReLU,
 )
 from xpdl.losses import IdentityWithLoss, SoftmaxWithLoss
-from xpdl.network import Network, network_from_config
+from xpdl.network import Network
 from xpdl.training import Step
 from xpdl.training.averaging import MovingAverage
 from xpdl.tuning import Ensemble, ShiftAverage
@@ -282,9 +282,9 @@ NETWORK_CALLS: list[Call] = [
         words={"x": "x|t"},
     ),
     Call(
-        "Network.inputs_and_targets",
-        {"x": GIVEN, "t": array(TARGETS, dtype="int64", kinds="iu")},
-        lambda network, **given: network.inputs_and_targets(**given),
+        "Network.batch",
+        {"x": GIVEN, "t": array(TARGETS, dtype="int64", kinds="iu"), "weights": WEIGHTS},
+        lambda network, **given: network.batch(**given),
         classifier,
         words={"x": "x|t"},
         on_device=NO_SUCH_CLASS,
@@ -304,12 +304,6 @@ NETWORK_CALLS: list[Call] = [
         lambda network, a: network.asarray("x", a),
         classifier,
         words={"a": "x"},
-    ),
-    Call(
-        "Network.weights_of",
-        {"weights": WEIGHTS},
-        lambda network, weights: network.weights_of(weights, 4),
-        classifier,
     ),
     Call(
         "Network.backward",
@@ -480,7 +474,7 @@ NETWORK_CALLS: list[Call] = [
         for name in ("set_random_state", "check_random_state")
     ),
     Call(
-        "network_from_config",
+        "Network.from_config",
         {
             "config": thing(
                 lambda _: classifier().config(),
@@ -498,7 +492,7 @@ NETWORK_CALLS: list[Call] = [
             ),
             "dtype": dtype("float32"),
         },
-        lambda _, **given: network_from_config(**given).summary(),
+        lambda _, **given: Network.from_config(**given).summary(),
         words={"config": "config|input_shape|dtype|weight_decay|name"},
     ),
     # ---- models --------------------------------------------------------------------------------

@@ -120,7 +120,6 @@ NO_CALLS = {
 # False would ask the network.
 UNTRIED = {"read_mnist": ["offline"], "load": ["offline"], "read_cifar10": ["offline"]}
 UNTRIED |= {"StoredPictures": ["source"], "Network.asarray": ["argument"]}  # any text
-UNTRIED |= {"Network.weights_of": ["samples"]}  # the length of an array
 UNTRIED |= {"Batches.parts": ["rows"], "Batches.in_order": ["part"]}  # of a rank, as it says itself
 
 

@@ -106,7 +106,7 @@ class Moving(Freezing):
                 )
 
     def config(self) -> dict[str, Any]:
-        """Return the architecture, as JSON can hold it; see `network_from_config`.
+        """Return the architecture, as JSON can hold it; see `from_config`.
 
         Raises
         ------

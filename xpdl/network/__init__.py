@@ -2,6 +2,6 @@
 
 from xpdl.architecture import FILE_FORMAT, described
 from xpdl.architecture.random_numbers import WEIGHT_STREAM
-from xpdl.network.network import Network, network_from_config
+from xpdl.network.network import Network
 
-__all__ = ["FILE_FORMAT", "WEIGHT_STREAM", "Network", "described", "network_from_config"]
+__all__ = ["FILE_FORMAT", "WEIGHT_STREAM", "Network", "described"]

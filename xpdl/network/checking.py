@@ -34,6 +34,24 @@ class Checking(Parts):
             raise ShapeError(f"x must hold as many samples each, got {[len(a) for a in xs]}.")
         return xs
 
+    def batch(self, x: Any, t: Any, weights: Any = None) -> tuple[Arrays, Arrays, Array | None]:
+        """Return x, t and weights as arrays, one an input, one an output and (N,), seen to fit.
+
+        Raises
+        ------
+        ShapeError, DTypeError, ArgumentError, NonFiniteError, BackendMismatchError
+            If they do not.
+        """
+        xs, ts = self.inputs(x), []
+        given = self._several("t", t, self.output_shapes)
+        for name, array in given.items():
+            array = self.asarray("t" if len(given) == 1 else f"t of {name}", array)
+            ts.append(self.losses[name].target(array, len(xs[0]), self.output_shapes[name]))
+        if weights is not None:
+            weights = self.asarray("weights", weights)
+            check_weights(weights, len(xs[0]))
+        return xs, tuple(ts), weights
+
     def _input(self, name: str, x: Any) -> Array:
         x, shape = self.asarray(name, x), self.input_shapes[name]
         if x.shape[1:] != shape:
@@ -50,22 +68,6 @@ class Checking(Parts):
             wanted = ", ".join(map(str, (self._samples or "N", *shape)))
             raise ShapeError(f"dout must be ({wanted}) for {name}, got {dout.shape}.")
         return dout.astype(self.precision.compute, copy=False)
-
-    def _targets(self, t: Any, samples: int) -> Arrays:
-        given = self._several("t", t, self.output_shapes)
-        targets = []
-        for name, array in given.items():
-            array = self.asarray("t" if len(given) == 1 else f"t of {name}", array)
-            targets.append(self.losses[name].target(array, samples, self.output_shapes[name]))
-        return tuple(targets)
-
-    def weights_of(self, weights: Any, samples: int) -> Array | None:
-        """Return what each sample counts, seen to fit; None if all count alike."""
-        if weights is None:
-            return None
-        weights = self.asarray("weights", weights)
-        check_weights(weights, samples)
-        return weights
 
     def _several(self, argument: str, given: Any, names: Mapping[str, Shape]) -> Mapping[str, Any]:
         """Return what was given for each of `names`."""

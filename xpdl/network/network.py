@@ -107,8 +107,7 @@ class Network(Checking, Moving, Looking):
         train : bool
             Whether dropout drops and batch normalisation uses the batch's own statistics.
         """
-        xs = self.inputs(x)
-        ts, weights = self._targets(t, len(xs[0])), self.weights_of(weights, len(xs[0]))
+        xs, ts, weights = self.batch(x, t, weights)
         ys = self._forward(xs, train=True) if train else self._scores(xs, 100)
         return self.decayed(self.mean_loss(ys, ts, weights))
 
@@ -136,8 +135,7 @@ class Network(Checking, Moving, Looking):
 
     def measures(self, x: Any, t: Any, *, batch_size: int = 100) -> dict[str, float]:
         """Return what the first output's loss is judged by, over all of x, by name."""
-        xs = self.inputs(x)
-        ts, measure = self._targets(t, len(xs[0])), self.loss_layer.measure
+        (xs, ts, _), measure = self.batch(x, t), self.loss_layer.measure
         ys = self._scores(xs, batch_size)
         return measure.values(self.backend.to_numpy(measure.sums(ys[0], ts[0])))
 
@@ -199,8 +197,7 @@ class Network(Checking, Moving, Looking):
             Whether the copy of the parameters in the compute type may be out of date. An
             optimizer's update keeps it; a caller who has changed `params` by hand must leave this.
         """
-        xs = self.inputs(x)
-        ts, weights = self._targets(t, len(xs[0])), self.weights_of(weights, len(xs[0]))
+        xs, ts, weights = self.batch(x, t, weights)
         scale = one_number("scale", scale)
         backend_of(scale, self.params.buffer)
         with self.explaining_memory(len(xs[0]), train=True):
@@ -224,7 +221,7 @@ class Network(Checking, Moving, Looking):
     ) -> tuple[Array, Arrays]:
         """Fill `grads` with ``scale`` dL/dp, without decay; return L and the scores.
 
-        Nothing is looked at: `inputs_and_targets` does that once.
+        Nothing is looked at: `batch` does that once.
 
         Parameters
         ----------
@@ -270,17 +267,6 @@ class Network(Checking, Moving, Looking):
             for name, W in self.params.blocks.items():
                 if name in self.params.decayed:
                     grads[name] += (scale * self.weight_decay) * W
-
-    def inputs_and_targets(self, x: Any, t: Any) -> tuple[Arrays, Arrays]:
-        """Return x and t as tuples of arrays, an array an input and an output, seen to fit.
-
-        Raises
-        ------
-        ShapeError, DTypeError, ArgumentError, NonFiniteError, BackendMismatchError
-            If they do not.
-        """
-        xs = self.inputs(x)
-        return xs, self._targets(t, len(xs[0]))
 
     # ---- the parts of the verbs -----------------------------------------------------------------
 
@@ -345,8 +331,3 @@ def _weighted(losses: Iterable[Array], factors: Iterable[Number]) -> Array:
 
 
 Moving.plain = Network
-
-
-def network_from_config(config: Mapping[str, Any], *, dtype: Any = None) -> Network:
-    """Make a network, with parameters of zero, from what `Network.config` returned."""
-    return Network.from_config(config, dtype=dtype)

@@ -118,7 +118,7 @@ def explain(network: Network, x: Array, t: Array) -> str:
 
 
 def _find(network: Network, x: Array, t: Array) -> str:
-    _, ts = network.inputs_and_targets(x, t)
+    _, ts, _ = network.batch(x, t)
     found: list[str] = []
     leaves = network.leaves()
     for name, layer in leaves.items():

@@ -115,8 +115,7 @@ class Step:
             Whether to update now, though fewer than `accumulate` batches have come.
         """
         network = self.network
-        xs, ts = network.inputs_and_targets(x, t)
-        weights = network.weights_of(weights, len(xs[0]))
+        xs, ts, weights = network.batch(x, t, weights)
         if self.on_device:
             self.optimizer.keep_time_on(network.backend, network.precision.parameters)
         network.parameters.refresh()

@@ -24,7 +24,7 @@ def judge(
     answers, done = [], part.start
     for x, t in data.in_order(part):
         ys = network.predict(x)
-        xs, ts = network.inputs_and_targets(x, t)
+        xs, ts, _ = network.batch(x, t)
         ys = tuple(ys.values()) if isinstance(ys, dict) else (ys,)
         rows = backend.xp.arange(done, done + len(xs[0]))
         weights, done = data.weigh(rows), done + len(xs[0])
