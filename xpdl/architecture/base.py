@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from xpdl.backends import Backend, Shape
-from xpdl.layers import Graph, Layer, Normalize
+from xpdl.layers import Graph, Layer, Normalize, forget
 from xpdl.layers.arrays import Arrays
 from xpdl.losses import Loss
 from xpdl.parameters import ArrayDict, Parameters
@@ -30,6 +30,7 @@ class Architecture:
     state: Arrays
     _leaves: dict[str, Layer]
     _normalize: dict[str, Normalize]
+    _input_gradient: bool
 
     @property
     def input_shape(self) -> Any:
@@ -82,19 +83,8 @@ class Architecture:
 
     def forget(self) -> None:
         """Let go of what the last training step kept for its backward pass."""
-        raise NotImplementedError
-
-    def _build(self, *arguments: Any, **options: Any) -> None:
-        """Plan the layers, make their arrays and draw first values."""
-        raise NotImplementedError
-
-    def _place(self, backend: Backend, precision: Precision) -> None:
-        """Make the buffers on `backend` and give each layer its views."""
-        raise NotImplementedError
-
-    def _arrange(self, input_gradient: bool = False) -> None:
-        """See that backward passes, and updates change, what is not frozen, and no more."""
-        raise NotImplementedError
+        for owner in (*self._leaves.values(), *self.losses.values()):
+            forget(owner)
 
 
 def _one(shapes: Mapping[str, Any]) -> Any:

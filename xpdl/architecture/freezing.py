@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from xpdl.architecture.base import Architecture
+from xpdl.architecture.making import Making
 from xpdl.errors import ArgumentError, UnknownNameError
 
 
-class Freezing(Architecture):
+class Freezing(Making):
     """A network whose layers can be frozen."""
 
     @property

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from xpdl.architecture.base import Architecture
 from xpdl.architecture.shapes import advice
 from xpdl.arguments import array_or_list, check_finite
 from xpdl.backends import Array, Shape, backend_of
 from xpdl.errors import ArgumentError, BackendMismatchError, DTypeError, ShapeError, shown
 from xpdl.loss_checks import check_weights
-from xpdl.network.parts import Parts
 
 Arrays = tuple[Array, ...]
 
 
-class Checking(Parts):
+class Checking(Architecture):
     """A network that says what does not fit it."""
 
     _samples: int | None = None  # in the last batch that `forward` kept something of

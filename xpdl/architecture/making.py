@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from xpdl.architecture import RandomNumbers
-from xpdl.architecture.random_numbers import WEIGHT_STREAM
+from xpdl.architecture.random_numbers import WEIGHT_STREAM, RandomNumbers
 from xpdl.architecture.reading import (
     check_class_names,
     normalizing,
@@ -18,15 +17,15 @@ from xpdl.architecture.reading import (
 from xpdl.arguments import flag, number, whole_number
 from xpdl.backends import Array, Backend, Shape, backend_of, get_backend
 from xpdl.errors import ArgumentError, DeviceMemoryError, shown
-from xpdl.layers import Graph, forget
+from xpdl.layers import Graph
 from xpdl.layers.arrays import Arrays
 from xpdl.losses import Loss
 from xpdl.parameters import Layout, Parameters
 from xpdl.precision import Precision, get_precision
 
 
-class Parts(RandomNumbers):
-    """The making of a network; see `Network`."""
+class Making(RandomNumbers):
+    """A network that is made; see `Network` for what from."""
 
     def _build(
         self,
@@ -103,10 +102,10 @@ class Parts(RandomNumbers):
             leaf.owned = True
             leaf.make_state(backend.xp, precision.accumulate)
             for key in leaf.specs:
-                full, mixed = f"{name}.{key}", precision.mixed
-                master = self.params[full] if mixed else None
+                full = f"{name}.{key}"
+                master = self.params[full] if precision.mixed else None
                 leaf.params.place(key, self.parameters.compute[full], other=master)
-                leaf.grads.place(key, self.grads[f"{name}.{key}"])
+                leaf.grads.place(key, self.grads[full])
             for key, array in leaf.state.items():
                 leaf.state.place(key, array)
                 self.state.place(f"{name}.{key}", array)
@@ -134,8 +133,3 @@ class Parts(RandomNumbers):
                 self.params[full_name] = self.backend.asarray(
                     values, dtype=self.precision.parameters
                 )
-
-    def forget(self) -> None:
-        """Let go of what the last training step kept for its backward pass."""
-        for owner in (*self._leaves.values(), *self.losses.values()):
-            forget(owner)
