@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from xpdl.backends import Array, Shape, array_module
-from xpdl.errors import ArgumentError, ShapeError, shown
+from xpdl.errors import ArgumentError, shown
 from xpdl.layers.activations import ReLU
 from xpdl.layers.base import Layer
 from xpdl.layers.checks import expect_dx, expect_result
+from xpdl.layers.node import planned
 from xpdl.layers.pooling import MaxPooling
 from xpdl.layers.wiring import Place, Wiring
 
@@ -47,18 +48,9 @@ class Graph(Wiring, Layer):
         """Return the output's shape, or one an output; a layer that does not fit is named."""
         self.check_arity(len(input_shapes))
         shapes = dict(zip(self.inputs, input_shapes, strict=True))
-        for name, layer, reads in ((p.name, p.layer, p.reads) for p in self.places):
-            if layer.owned:
-                raise ArgumentError(f"{name} already belongs to a network; make a new layer.")
-            taken = [shapes[read] for read in reads]
-            layer.check_arity(len(taken))
-            try:
-                shapes[name] = layer.plan(*taken)
-            except ShapeError as error:
-                told = " and ".join(map(str, taken))
-                raise ShapeError(
-                    f"{name}, with input{'s' if len(taken) > 1 else ''} {told}: {error}"
-                ) from error
+        for place in self.places:
+            taken = [shapes[name] for name in place.reads]
+            shapes[place.name] = planned(place.layer, place.name, taken)
         self.shapes = shapes | {name: shapes[slot] for name, slot in self._aliases.items()}
         self._join_relus()
         ends = tuple(shapes[end] for end in self.ends)
@@ -109,7 +101,15 @@ class Graph(Wiring, Layer):
     def forward(self, *xs: Array, train: bool = False) -> Any:  # type: ignore[override]
         """Return the output, or a tuple of them, for the inputs xs."""
         self.check_arity(len(xs))
-        values, last = dict(zip(self.inputs, xs, strict=True)), self._last
+        values = self._values(xs, train, self._last)
+        ends = tuple(values[name] for name in self.ends)
+        return ends[0] if len(ends) == 1 else ends
+
+    def _values(
+        self, xs: Sequence[Array], train: bool, last: Mapping[str, Sequence[str]]
+    ) -> dict[str, Array]:
+        """Return what each place makes of xs, but for what nobody reads after the `last`."""
+        values = dict(zip(self.inputs, xs, strict=True))
         for place in self.places:
             forward: Any = place.layer.forward
             y = forward(*[values[name] for name in place.reads], train=train)
@@ -117,10 +117,9 @@ class Graph(Wiring, Layer):
                 shape = self.shapes[place.name]
                 expect_result(place.name, place.layer, y, shape, values[place.reads[0]])
             values[place.name] = y
-            for name in last.get(place.name, ()):  # what nobody will read any more need not stay
+            for name in last.get(place.name, ()):
                 del values[name]
-        ends = tuple(values[name] for name in self.ends)
-        return ends[0] if len(ends) == 1 else ends
+        return values
 
     def backward(self, *douts: Array | None) -> Any:
         """Return dL/dx for the input, or a tuple; None stands for an output that counts nothing."""
@@ -149,12 +148,9 @@ class Graph(Wiring, Layer):
 
     def activations(self, *xs: Array) -> dict[str, Array]:
         """Return what each place makes of xs, by name, in order; graphs within by their names."""
-        values = dict(zip(self.inputs, xs, strict=True))
         self._part_relus()
         try:
-            for place in self.places:
-                forward: Any = place.layer.forward
-                values[place.name] = forward(*[values[name] for name in place.reads])
+            values = self._values(xs, False, {})
         finally:
             if self.shapes:
                 self._join_relus()

@@ -73,14 +73,27 @@ def made_by(layer: Any, nodes: tuple[Any, ...], name: str | None) -> Node:
                 f"{kind} was called on {shown(node)}; call it on nodes, such as "
                 "xpdl.Input((3, 32, 32)), to describe a graph, and layer.forward(x) to compute."
             )
+    return Node(planned(layer, f"{name or layer!r}", [n.shape for n in nodes]), layer, nodes, name)
+
+
+def planned(layer: Any, name: str, shapes: Sequence[Shape]) -> Any:
+    """Return the shape of what a layer makes of inputs of these shapes; errors say its `name`.
+
+    Raises
+    ------
+    ArgumentError
+        If it belongs to a network, or takes more inputs, or fewer.
+    ShapeError
+        If the shapes do not fit it.
+    """
     if layer.owned:
-        raise ArgumentError(f"this {kind} already belongs to a network; make a new layer.")
-    layer.check_arity(len(nodes))
+        raise ArgumentError(f"{name} already belongs to a network; make a new layer.")
+    layer.check_arity(len(shapes))
     try:
-        return Node(layer.plan(*(node.shape for node in nodes)), layer, nodes, name)
+        return layer.plan(*shapes)
     except ShapeError as error:
-        told = " and ".join(str(node.shape) for node in nodes)
-        raise ShapeError(f"{name or layer!r}, with input {told}: {error}") from error
+        told = f"input{'s' if len(shapes) > 1 else ''} {' and '.join(map(str, shapes))}"
+        raise ShapeError(f"{name}, with {told}: {error}") from error
 
 
 def behind(ends: Iterable[Node]) -> list[Node]:
