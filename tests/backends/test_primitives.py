@@ -355,7 +355,7 @@ def test_relu_and_dropout_keep_channels_last(backend, rng):
     x = rng.standard_normal((2, 3, 4, 5)).astype(np.float32)
     there = placed(backend, x, "channels_last")
     y = backend.relu(there)
-    mask = backend.dropout_mask(backend.generator(1), there, 0.5)
+    mask = backend.dropout(backend.generator(1), there, 0.5, 1)[1]
     for result in (y, backend.relu_backward(there, y), mask):
         assert result.transpose(0, 2, 3, 1).flags.c_contiguous
 
@@ -364,7 +364,7 @@ def test_relu_and_dropout_keep_channels_last(backend, rng):
 def test_dropout_mask(backend, dtype):
     like = backend.asarray(np.full((40, 50), 9, dtype))
     for ratio in (0.0, 0.3, 0.9):
-        mask = backend.dropout_mask(backend.generator(7), like, ratio)
+        mask = backend.dropout(backend.generator(7), like, ratio, 1)[1]
         assert mask.dtype == dtype
         host = backend.to_numpy(mask)
         assert host.shape == (40, 50)
@@ -381,7 +381,7 @@ def test_a_mask_depends_on_the_seed_alone(backend, rng):
 
     def mask(seed, layout):
         like = placed(backend, x, layout)
-        return backend.to_numpy(backend.dropout_mask(backend.generator(seed), like, 0.5))
+        return backend.to_numpy(backend.dropout(backend.generator(seed), like, 0.5, 1)[1])
 
     np.testing.assert_array_equal(mask([1, 2], "c"), mask([1, 2], "channels_last"))
     assert (mask([1, 2], "c") != mask([1, 3], "c")).any()
@@ -393,7 +393,7 @@ def test_a_mask_depends_on_the_seed_alone(backend, rng):
 def test_a_generator_goes_on(backend):
     like = backend.asarray(np.zeros((10, 10), np.float32))
     generator = backend.generator(3)
-    first, second = (backend.dropout_mask(generator, like, 0.5) for _ in range(2))
+    first, second = (backend.dropout(generator, like, 0.5, 1)[1] for _ in range(2))
     assert (backend.to_numpy(first) != backend.to_numpy(second)).any()
 
 

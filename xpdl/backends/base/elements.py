@@ -231,23 +231,16 @@ class Elements(Arrays):
             true = true * weights.astype(np.float32)[:, None]
         return self.matmul(true.T, said).astype(np.float64)
 
-    def dropout_mask(self, generator: RandomGenerator, like: Array, ratio: float) -> Array:
-        """Return zeros, with probability `ratio`, and ones, in the shape and order of `like`.
-
-        The numbers are drawn in float32, in the logical order of the axes.
-        """
-        mask: Array = self.xp.empty_like(like)
-        mask[...] = generator.random(like.shape, dtype=np.float32) >= ratio
-        return mask
-
     def dropout(
         self, generator: RandomGenerator, x: Array, ratio: float, scale: float
     ) -> tuple[Array, Array]:
         """Return x times a mask, and the mask: 0 with probability `ratio`, else `scale`.
 
-        Both are in the memory order of x.
+        Both are in the memory order of x. The numbers are drawn in float32, in the logical order of
+        the axes.
         """
-        mask = self.dropout_mask(generator, x, ratio)
+        mask: Array = self.xp.empty_like(x)
+        mask[...] = generator.random(x.shape, dtype=np.float32) >= ratio
         if scale != 1:
             mask *= scale
         return self.xp.multiply(x, mask, out=self.xp.empty_like(x)), mask
