@@ -229,7 +229,7 @@ def _augmentation(ours: Trainer, epoch: int) -> Callable[[Any], Any] | None:
     """Return what changes the pictures of a batch in an epoch, with the numbers of our Trainer."""
     import torch
 
-    augment = ours.augment
+    augment = ours.feeding.augment
     if augment is None:
         return None
     generator = ours.network.backend.generator([AUGMENTATION_STREAM, ours.seed, epoch])

@@ -143,11 +143,6 @@ class ArrayDict(Mapping[str, Array]):
         return self.layout.blocks if key is None else self.layout.runs(key)
 
     @property
-    def blocks(self) -> dict[str, Array]:
-        """What an update changes, (size,), in as few pieces as can be; see `Layout`."""
-        return {name: self.buffer[run] for name, run in self.layout.blocks.items()}
-
-    @property
     def weights(self) -> Array:
         """All that decays, frozen or not, (size,)."""
         return self.buffer[: self.layout.weights_end]

@@ -141,7 +141,7 @@ def test_all_that_a_recipe_can_say(small_mnist: Path, capsys: Any, monkeypatch: 
     assert trainer.schedule == WarmUp(Cosine(), 1.5)
     assert trainer.optimizer.weight_decay == 0.02
     assert trainer.network.loss_layer.config()["label_smoothing"] == 0.1
-    assert trainer.augment == Compose([Shift(2), Rotate((-5, 10)), Erase(3)])
+    assert trainer.feeding.augment == Compose([Shift(2), Rotate((-5, 10)), Erase(3)])
     assert trainer.average is not None
     assert trainer.average.settings() == {"decay": 0.9, "warm_up": True}
     out = capsys.readouterr().out

@@ -40,7 +40,7 @@ def make(bad: int | None = BAD, value: float = 3e38, **options: Any) -> Trainer:
     }
     trainer = Trainer(network, (X, T), **usual | options)
     if bad is not None:
-        trainer.augment = Overflow(bad, value)
+        trainer.feeding.augment = Overflow(bad, value)
     return trainer
 
 
@@ -73,7 +73,7 @@ def arrays(trainer: Trainer) -> dict[str, Any]:
 def until(steps: int, **options: Any) -> Trainer:
     """Return the trainer of a training without the bad batch, interrupted after `steps` steps."""
     trainer = make(None, **options)
-    trainer.augment = Stop(trainer, steps)
+    trainer.feeding.augment = Stop(trainer, steps)
     with pytest.raises(KeyboardInterrupt):
         trainer.fit()
     return trainer
@@ -152,7 +152,7 @@ def test_reduce_lr_goes_on_at_half_the_rate(backend: Backend, tmp_path: Path) ->
 @pytest.mark.parametrize("way", ["skip", "reduce-lr"])
 def test_it_stops_in_any_case_when_no_step_can_be_made(backend: Backend, way: str) -> None:
     trainer = make(on_divergence=way, epochs=9)
-    trainer.augment = lambda x, generator: 0 * x + 3e38
+    trainer.feeding.augment = lambda x, generator: 0 * x + 3e38
     before = arrays(trainer)
     with pytest.raises(DivergenceError, match="diverged at step"):
         trainer.fit()
@@ -319,7 +319,7 @@ def test_a_pause_between_two_sittings_is_not_counted(monkeypatch: Any) -> None:
             trainer.interrupt()
         return x
 
-    trainer.augment = a_second_each
+    trainer.feeding.augment = a_second_each
     with pytest.raises(KeyboardInterrupt):
         trainer.fit()
     now[0] += 3600

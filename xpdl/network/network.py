@@ -263,10 +263,10 @@ class Network(Checking, Moving, Looking):
     def decay_gradients(self, scale: Number = 1.0) -> None:
         """Add the gradient of the weights' decay, times `scale`, to `grads`."""
         if self.weight_decay:
-            grads = self.grads.blocks
-            for name, W in self.params.blocks.items():
+            for name, run in self.params.runs().items():
                 if name in self.params.decayed:
-                    grads[name] += (scale * self.weight_decay) * W
+                    W = self.params.buffer[run]
+                    self.grads.buffer[run] += (scale * self.weight_decay) * W
 
     # ---- the parts of the verbs -----------------------------------------------------------------
 

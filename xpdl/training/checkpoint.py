@@ -198,7 +198,7 @@ class _Resting:
             network.check_random_state(epoch["masks"])
             self.masks = epoch["masks"]
             self.augmentation = epoch["augmentation"]
-            if trainer.augment is not None or self.augmentation is not None:
+            if trainer.feeding.augment is not None or self.augmentation is not None:
                 check_generator_state(self.augmentation)
 
     def apply(self, trainer: Any) -> Tally | None:

@@ -96,7 +96,9 @@ class Watch:
         parts = trainer.batches.parts(len(trainer.history.epochs))
         batch = trainer.batches.take(next(islice(parts, step, None)))
         told = explain(trainer.network, *batch)
-        return told if trainer.augment is None else f"{told} (looked at without augmentation)"
+        return (
+            told if trainer.feeding.augment is None else f"{told} (looked at without augmentation)"
+        )
 
 
 def explain(network: Network, x: Array, t: Array) -> str:

@@ -46,7 +46,7 @@ class Feeding:
         self, step: Step, batches: Batches, augment: Augment | None, seed: int, epochs: int
     ) -> None:
         self.step, self.batches, self.seed = step, batches, seed
-        self.augment = check_augmentation(augment, step.network.input_shape)
+        self.augment = augment
         most = max(batches.in_epoch(epoch) for epoch in range(epochs))
         self.tally = Tally(step.network, most)
         backend = step.network.backend
@@ -54,6 +54,15 @@ class Feeding:
         if backend.compiles and batches.resident:
             self._order = backend.xp.zeros(batches.examples, dtype="int64")
             self._rates = backend.xp.zeros(most, dtype=step.network.precision.parameters)
+
+    @property
+    def augment(self) -> Augment | None:
+        """What changes the pictures of each batch."""
+        return self._augment
+
+    @augment.setter
+    def augment(self, augment: Augment | None) -> None:
+        self._augment = check_augmentation(augment, self.step.network.input_shape)
 
     @property
     def _captured(self) -> bool:

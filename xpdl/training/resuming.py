@@ -13,7 +13,7 @@ class Resuming(Together):
     """What a `Trainer` does about interruptions and its checkpoint."""
 
     _tally: Tally | None = None  # of an epoch that is not at its end
-    _interrupted = False
+    interrupted = False  # whether there was an `interrupt` that no `fit` has ended for
     _saved_at = 0.0
 
     def interrupt(self) -> None:
@@ -21,24 +21,19 @@ class Resuming(Together):
 
         For another thread, or the handler of a signal; a `fit` that has not begun ends so too.
         """
-        self._interrupted = True
-
-    @property
-    def interrupted(self) -> bool:
-        """Whether there was an `interrupt` that no `fit` has ended for."""
-        return self._interrupted
+        self.interrupted = True
 
     def _pause(self, tally: Tally) -> None:
         """Save between two steps if it is time, and end if somebody wants it."""
         late = time.perf_counter() - self._saved_at > self.checkpoint_every
-        if self.any(late or self._interrupted):
+        if self.any(late or self.interrupted):
             self.watch.look(tally)
             self._save(tally)
             self._heed_interruption()
 
     def _heed_interruption(self) -> None:
-        if self.any(self._interrupted):
-            self._interrupted = False
+        if self.any(self.interrupted):
+            self.interrupted = False
             raise KeyboardInterrupt
 
     @property

@@ -26,7 +26,7 @@ def training_settings(trainer: Any) -> dict[str, Any]:
         "examples": batches.examples,
         "optimizer": optimizer.settings() | {"learning_rate": trainer.learning_rate},
         "schedule": known_as(trainer.schedule),
-        "augment": known_as(trainer.augment),
+        "augment": known_as(trainer.feeding.augment),
         "seed": trainer.seed,
     }
     if network.backend.ways():

@@ -175,7 +175,9 @@ class Step:
         loss = network.decayed(loss)
         if self.accumulate > 1:
             total = len(xs[0]) if share is None else share.total
-            self._add_up(loss, network.loss_weight(total), first)
+            weight = network.loss_weight(total)
+            self._weight[...] = weight if first else self._weight + weight
+            self._loss[...] = loss if first else self._loss + loss
             if not update:
                 return loss, seen
         if self.gradient_sum is not None:
@@ -210,13 +212,6 @@ class Step:
         where = self.network.backend.xp.where
         for a, kept in self._before:
             a[...] = kept if go is None else where(go, a, kept)
-
-    def _add_up(self, loss: Array, weight: Number, first: bool) -> None:
-        if first:
-            self._weight[...], self._loss[...] = weight, loss
-        else:
-            self._weight += weight
-            self._loss += loss
 
     def _look_at(self, loss: Array) -> tuple[Array, Array]:
         """Return whether the losses and gradients are finite, and the loss, NaN if they are not.

@@ -9,14 +9,16 @@ from xpdl.network import Network
 
 
 def judge(
-    network: Network, data: Batches, ranks: Ranks | None = None
-) -> tuple[dict[str, float], Array]:
+    network: Network, data: Batches | None, ranks: Ranks | None = None
+) -> tuple[dict[str, float] | None, Array | None]:
     """Return the loss and what its measure finds, over all of `data`, and the network's answers.
 
     Read from the device once. The loss is a mean over the data, with the weights' decay; the
     answers, such as class numbers (N,), are of the first output, and stay on the device. Ranks
-    share the data, and each finds what all of them do.
+    share the data, and each finds what all of them do. Without data there is neither.
     """
+    if data is None:
+        return None, None
     backend, measure = network.backend, network.loss_layer.measure
     sums = measure.zeros(next(iter(network.output_shapes.values())), backend)
     losses = backend.xp.zeros(2, dtype="float64")  # sum of weights times losses, and of weights

@@ -23,7 +23,7 @@ from xpdl.training.averaging import MovingAverage
 from xpdl.training.checkpoint import load_checkpoint
 from xpdl.training.data import expect_pairs, training_batches
 from xpdl.training.divergence import Watch
-from xpdl.training.feeding import Augment, Feeding, check_augmentation
+from xpdl.training.feeding import Augment, Feeding
 from xpdl.training.history import Epoch, History
 from xpdl.training.patience import Patience
 from xpdl.training.progress import Progress, Silence
@@ -308,7 +308,8 @@ class Trainer(Resuming):
         if factor is None:
             skipped = float((~np.isfinite(losses)).sum())
         with self.as_tested():
-            test, validation = self._judge()
+            test, self.answers = judge(self.network, self.test, self.ranks)
+            validation, _ = judge(self.network, self.validation, self.ranks)
         epoch = Epoch(
             number=index,
             loss=mean_of_finite(losses),
@@ -326,30 +327,12 @@ class Trainer(Resuming):
         self._tally = None
         return epoch
 
-    def _judge(self) -> tuple[dict[str, float] | None, dict[str, float] | None]:
-        """Return what is found on test and on validation data."""
-        test = validation = None
-        if self.test is not None:
-            test, self.answers = judge(self.network, self.test, self.ranks)
-        if self.validation is not None:
-            validation, _ = judge(self.network, self.validation, self.ranks)
-        return test, validation
-
     # ---- what belongs to it ---------------------------------------------------------------------
 
     @property
     def optimizer(self) -> Optimizer:
         """What updates the parameters."""
         return self.step.optimizer
-
-    @property
-    def augment(self) -> Augment | None:
-        """What changes the pictures of each batch."""
-        return self.feeding.augment
-
-    @augment.setter
-    def augment(self, augment: Augment | None) -> None:
-        self.feeding.augment = check_augmentation(augment, self.network.input_shape)
 
     @property
     def learning_rate(self) -> float:

@@ -193,7 +193,7 @@ def _copy(optimizer: Optimizer) -> Optimizer:
 def _losses(trainer: Trainer, rates: Sequence[float]) -> Iterator[list[float]]:
     """Train a step at each rate, and yield the losses, some at a time."""
     network, rule = trainer.network, trainer.optimizer
-    backend, batches, augment = network.backend, trainer.batches, trainer.augment
+    backend, batches, augment = network.backend, trainer.batches, trainer.feeding.augment
     generator = backend.generator([AUGMENTATION_STREAM, trainer.seed, 0])
 
     network.reseed([trainer.seed, 0])
