@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self, TypeVar
 
 from xpdl.arguments import plainly
 from xpdl.errors import ArgumentError, UnknownNameError, shown
+
+Kind = TypeVar("Kind", bound="Configurable")
 
 
 class Configurable:
@@ -35,7 +37,7 @@ class Configurable:
             cls.classes[cls.__name__] = cls
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Any:
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
         """Make one from what `config` returned."""
         return cls(**{name: config[name] for name in config if name != "type"})
 
@@ -63,7 +65,7 @@ class Configurable:
         return f"{type(self).__name__}({', '.join(shown)})"
 
 
-def made_from(config: Mapping[str, Any], kind: type[Configurable]) -> Any:
+def made_from(config: Mapping[str, Any], kind: type[Kind]) -> Kind:
     """Make what ``config["type"]`` names, of the classes of a `kind`, with the options beside it.
 
     Raises
@@ -82,7 +84,7 @@ def made_from(config: Mapping[str, Any], kind: type[Configurable]) -> Any:
     if not isinstance(name, str) or name not in kind.classes:
         hint = " (one of your own must be imported before its file is read)"
         raise UnknownNameError(kind.family, name, kind.classes, hint)
-    found: Any = kind.classes[name]
+    found: type[Kind] = kind.classes[name]
     try:
         return found.from_config(config)
     except (TypeError, KeyError, AttributeError) as error:

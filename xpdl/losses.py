@@ -102,8 +102,7 @@ def loss_from_config(config: Mapping[str, Any]) -> Loss:
     ArgumentError
         If the options are not that loss's.
     """
-    loss: Loss = made_from(config, Loss)
-    return loss
+    return made_from(config, Loss)
 
 
 class SoftmaxWithLoss(Loss):

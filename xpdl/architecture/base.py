@@ -35,12 +35,12 @@ class Architecture:
     @property
     def input_shape(self) -> Any:
         """The shape of one sample; of several inputs, a dictionary of shapes."""
-        return _one(self.input_shapes)
+        return one_or_all(self.input_shapes)
 
     @property
     def output_shape(self) -> Any:
         """The shape of one sample's scores; of several outputs, a dictionary of shapes."""
-        return _one(self.output_shapes)
+        return one_or_all(self.output_shapes)
 
     @property
     def loss_layer(self) -> Loss:
@@ -87,5 +87,6 @@ class Architecture:
             forget(owner)
 
 
-def _one(shapes: Mapping[str, Any]) -> Any:
-    return next(iter(shapes.values())) if len(shapes) == 1 else dict(shapes)
+def one_or_all(values: Mapping[str, Any]) -> Any:
+    """Return what there is of each input or output, by name; of one, that itself."""
+    return next(iter(values.values())) if len(values) == 1 else dict(values)

@@ -107,7 +107,6 @@ class Making(RandomNumbers):
                 leaf.params.place(key, self.parameters.compute[full], other=master)
                 leaf.grads.place(key, self.grads[full])
             for key, array in leaf.state.items():
-                leaf.state.place(key, array)
                 self.state.place(f"{name}.{key}", array)
         self._arrange()
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from xpdl import files
+from xpdl.architecture.base import one_or_all
 from xpdl.architecture.freezing import Freezing
 from xpdl.architecture.reading import described, losses_of
 from xpdl.arguments import real_array
@@ -43,22 +44,13 @@ class Moving(Freezing):
 
     def astype(self, dtype: Any) -> Self:
         """Return a copy of the network under another float policy, on the same backend."""
-        precision = get_precision(dtype)
-        other = self.plain.from_config(self.config(), dtype=precision).to(self.backend)
-        other.load_arrays(self.host_arrays())
-        if self.frozen:
-            other.freeze(*self.frozen)
-        return other
+        remade, (*described, _) = self.__reduce__()
+        return remade(*described, get_precision(dtype))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copy and send by architecture and arrays: views must go on sharing their buffer."""
-        return _remade, (
-            self.plain,
-            self.config(),
-            self.backend.name,
-            self.host_arrays(),
-            self.frozen,
-        )
+        arrays = self.host_arrays()
+        return _remade, (self.plain, self.config(), self.backend.name, arrays, self.frozen, None)
 
     def arrays(self) -> dict[str, Array]:
         """Return all that is saved, by name: parameters and state."""
@@ -118,13 +110,12 @@ class Moving(Freezing):
                 f"{self.name} has a float policy of its own, {self.precision}, which no file or "
                 f"copy can name; use one of {', '.join(PRECISIONS)}."
             )
-        shapes: dict[str, Any] = {name: list(shape) for name, shape in self.input_shapes.items()}
-        losses = {name: loss.config() for name, loss in self.losses.items()}
+        shapes = {name: list(shape) for name, shape in self.input_shapes.items()}
         config = {
             "name": self.name,
-            "input_shape": shapes if len(shapes) > 1 else next(iter(shapes.values())),
+            "input_shape": one_or_all(shapes),
             "body": self.body.config(),
-            "loss": losses if len(losses) > 1 else next(iter(losses.values())),
+            "loss": one_or_all({name: loss.config() for name, loss in self.losses.items()}),
             "weight_decay": self.weight_decay,
             "dtype": self.precision.name,
         }
@@ -201,8 +192,7 @@ class Moving(Freezing):
         """
         front = self.body.upto(name)
         config = self.config() | {"body": front.config(), "loss": {"type": "IdentityWithLoss"}}
-        shapes: dict[str, Any] = {key: list(self.input_shapes[key]) for key in front.inputs}
-        config["input_shape"] = shapes if len(shapes) > 1 else next(iter(shapes.values()))
+        config["input_shape"] = one_or_all({k: list(self.input_shapes[k]) for k in front.inputs})
         config["name"], config["class_names"] = f"{self.name}-{name}", None
         config.pop("loss_weights", None)
         network = self.plain.from_config(config).to(self.backend)
@@ -250,8 +240,9 @@ def _remade(
     backend: str,
     arrays: Mapping[str, Array],
     frozen: Sequence[str] = (),
+    dtype: Any = None,
 ) -> Moving:
-    network = kind.from_config(config).to(backend)
+    network = kind.from_config(config, dtype=dtype).to(backend)
     network.load_arrays(arrays)
     if frozen:
         network.freeze(*frozen)

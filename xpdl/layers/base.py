@@ -265,5 +265,4 @@ def layer_from_config(config: Mapping[str, Any]) -> Layer:
     ArgumentError
         If the options are not that layer's.
     """
-    layer: Layer = made_from(config, Layer)
-    return layer
+    return made_from(config, Layer)
