@@ -204,12 +204,6 @@ class Parameters:
         if precision.mixed:
             self.values.in_compute_type = self.compute
 
-    @property
-    def nbytes(self) -> int:
-        """The size of all buffers together, in bytes."""
-        buffers = {id(d): d.buffer for d in (self.values, self.gradients, self.compute)}
-        return sum(buffer.nbytes for buffer in buffers.values())
-
     def refresh(self) -> None:
         """Bring the copy that layers use up to date with the values."""
         if self.compute is not self.values:

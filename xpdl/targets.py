@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from xpdl.backends import Array, Backend, Shape, backend_of
-from xpdl.errors import NotReadyError, ShapeError
+from xpdl.backends import Array, Shape, backend_of
+from xpdl.errors import ShapeError
 
 ClassWeights = tuple[float, ...] | str | None
 """A factor on each class, "balanced" for such as even them out, or None for 1."""
@@ -62,22 +62,6 @@ def asked_for(t: Array, ignored: int | None) -> Array | None:
             return None
     asked: Array = t != ignored
     return asked
-
-
-def class_factors(weights: ClassWeights, backend: Backend, dtype: Any) -> Array:
-    """Return class weights (K,) on a device.
-
-    Raises
-    ------
-    NotReadyError
-        If they are still to be balanced.
-    """
-    if not isinstance(weights, tuple):
-        raise NotReadyError(
-            'class_weights="balanced" is not settled yet: train, or call balance(t) with the '
-            "training targets, once the network is built."
-        )
-    return backend.asarray(weights, dtype)
 
 
 def divisor(xp: Any, weight: Array) -> Array:

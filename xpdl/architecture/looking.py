@@ -45,7 +45,8 @@ class Looking(Freezing):
             for name, layer, shape, count in rows
         ]
         precision = self.precision
-        fixed = self.parameters.nbytes
+        held = self.parameters.values, self.grads, self.parameters.compute
+        fixed = sum({id(d): d.buffer.nbytes for d in held}.values())
         kept = batch_size * activations * precision.compute.itemsize
         still = sum(math.prod(self.params[name].shape) for name in self.params.frozen)
         frozen = f" ({still:,} frozen)" if still else ""

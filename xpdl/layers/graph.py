@@ -81,11 +81,8 @@ class Graph(Wiring, Layer):
     def _part_relus(self) -> None:
         """Let each layer compute what is its own."""
         for place in self.places:
-            place.layer.relu = place.layer.pooled = False
-            if isinstance(place.layer, ReLU):
-                place.layer.computed_before = False
-            if isinstance(place.layer, MaxPooling):
-                place.layer.product = None
+            for told in ("relu", "pooled", "computed_before", "product"):
+                vars(place.layer).pop(told, None)  # no layer does so by itself
 
     def want_gradient(self, wanted: bool) -> bool:
         passes = super().want_gradient(wanted)
