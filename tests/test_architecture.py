@@ -88,7 +88,7 @@ BESIDE = [
     *("loss_checks.py", "class_weights.py", "optimizer_checks.py", "tuning/answers.py"),
     *("backends/generators.py", "backends/machine.py", "backends/providers.py"),
 ]
-LONGEST_CORE = 2_500  # lines of code, as the design has it
+LONGEST_CORE = 2_200  # lines of code, as the design has it
 LONGEST_FILE = 400
 
 

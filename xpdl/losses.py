@@ -250,6 +250,7 @@ class _OfEachOutput(Loss):
     """A loss of each output by itself: a subclass gives it, and its slope by the output."""
 
     slope: Any = Kept()
+    _divisor: Number
 
     def curve(self, x: Array, t: Array) -> tuple[Array, Array]:
         """Return l(x, t) and dl/dx, of the shape of x, for x and t in float32 at least."""
@@ -272,16 +273,15 @@ class _OfEachOutput(Loss):
             loss_checks.check_batch(self, x, t, weights)
         wide, t = accumulation_dtype(x.dtype), targets.like_outputs(t, x.shape)
         losses, slope = self.curve(x.astype(wide, copy=False), t.astype(wide, copy=False))
-        divisor: Number = self._count(x)
-        self.weight = divisor
+        self.weight = self._divisor = self._count(x)
         each = self._weights(t, weights)
         if each is not None:
             each = each.astype(wide)
             losses, slope = each * losses, each * slope
             self.weight = weight = each.sum()
-            divisor = targets.divisor(backend_of(x).xp, weight)
-        self.slope, self._dtype, self._divisor = slope, x.dtype, divisor
-        return losses.sum() / divisor
+            self._divisor = targets.divisor(backend_of(x).xp, weight)
+        self.slope, self._dtype = slope, x.dtype
+        return losses.sum() / self._divisor
 
     def backward(self, dout: Number = 1.0) -> Array:
         dout = loss_checks.number_on(dout, self.slope)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -43,6 +43,13 @@ def output_size(size: int, window: int, stride: int, pad: int) -> int:
 def spread(window: int, dilation: int) -> int:
     """Return over how many pixels a window reaches, its numbers `dilation` apart."""
     return (window - 1) * dilation + 1
+
+
+def counts_of(image: Sequence[int], size: Pair, stride: Pair, pad: Pair, dilation: Pair) -> Pair:
+    """Return how many windows fit down and across an image (H, W)."""
+    axes = zip(image, size, stride, pad, dilation, strict=True)
+    down, across = (output_size(n, spread(k, d), s, p) for n, k, s, p, d in axes)
+    return down, across
 
 
 def written(value: Array, place: Array | None) -> Array:

@@ -13,8 +13,7 @@ from xpdl.backends.base.types import (
     Shape,
     accumulation_dtype,
     by_group,
-    output_size,
-    spread,
+    counts_of,
     written,
 )
 
@@ -60,11 +59,8 @@ class Windows(Elements):
         The numbers of a window are `dilation` rows and columns apart.
         """
         x = self.pad(x, pad, value)
-        (n, c, h, w), (down, right), (dh, dw) = x.shape, stride, dilation
-        counts = (
-            output_size(h, spread(size[0], dh), down, 0),
-            output_size(w, spread(size[1], dw), right, 0),
-        )
+        (n, c), (down, right), (dh, dw) = x.shape[:2], stride, dilation
+        counts = counts_of(x.shape[2:], size, stride, (0, 0), dilation)
         sn, sc, sh, sw = x.strides
         # Not sliding_window_view: CuPy's makes a GPU wait, twice a call.
         return self.xp.lib.stride_tricks.as_strided(
@@ -97,8 +93,7 @@ class Windows(Elements):
         which is taken in float32 at least.
         """
         (n, c, h, w), (fh, fw), (sh, sw), (ph, pw), (dh, dw) = shape, size, stride, pad, dilation
-        oh = output_size(h, spread(fh, dh), sh, ph)
-        ow = output_size(w, spread(fw, dw), sw, pw)
+        oh, ow = counts_of((h, w), size, stride, pad, dilation)
         parts = col.reshape(n, oh, ow, c, fh, fw).transpose(0, 3, 4, 5, 1, 2)
         wide = accumulation_dtype(col.dtype)
         image: Array = self.xp.zeros((n, c, h + 2 * ph, w + 2 * pw), dtype=wide)
@@ -169,8 +164,7 @@ class Windows(Elements):
         and, with `relu`, max(y, 0). Returns (N, FN, OH, OW).
         """
         (n, _, h, w), (fn, _, fh, fw) = x.shape, W.shape
-        oh = output_size(h, spread(fh, dilation[0]), stride[0], pad[0])
-        ow = output_size(w, spread(fw, dilation[1]), stride[1], pad[1])
+        oh, ow = counts_of((h, w), (fh, fw), stride, pad, dilation)
         col = by_group(self.im2col(x, (fh, fw), stride, pad, dilation), groups)
         filters = W.reshape(groups, fn // groups, -1)
         y = self.matmul(col, filters.transpose(0, 2, 1)).transpose(1, 0, 2).reshape(-1, fn)
