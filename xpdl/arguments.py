@@ -372,30 +372,6 @@ def arrays_of_floats(argument: str, arrays: Any, changes: bool = False) -> None:
             check_writable(f"{argument}[{name!r}]", a)
 
 
-def same_shapes(
-    what: str, arrays: Mapping[str, Any], params: Mapping[str, Any], advice: str = ""
-) -> None:
-    """See that `arrays` are, by names and shapes, those of the parameters `params`.
-
-    Raises
-    ------
-    ArgumentError, ShapeError
-        If they are not.
-    """
-    if arrays.keys() != params.keys():
-        lone = sorted(map(str, arrays.keys() ^ params.keys()))
-        raise ArgumentError(
-            f"{what} and the parameters must have the same names; {', '.join(lone)} stands in one "
-            f"only{advice}."
-        )
-    for name, p in params.items():
-        if getattr(arrays[name], "shape", None) != p.shape:
-            raise ShapeError(
-                f"{what} of {name} must have the shape {p.shape} of the parameter, got "
-                f"{getattr(arrays[name], 'shape', None)}{advice}."
-            )
-
-
 OFTEN_CALLED = {"lr": "learning_rate", "eta": "learning_rate", "eps": "epsilon"}
 
 

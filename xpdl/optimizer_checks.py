@@ -11,7 +11,6 @@ from xpdl.arguments import (
     number,
     plainly,
     real_array,
-    same_shapes,
     whole_number,
 )
 from xpdl.backends import Array, accumulation_dtype, backend_of
@@ -67,6 +66,30 @@ def check_memory(rule: str, state: Mapping[str, Arrays], params: Arrays) -> None
             dtype = arrays[name].dtype
             if dtype != accumulation_dtype(p.dtype):
                 raise DTypeError(f"{what} of {name} is {dtype}, for {p.dtype}{advice}.")
+
+
+def same_shapes(
+    what: str, arrays: Mapping[str, Any], params: Mapping[str, Any], advice: str = ""
+) -> None:
+    """See that `arrays` are, by names and shapes, those of the parameters `params`.
+
+    Raises
+    ------
+    ArgumentError, ShapeError
+        If they are not.
+    """
+    if arrays.keys() != params.keys():
+        lone = sorted(map(str, arrays.keys() ^ params.keys()))
+        raise ArgumentError(
+            f"{what} and the parameters must have the same names; {', '.join(lone)} stands in one "
+            f"only{advice}."
+        )
+    for name, p in params.items():
+        if getattr(arrays[name], "shape", None) != p.shape:
+            raise ShapeError(
+                f"{what} of {name} must have the shape {p.shape} of the parameter, got "
+                f"{getattr(arrays[name], 'shape', None)}{advice}."
+            )
 
 
 def check_saved(saved: Any, rule: str, slots: Sequence[str]) -> None:
