@@ -175,9 +175,10 @@ class Step:
         loss = network.decayed(loss)
         if self.accumulate > 1:
             total = len(xs[0]) if share is None else share.total
-            weight = network.loss_weight(total)
-            self._weight[...] = weight if first else self._weight + weight
-            self._loss[...] = loss if first else self._loss + loss
+            if first:
+                self._weight[...] = self._loss[...] = 0
+            self._weight += network.loss_weight(total)
+            self._loss += loss
             if not update:
                 return loss, seen
         if self.gradient_sum is not None:
