@@ -8,7 +8,7 @@ from typing import Any
 from xpdl import functions
 from xpdl.arguments import check_finite, on_host, one_number, real_array, whole_number
 from xpdl.backends import Array, Number, Shape, backend_of
-from xpdl.errors import ArgumentError, ShapeError
+from xpdl.errors import ArgumentError, NotReadyError, ShapeError
 from xpdl.layers.checks import expect_floats
 from xpdl.targets import ClassWeights, asked_for, class_axis
 
@@ -86,6 +86,22 @@ def check_classes(shape: Shape, class_weights: ClassWeights) -> None:
             f"class_weights must be {classes} numbers, one for each class, "
             f"got {len(class_weights)}."
         )
+
+
+def settled(class_weights: ClassWeights) -> tuple[float, ...]:
+    """Return class weights, seen to be numbers.
+
+    Raises
+    ------
+    NotReadyError
+        If they are still to be balanced.
+    """
+    if not isinstance(class_weights, tuple):
+        raise NotReadyError(
+            'class_weights="balanced" is not settled yet: train, or call balance(t) with the '
+            "training targets, once the network is built."
+        )
+    return class_weights
 
 
 def check_shares(t: Array, ignored: int | None) -> None:

@@ -216,21 +216,11 @@ class SoftmaxWithLoss(Loss):
         return factor * self._smooth(t, classes, wide), weight
 
     def _class_factors(self, backend: Backend, dtype: Any) -> Array:
-        """Return the class weights (K,) on a device; a captured step has no host to bring them.
-
-        Raises
-        ------
-        NotReadyError
-            If they are still to be balanced.
-        """
-        if not isinstance(self.class_weights, tuple):
-            raise NotReadyError(
-                'class_weights="balanced" is not settled yet: train, or call balance(t) with the '
-                "training targets, once the network is built."
-            )
-        key = (self.class_weights, backend.name, dtype)
+        """Return the class weights (K,) on a device; a captured step has no host to bring them."""
+        weights = loss_checks.settled(self.class_weights)
+        key = (weights, backend.name, dtype)
         if self._placed is None or self._placed[0] != key:
-            self._placed = key, backend.asarray(self.class_weights, dtype)
+            self._placed = key, backend.asarray(weights, dtype)
         return self._placed[1]
 
     def backward(self, dout: Number = 1.0) -> Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from xpdl.arguments import (
@@ -14,7 +14,14 @@ from xpdl.arguments import (
     whole_number,
 )
 from xpdl.backends import Array, accumulation_dtype, backend_of
-from xpdl.errors import ArgumentError, DTypeError, ModelFileError, ShapeError, shown
+from xpdl.errors import (
+    ArgumentError,
+    DTypeError,
+    ModelFileError,
+    ShapeError,
+    UnknownNameError,
+    shown,
+)
 from xpdl.parameters import ArrayDict, Arrays
 
 
@@ -32,6 +39,28 @@ def read_rate_factors(given: object) -> dict[str, float]:
         if not isinstance(name, str):
             raise ArgumentError(f"rate_factors must be a dictionary {wanted}, got {shown(given)}.")
     return {name: number(f"rate_factors[{name!r}]", factor) for name, factor in factors.items()}
+
+
+def factors_by_parameter(factors: Mapping[str, float], names: Iterable[str]) -> dict[str, float]:
+    """Return the factor of each parameter that has one; the longest name that fits it decides.
+
+    A name is that of a parameter, a layer or a block, or else what the names of several begin with.
+
+    Raises
+    ------
+    UnknownNameError
+        If no parameter's name begins so.
+    """
+    found: dict[str, float] = {}
+    names = list(names)
+    for start in sorted(factors, key=len):
+        whole = start.removesuffix(".") + "."
+        fitting = [name for name in names if f"{name}.".startswith(whole)]
+        fitting = fitting or [name for name in names if name.startswith(start)]
+        if not fitting:
+            raise UnknownNameError("parameter in rate_factors", start, names)
+        found |= dict.fromkeys(fitting, factors[start])
+    return found
 
 
 def check_update(params: Arrays, grads: Arrays, go: Array | None) -> None:

@@ -7,11 +7,10 @@ from typing import Any, ClassVar
 
 from xpdl.arguments import flag, no_such_option, number
 from xpdl.backends import Array, accumulation_dtype, backend_of
-from xpdl.optimizer_checks import check_update, read_rate_factors
+from xpdl.optimizer_checks import check_update, factors_by_parameter, read_rate_factors
 from xpdl.optimizers import decay
 from xpdl.optimizers.clipping import clipped
 from xpdl.optimizers.memory import Memory
-from xpdl.optimizers.rate_factors import factors_by_parameter
 from xpdl.parameters import ArrayDict, Arrays
 
 

@@ -38,10 +38,6 @@ class Clock:
         """Return the learning rate as it was last set, wherever it is kept."""
         return self._host_rate
 
-    def set_rate(self, rate: Array) -> None:
-        """Set the learning rate that is kept on the device to `rate`, (), without a look at it."""
-        self.learning_rate[...] = rate  # type: ignore[index]
-
     def keep_time_on(self, backend: Backend, dtype: Any) -> None:
         """Keep the learning rate and the count of updates on the device from now on.
 

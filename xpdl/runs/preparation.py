@@ -14,8 +14,8 @@ from xpdl.layers import Normalize
 from xpdl.losses import SoftmaxWithLoss
 from xpdl.models import MODELS, WhitenedConvNet, head_of, make_model, new_head, pretrained
 from xpdl.network import Network
+from xpdl.optimizer_checks import factors_by_parameter
 from xpdl.optimizers import Optimizer, get_optimizer
-from xpdl.optimizers.rate_factors import factors_by_parameter
 from xpdl.runs.data import LOADERS, as_taken, expect_fitting, normalizing
 from xpdl.runs.options import RunOptions
 from xpdl.schedules import get_schedule, with_warm_up

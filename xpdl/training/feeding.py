@@ -127,7 +127,8 @@ class Feeding:
         offsets = self.step.network.backend.xp.arange(count)
 
         def whole() -> None:
-            self.step.optimizer.set_rate(self._rates[self.tally.at].reshape(()))
+            rate: Any = self.step.optimizer.learning_rate  # which is kept on the device
+            rate[...] = self._rates[self.tally.at].reshape(())
             part = self._order[self.tally.at * size + offsets]
             self._make(*self._taken(part), first, update)
 
