@@ -8,6 +8,7 @@ PRIMITIVES = (
     "matmul",
     "convolution",
     "convolution_backward",
+    "convolution_pooling",
     "grouped_convolution",
     "grouped_convolution_backward",
     "max_pooling",

@@ -31,7 +31,8 @@ class Convolution(Layer):
     x[n, c, i s + k d - p, j s + l d - p], and FH in the size is (FH - 1) d + 1 (Yu and Koltun 2016,
     arXiv:1511.07122). `Backend.grouped_convolution` holds both.
 
-    In a `Sequential`, a ReLU right behind it is computed here, in the same pass.
+    In a `Sequential`, a ReLU right behind it is computed here, in the same pass, and max pooling
+    behind that.
 
     Parameters
     ----------
@@ -133,12 +134,20 @@ class Convolution(Layer):
     def forward(self, x: Array, train: bool = False) -> Array:
         W, b = self.params["W"], self.params["b"] if self.bias else None
         backend, image = backend_of(x, W), x.shape[2:]
-        pads, _ = self._geometry(image)
+        pads, counts = self._geometry(image)
         x, pad = put_around(backend, x, pads), equal_part(pads)
         # A device's kernels know arrays of one type; a network's are so anyway.
         W = W.astype(x.dtype, copy=False)
         b = None if b is None else b.astype(x.dtype, copy=False)
-        if self._plain():
+        pooling = self.pooled
+        if pooling and pooling.is_computed_before():
+            pooling.plan((self.filters, *counts))
+            y, winners = backend.convolution_pooling(
+                x, W, b, self.stride, pad, pooling.size, pooling.stride, train
+            )
+            if train:
+                pooling.keep(backend, (len(x), self.filters, *counts), y, winners)
+        elif self._plain():
             y = backend.convolution(x, W, b, self.stride, pad, self.relu)
         else:
             y = backend.grouped_convolution(
@@ -176,6 +185,10 @@ class Convolution(Layer):
             if place is not None:
                 place[...] = gradient
         return dx
+
+    def can_pool(self) -> bool:
+        """Tell whether the max pooling that knows of its ReLU is computed here."""
+        return self._plain() and self.pooled.pad == (0, 0) and self.pooled.remainder != "keep"
 
     def _plain(self) -> bool:
         return self.groups == 1 and self.dilation == (1, 1)

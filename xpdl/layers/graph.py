@@ -11,6 +11,7 @@ from xpdl.errors import ArgumentError, ShapeError, shown
 from xpdl.layers.activations import ReLU
 from xpdl.layers.base import Layer
 from xpdl.layers.checks import expect_dx, expect_result
+from xpdl.layers.convolution import Convolution
 from xpdl.layers.pooling import MaxPooling
 from xpdl.layers.wiring import Place, Wiring
 
@@ -69,7 +70,8 @@ class Graph(Wiring, Layer):
 
         The product's y is then the ReLU's, which hands it on, and so the gradient on the way back.
         Max pooling that alone reads the ReLU takes its gradient with its own, and sums it for the
-        product's b. A layer derived from these may do something else, and is left alone.
+        product's b; a convolution computes the pooling, too, if it can. A layer derived from these
+        may do something else, and is left alone.
         """
         self._part_relus()  # layers may have stood elsewhere before
         readers: dict[str | None, list[Any]] = defaultdict(list)
@@ -84,13 +86,15 @@ class Graph(Wiring, Layer):
                 place.layer.relu = relu.layer.computed_before = True
                 pooling = _only(readers[relu.name], MaxPooling)
             if pooling is not None:
-                pooling.layer.product, place.layer.pooled = place.layer, True
+                pooling.layer.product, place.layer.pooled = place.layer, pooling.layer
+                if type(place.layer) is Convolution:
+                    pooling.layer.computed_before = place.layer.can_pool()
 
     def _part_relus(self) -> None:
         """Let each layer compute what is its own."""
         for place in self.places:
-            place.layer.relu = place.layer.pooled = False
-            if isinstance(place.layer, ReLU):
+            place.layer.relu, place.layer.pooled = False, None
+            if isinstance(place.layer, ReLU | MaxPooling):
                 place.layer.computed_before = False
             if isinstance(place.layer, MaxPooling):
                 place.layer.product = None

@@ -257,6 +257,21 @@ class Windows(Elements):
         col = parts.transpose(0, 2, 3, 1, 4).reshape(-1, shape[1] * size[0] * size[1])
         return self.col2im(col, shape, size, stride, pad)
 
+    def convolution_pooling(
+        self,
+        x: Array,
+        W: Array,
+        b: Array | None,
+        stride: Pair,
+        pad: Pair,
+        size: Pair,
+        step: Pair,
+        train: bool = False,
+    ) -> tuple[Array, Any]:
+        """Return what `max_pooling`, of windows of `size`, makes of a `convolution` with ReLU."""
+        y = self.convolution(x, W, b, stride, pad, relu=True)
+        return self.max_pooling(y, size, step, (0, 0), train)
+
     def average_pooling(self, x: Array, size: Pair, stride: Pair, pad: Pair) -> Array:
         """Return the mean of each window, (N, C, OH, OW); the padding counts as zeros."""
         windows = self.windows(x, size, stride, pad)

@@ -75,6 +75,24 @@ class NumbaBackend(NumpyBackend):
             return winograd.convolution(image, x.shape, turned, b, pad, relu).transpose(0, 3, 1, 2)
         return windows.convolution(image, x.shape, W, b, stride, pad, relu).transpose(0, 3, 1, 2)
 
+    def convolution_pooling(
+        self,
+        x: Array,
+        W: Array,
+        b: Array | None,
+        stride: Pair,
+        pad: Pair,
+        size: Pair,
+        step: Pair,
+        train: bool = False,
+    ) -> tuple[Array, Any]:
+        tiled = winograd.chosen(x.shape, W.shape, stride, pad)
+        if not (_all_single(x, W, b) and tiled and winograd.pools(x.shape, pad, size, step)):
+            return super().convolution_pooling(x, W, b, stride, pad, size, step, train)
+        turned = W.transpose(1, 0, 2, 3)
+        y, winners = winograd.convolution_pooling(_flat_images(x), x.shape, turned, b, pad)
+        return y.transpose(0, 3, 1, 2), winners if train else None
+
     def convolution_backward(
         self,
         dout: Array,
@@ -179,19 +197,23 @@ class NumbaBackend(NumpyBackend):
     ) -> Array:
         if dout.dtype == np.float16 or not isinstance(winners, np.ndarray):
             return super().max_pooling_backward(dout, winners, shape, size, stride, pad, y, total)
-        if y is not None:
-            dout = self.relu_backward(_in_pixels(dout), y, total)
         (n, c, h, w), counts = shape, dout.shape[2:]
-        gradient = _flat_images(dout.astype(np.float32, copy=False))
-        dx = pool.empty((n, h, w, c), np.float32)
-        flat = dx.reshape(-1)
+        gradient, of = (
+            _flat_images(a.astype(np.float32, copy=False))
+            for a in (dout, dout[:0] if y is None else y)
+        )
+        dx, bounds = pool.empty((n, h, w, c), np.float32), cut(n, 4 * h * w * c)
+        flat, sums = dx.reshape(-1), np.empty((len(bounds) - 1, c))
 
         def work(shares: Shares) -> None:
             kernels.max_pool_backward(
-                *(gradient, winners, (h, w, c), size, stride, pad, counts, flat, shares, 0)
+                *(gradient, winners, of, (h, w, c), size, stride, pad, counts, flat, sums),
+                *(shares, 0),
             )
 
-        share(cut(n, 4 * h * w * c), work)
+        share(bounds, work)
+        if total is not None:
+            total[...] = sums.sum(axis=0)
         return dx.transpose(0, 3, 1, 2)
 
     def moments(self, x: Array) -> tuple[Array, Array]:

@@ -16,6 +16,7 @@ from xpdl.backends.numba.products import (
     RESULT,
     RESULT_GRADIENT,
     multiply_rows,
+    pool_tile,
     transform_tile,
 )
 from xpdl.backends.numba.sharing import begin, next_part
@@ -72,10 +73,11 @@ def _multiply(two, more, x, x0, x_row, x_column, count, f, f0, f_step, y, y0, y_
 @compiled
 def convolve_tiles(
     x, image, x_down, x_across, u, biases, least,
-    y, results, y_down, y_across, v, m, tiles, block, splits, shares, which,
+    y, results, y_down, y_across, winners, v, m, tiles, block, splits, shares, which,
 ):  # fmt: skip
     """Y = A^T [(G g G^T) (B^T d B)] A + biases of all tiles, and no less than `least`.
 
+    If there are `winners`, y is the largest of each tile's results, or 0, and they say which it is.
     `image` and `results` are the sizes of one image and of one pixel; u is (G g G^T) as
     `transform_filters` lays it, v and m are room for a block's (B^T d B) and a group's products.
     A part is some of the blocks' filters, of each block's in `splits` ranges.
@@ -117,6 +119,13 @@ def convolve_tiles(
                             u, t * u_step + f * c, width, m, t * m_step, m_row, -(-many // ROWS),
                         )  # fmt: skip
                     for p in range(many):
+                        if len(winners):
+                            here = (begun + g + p) * fn + f
+                            pool_tile(
+                                m, p * m_row, m_down, m_across, y, here, winners, here,
+                                width // LANES, biases[f:],
+                            )  # fmt: skip
+                            continue
                         i, place = divmod(begun + g + p, rows * columns)
                         row, column = divmod(place, columns)
                         transform_tile(

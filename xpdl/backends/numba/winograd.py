@@ -68,12 +68,46 @@ def convolution(
     image: Array, shape: Shape, W: Array, b: Array | None, pad: Pair, relu: bool
 ) -> Array:
     """Return y (N, OH, OW, FN) of flat images, whose shape is (N, C, H, W), and W (C, FN, 3, 3)."""
-    (n, c, h, w), fn = shape, W.shape[1]
-    oh, ow = h + 2 * pad[0] - 2, w + 2 * pad[1] - 2
-    grid = _Grid(shape, (oh, ow), fn, pad)
+    n, (oh, ow), fn = shape[0], _counts(shape, pad), W.shape[1]
+    y = pool.empty((n, oh, ow, fn), np.float32)
+    _convolve(image, shape, W, b, pad, relu, y, np.empty(0, np.uint8))
+    return y
+
+
+def pools(shape: Shape, pad: Pair, size: Pair, step: Pair) -> bool:
+    """Tell whether the windows of a pooling are the tiles of results."""
+    return size == step == (2, 2) and not any(count % 2 for count in _counts(shape, pad))
+
+
+def convolution_pooling(
+    image: Array, shape: Shape, W: Array, b: Array | None, pad: Pair
+) -> tuple[Array, Array]:
+    """Return the largest of each 2x2 results, and 0; and which it is, (N, OH / 2, OW / 2, FN)."""
+    n, (oh, ow), fn = shape[0], _counts(shape, pad), W.shape[1]
+    y = pool.empty((n, oh // 2, ow // 2, fn), np.float32)
+    winners = pool.empty((y.size,), np.uint8)
+    _convolve(image, shape, W, b, pad, True, y, winners)
+    return y, winners
+
+
+def _counts(shape: Shape, pad: Pair) -> Pair:
+    return shape[2] + 2 * pad[0] - 2, shape[3] + 2 * pad[1] - 2
+
+
+def _convolve(
+    image: Array,
+    shape: Shape,
+    W: Array,
+    b: Array | None,
+    pad: Pair,
+    relu: bool,
+    y: Array,
+    winners: Array,
+) -> None:
+    c, fn = W.shape[:2]
+    grid = _Grid(shape, _counts(shape, pad), fn, pad)
     u = _transformed_filters(W)
     splits = _splits(grid.blocks, fn)
-    y = pool.empty((n, oh, ow, fn), np.float32)
     flat, biases = y.reshape(-1), np.zeros(fn, np.float32) if b is None else b
     least = np.float32(0 if relu else -np.inf)
 
@@ -81,12 +115,11 @@ def convolution(
         v = scratch("tiles", (_room(c, grid.block),), _SINGLE)
         m = scratch("products", (_room(2 * LANES, GROUP),), _SINGLE)
         tiles.convolve_tiles(
-            *(image, *grid.images, u, biases, least, flat, *grid.results),
+            *(image, *grid.images, u, biases, least, flat, *grid.results, winners),
             *(v, m, grid.count, grid.block, splits, shares, 0),
         )
 
     share(cut(grid.blocks * splits, grid.block * 16 * c * fn // splits), work)
-    return y
 
 
 def filters_gradient(
