@@ -22,7 +22,7 @@ from xpdl.backends.numpy.seen import seen_part
 from xpdl.errors import BackendUnavailableError
 
 try:
-    from xpdl.backends.numba import depthwise, kernels, response, windows, winograd
+    from xpdl.backends.numba import depthwise, kernels, matrices, response, windows, winograd
     from xpdl.backends.numba.sharing import Shares, cut, share
     from xpdl.backends.numba.vectors import LANES
 except ImportError as error:
@@ -63,6 +63,11 @@ class NumbaBackend(NumpyBackend):
             widened = ("convolution", "grouped_convolution", "max_pooling")
             return plain | {name: ours[name] for name in ours if name.startswith(widened)}
         return plain
+
+    def matmul(self, a: Array, b: Array, dtype: Any = None, out: Array | None = None) -> Array:
+        if dtype not in (None, np.float32) or not matrices.fit(a, b, out):
+            return super().matmul(a, b, dtype, out)
+        return matrices.multiply(a, b, out)
 
     def convolution(
         self, x: Array, W: Array, b: Array | None, stride: Pair, pad: Pair, relu: bool = False

@@ -59,7 +59,8 @@ def _grid(size, step):
 
 
 @compiled
-def _multiply(two, more, x, x0, x_row, x_column, count, f, f0, f_step, y, y0, y_row, tiles):
+def multiply_tiles(two, more, x, x0, x_row, x_column, count, f, f0, f_step, y, y0, y_row, tiles):
+    """Do `multiply_rows` with two registers or one, adding to y or not."""
     if two and more:
         multiply_rows(2, 1, x, x0, x_row, x_column, count, f, f0, f_step, y, y0, y_row, tiles)
     elif two:
@@ -114,7 +115,7 @@ def convolve_tiles(
                 for g in range(0, count, GROUP):
                     many = min(GROUP, count - g)
                     for t in range(16):
-                        _multiply(
+                        multiply_tiles(
                             two, False, v, t * v_step + g * v_row, v_row, 1, c,
                             u, t * u_step + f * c, width, m, t * m_step, m_row, -(-many // ROWS),
                         )  # fmt: skip
@@ -196,7 +197,7 @@ def sum_tiles(
                     for f in range(f0, beyond, 2 * LANES):
                         two = fn - f > LANES
                         width = 2 * LANES if two else LANES
-                        _multiply(
+                        multiply_tiles(
                             two, b > first_block, v, t * v_step, 1, v_row, count,
                             z, t * z_step + f - f0, z_row,
                             total, t * step + f * rows_each, width, rows_each // ROWS,

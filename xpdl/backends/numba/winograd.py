@@ -105,7 +105,7 @@ def _convolve(
     winners: Array,
 ) -> None:
     c, fn = W.shape[:2]
-    grid = _Grid(shape, _counts(shape, pad), fn, pad)
+    grid = _grid(shape, _counts(shape, pad), fn, pad)
     u = _transformed_filters(W)
     splits = _splits(grid.blocks, fn)
     flat, biases = y.reshape(-1), np.zeros(fn, np.float32) if b is None else b
@@ -127,7 +127,7 @@ def filters_gradient(
 ) -> tuple[Array, Array]:
     """Return dW (FN, C, 3, 3) and db (FN,), of flat images and the flat gradient of results."""
     c = shape[1]
-    grid = _Grid(shape, counts, fn, pad)
+    grid = _grid(shape, counts, fn, pad)
     size = 16 * apart(whole(c) * fn)
     parts = max(1, min(grid.blocks, 16, SUMS_BYTES // (4 * size)))
     splits = _splits(parts, fn)
@@ -170,6 +170,9 @@ class _Grid:
         most = min(max(fit, FEWEST_TILES), MOST_TILES, self.count)
         self.block = -(-most // GROUP) * GROUP
         self.blocks = -(-self.count // self.block)
+
+
+_grid = lru_cache(maxsize=512)(_Grid)
 
 
 def _splits(count: int, fn: int) -> int:
