@@ -195,6 +195,24 @@ def test_convolution_with_its_pooling(backend, case, window):
     assert_close(backend, y, expected, case.dtype)
 
 
+@given(case=cases(), with_bias=st.booleans(), relu=st.booleans())
+def test_convolution_normalized(backend, case, with_bias, relu):
+    x, W, b, _ = _convolution(case)
+    wide = brute_force.sum_dtype(case.dtype)
+    rng = np.random.default_rng(case.seed)
+    mean, factor, shift = rng.standard_normal((3, case.filters)).astype(wide)
+    there = placed(backend, x, case.layout), backend.asarray(W)
+    bias = backend.asarray(b) if with_bias else None
+    how = case.stride, case.pad, (1, 1), 1
+    y = backend.convolution_normalized(
+        *there, bias, *how, *map(backend.asarray, (mean, factor, shift)), relu
+    )
+    outputs = brute_force.convolution(case, x, W, b if with_bias else 0 * b)
+    mean, factor, shift = (a.astype(np.float64)[:, None, None] for a in (mean, factor, shift))
+    expected = factor * (outputs - mean) + shift
+    assert_close(backend, y, np.maximum(expected, 0) if relu else expected, case.dtype)
+
+
 @given(case=cases(), need_dx=st.booleans(), layout=st.sampled_from(brute_force.LAYOUTS))
 def test_convolution_backward(backend, case, need_dx, layout):
     x, W, _, dout = _convolution(case)

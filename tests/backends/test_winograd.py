@@ -122,6 +122,18 @@ def test_relu_in_the_same_pass_keeps_nan():
     np.testing.assert_array_equal(NUMBA.convolution(x, W, b, ONE, ONE, relu=True), np.maximum(y, 0))
 
 
+@given(case=cases(), with_bias=st.booleans())
+def test_a_normalisation_is_folded_into_the_filters(case, with_bias):
+    (x, W, b, _), pad = arrays(*case), case[-1]
+    b = b if with_bias else None
+    mean, factor, shift = np.random.default_rng(2).standard_normal((3, len(W)), np.float32)
+    given = *(ONE, pad, ONE, 1, mean, factor, shift), True
+    found = NUMBA.convolution_normalized(x, W, b, *given)
+    right = Backend().convolution_normalized(*(a.astype(np.float64) for a in (x, W)), b, *given)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, right, rtol=1e-4, atol=1e-5 * np.abs(right).max(initial=1))
+
+
 @given(case=cases())
 def test_pooling_in_the_same_pass_is_the_same_to_the_last_bit(case):
     n, c, size, fn, pad = case

@@ -9,6 +9,7 @@ PRIMITIVES = (
     "convolution",
     "convolution_backward",
     "convolution_pooling",
+    "convolution_normalized",
     "grouped_convolution",
     "grouped_convolution_backward",
     "max_pooling",

@@ -132,15 +132,11 @@ class Convolution(Layer):
             raise ShapeError(f"Convolution wants x of shape (N, {channels}, H, W), got {x.shape}.")
 
     def forward(self, x: Array, train: bool = False) -> Array:
-        W, b = self.params["W"], self.params["b"] if self.bias else None
-        backend, image = backend_of(x, W), x.shape[2:]
-        pads, counts = self._geometry(image)
-        x, pad = put_around(backend, x, pads), equal_part(pads)
-        # A device's kernels know arrays of one type; a network's are so anyway.
-        W = W.astype(x.dtype, copy=False)
-        b = None if b is None else b.astype(x.dtype, copy=False)
+        backend, image = backend_of(x, self.params["W"]), x.shape[2:]
+        x, W, b, pad = self._ready(backend, x)
         pooling = self.pooled
         if pooling and pooling.is_computed_before():
+            counts = self._geometry(image)[1]
             pooling.plan((self.filters, *counts))
             y, winners = backend.convolution_pooling(
                 x, W, b, self.stride, pad, pooling.size, pooling.stride, train
@@ -156,6 +152,22 @@ class Convolution(Layer):
         if train:
             self.x, self.y, self.image = x, y if self.relu else None, image
         return y
+
+    def normalized(self, x: Array, mean: Array, factor: Array, shift: Array, relu: bool) -> Array:
+        """Return factor (y - mean) + shift, with y of `forward`; with `relu`, no less than 0."""
+        backend = backend_of(x, self.params["W"])
+        x, W, b, pad = self._ready(backend, x)
+        how = self.stride, pad, self.dilation, self.groups
+        return backend.convolution_normalized(x, W, b, *how, mean, factor, shift, relu)
+
+    def _ready(self, backend: Backend, x: Array) -> tuple[Array, Array, Array | None, Pair]:
+        """Return x with what is put around it, and W and b, and what is left to pad."""
+        W, b = self.params["W"], self.params["b"] if self.bias else None
+        pads, _ = self._geometry(x.shape[2:])
+        x = put_around(backend, x, pads)
+        # A device's kernels know arrays of one type; a network's are so anyway.
+        b = None if b is None else b.astype(x.dtype, copy=False)
+        return x, W.astype(x.dtype, copy=False), b, equal_part(pads)
 
     def backward(self, dout: Array) -> Array:
         x, image = self.x, self.image

@@ -12,6 +12,7 @@ from xpdl.layers.activations import ReLU
 from xpdl.layers.base import Layer
 from xpdl.layers.checks import expect_dx, expect_result
 from xpdl.layers.convolution import Convolution
+from xpdl.layers.folding import fold
 from xpdl.layers.pooling import MaxPooling
 from xpdl.layers.wiring import Place, Wiring
 
@@ -39,8 +40,11 @@ class Graph(Wiring, Layer):
     def _lay(self, inputs: Any, nodes: Any, outputs: Any) -> None:
         super()._lay(inputs, nodes, outputs)
         self.shapes: dict[str, Shape] = {}
-        self._last = _last_readers(self.places, self.ends)
+        self._ways = dict.fromkeys((True, False), self._way(self.places))  # in training, and not
         self._flows = dict.fromkeys([*self.inputs, *(p.name for p in self.places)], True)
+
+    def _way(self, places: Sequence[Place]) -> tuple[Sequence[Place], dict[str, list[str]]]:
+        return places, _last_readers(places, self.ends)
 
     # ---- planning -------------------------------------------------------------------------------
 
@@ -89,6 +93,7 @@ class Graph(Wiring, Layer):
                 pooling.layer.product, place.layer.pooled = place.layer, pooling.layer
                 if type(place.layer) is Convolution:
                     pooling.layer.computed_before = place.layer.can_pool()
+        self._ways[False] = self._way(fold(self.places, readers))
 
     def _part_relus(self) -> None:
         """Let each layer compute what is its own."""
@@ -113,8 +118,8 @@ class Graph(Wiring, Layer):
     def forward(self, *xs: Array, train: bool = False) -> Any:  # type: ignore[override]
         """Return the output, or a tuple of them, for the inputs xs."""
         self.check_arity(len(xs))
-        values, last = dict(zip(self.inputs, xs, strict=True)), self._last
-        for place in self.places:
+        values, (places, last) = dict(zip(self.inputs, xs, strict=True)), self._ways[train]
+        for place in places:
             forward: Any = place.layer.forward
             y = forward(*[values[name] for name in place.reads], train=train)
             if place.foreign and self.shapes:

@@ -108,6 +108,12 @@ class BatchNormalization(Layer):
                 )
         return y
 
+    def as_it_is(self) -> tuple[Array, Array, Array]:
+        """Return what inference does, y = factor (x - mean) + shift: mean, factor and shift."""
+        mean, variance = self.state["running_mean"], self.state["running_var"]
+        gamma, beta = self.params["gamma"], self.params["beta"]
+        return mean, 1 / backend_of(gamma).xp.sqrt(variance + self.epsilon) * gamma, beta
+
     def backward(self, dout: Array) -> Array:
         inverse_std, gamma = self.inverse_std, self.params["gamma"]
         backend = backend_of(dout, gamma)

@@ -272,6 +272,28 @@ class Windows(Elements):
         y = self.convolution(x, W, b, stride, pad, relu=True)
         return self.max_pooling(y, size, step, (0, 0), train)
 
+    def convolution_normalized(
+        self,
+        x: Array,
+        W: Array,
+        b: Array | None,
+        stride: Pair,
+        pad: Pair,
+        dilation: Pair,
+        groups: int,
+        mean: Array,
+        factor: Array,
+        shift: Array,
+        relu: bool = False,
+    ) -> Array:
+        """Return what `normalize`, and with `relu` ReLU, makes of a convolution."""
+        if groups == 1 and dilation == (1, 1):
+            y = self.convolution(x, W, b, stride, pad)
+        else:
+            y = self.grouped_convolution(x, W, b, stride, pad, dilation, groups)
+        y = self.normalize(y, mean, factor, shift)
+        return self.relu(y) if relu else y
+
     def average_pooling(self, x: Array, size: Pair, stride: Pair, pad: Pair) -> Array:
         """Return the mean of each window, (N, C, OH, OW); the padding counts as zeros."""
         windows = self.windows(x, size, stride, pad)

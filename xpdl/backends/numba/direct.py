@@ -224,11 +224,11 @@ def _gather_panel(gradient, g0, step, count, g, width, db, f):
 
 
 @compiled
-def panels(filters, packed, shares, which):
-    """Lay filters (C, FN, FH, FW) out for `multiply_windows`, as rows (FH*FW*C) of FN numbers.
+def panels(filters, factors, packed, shares, which):
+    """Lay factors (FN,) times filters (C, FN, FH, FW) out for `multiply_windows`.
 
-    Two registers' width at a time, all rows. What is missing in the last such panel, of one
-    register or two, is filled with zeros.
+    As rows (FH*FW*C) of FN numbers, two registers' width at a time, all rows. What is missing in
+    the last such panel, of one register or two, is filled with zeros.
     """
     begin(shares)
     c, fn, fh, fw = filters.shape
@@ -242,6 +242,8 @@ def panels(filters, packed, shares, which):
                         at = f * fh * fw * c + (u * fw + v) * c * width
                         for i in range(c):
                             for j in range(j0, j0 + FEW):
-                                number = filters[i, f + j, u, v] if f + j < fn else np.float32(0)
+                                number = np.float32(0)
+                                if f + j < fn:
+                                    number = factors[f + j] * filters[i, f + j, u, v]
                                 packed[at + i * width + j] = number
         part, first, last = next_part(shares, which)

@@ -212,8 +212,11 @@ def _add(numbers, total):
 
 
 @compiled
-def transform_filters(filters, u, shares, which):
-    """Lay G g G^T of filters (C, FN, 3, 3) out as u, (16, panels, C, one or two registers)."""
+def transform_filters(filters, factors, u, shares, which):
+    """Lay G g G^T of filters (C, FN, 3, 3), times factors (FN,), out as u.
+
+    That is (16, panels, C, one or two registers).
+    """
     begin(shares)
     c, fn = filters.shape[:2]
     width = 2 * LANES
@@ -229,7 +232,8 @@ def transform_filters(filters, u, shares, which):
                 for j in range(many):
                     for k in range(3):
                         for q in range(3):
-                            turned[(3 * k + q) * width + j] = filters[i, f + j, k, q]
+                            number = factors[f + j] * filters[i, f + j, k, q]
+                            turned[(3 * k + q) * width + j] = number
                 transform_tile(
                     FILTERS, turned, 0, down, 0, across, 0, LANES, nothing,
                     u, f * c + i * many, u_down, 0, u_across, 0, LANES, nothing, many // LANES,

@@ -29,14 +29,24 @@ _PANEL = 2 * LANES
 
 
 def convolution(
-    image: Array, shape: Shape, W: Array, b: Array | None, stride: Pair, pad: Pair, relu: bool
+    image: Array,
+    shape: Shape,
+    W: Array,
+    b: Array | None,
+    stride: Pair,
+    pad: Pair,
+    relu: bool,
+    factors: Array | None = None,
 ) -> Array:
-    """Return y (N, OH, OW, FN) of flat images of a shape (N, C, H, W), and W (FN, C, FH, FW)."""
+    """Return y (N, OH, OW, FN) of flat images of a shape (N, C, H, W), and W (FN, C, FH, FW).
+
+    The filters are multiplied by `factors` (FN,), if these are given.
+    """
     (n, c, h, w), (fn, _, fh, fw) = shape, W.shape
     oh, ow = output_size(h, fh, stride[0], pad[0]), output_size(w, fw, stride[1], pad[1])
     rows, columns = _places(h, w, c, (fh, fw), stride, pad)
     targets = _lines(oh * ow, fn)
-    filters = _panels(W.transpose(1, 0, 2, 3))
+    filters = _panels(W.transpose(1, 0, 2, 3), factors)
     biases = np.zeros(-(-fn // _PANEL) * _PANEL, np.float32)
     if b is not None:
         biases[:fn] = b
@@ -124,13 +134,14 @@ def _filters_gradient(
     return dW, db.sum(axis=0)
 
 
-def _panels(filters: Array) -> Array:
+def _panels(filters: Array, factors: Array | None = None) -> Array:
     """Return filters (C, FN, FH, FW), in any memory, as `panels` lays them out."""
     c, fn, fh, fw = filters.shape
+    factors = np.ones(fn, np.float32) if factors is None else factors
     packed = np.empty(fh * fw * c * -(-fn // LANES) * LANES, np.float32)
 
     def work(shares: Shares) -> None:
-        panels(filters, packed, shares, 0)
+        panels(filters, factors, packed, shares, 0)
 
     share(cut(-(-fn // _PANEL), 4 * fh * fw * c * _PANEL), work)
     return packed

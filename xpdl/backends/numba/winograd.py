@@ -65,12 +65,21 @@ def chosen(shape: Shape, W: Shape, stride: Pair, pad: Pair) -> bool:
 
 
 def convolution(
-    image: Array, shape: Shape, W: Array, b: Array | None, pad: Pair, relu: bool
+    image: Array,
+    shape: Shape,
+    W: Array,
+    b: Array | None,
+    pad: Pair,
+    relu: bool,
+    factors: Array | None = None,
 ) -> Array:
-    """Return y (N, OH, OW, FN) of flat images, whose shape is (N, C, H, W), and W (C, FN, 3, 3)."""
+    """Return y (N, OH, OW, FN) of flat images, whose shape is (N, C, H, W), and W (C, FN, 3, 3).
+
+    The filters are multiplied by `factors` (FN,), if these are given.
+    """
     n, (oh, ow), fn = shape[0], _counts(shape, pad), W.shape[1]
     y = pool.empty((n, oh, ow, fn), np.float32)
-    _convolve(image, shape, W, b, pad, relu, y, np.empty(0, np.uint8))
+    _convolve(image, shape, W, b, pad, relu, y, np.empty(0, np.uint8), factors)
     return y
 
 
@@ -103,10 +112,11 @@ def _convolve(
     relu: bool,
     y: Array,
     winners: Array,
+    factors: Array | None = None,
 ) -> None:
     c, fn = W.shape[:2]
     grid = _grid(shape, _counts(shape, pad), fn, pad)
-    u = _transformed_filters(W)
+    u = _transformed_filters(W, np.ones(fn, np.float32) if factors is None else factors)
     splits = _splits(grid.blocks, fn)
     flat, biases = y.reshape(-1), np.zeros(fn, np.float32) if b is None else b
     least = np.float32(0 if relu else -np.inf)
@@ -180,13 +190,13 @@ def _splits(count: int, fn: int) -> int:
     return max(1, min(PARTS // count, fn // (4 * LANES)))
 
 
-def _transformed_filters(W: Array) -> Array:
-    """Return G g G^T of filters (C, FN, 3, 3) as `tiles.transform_filters` lays it out."""
+def _transformed_filters(W: Array, factors: Array) -> Array:
+    """Return G g G^T of filters (C, FN, 3, 3), times factors, as `tiles` lays it out."""
     c, fn = W.shape[:2]
     u = pool.empty((16 * apart(c * fn),), np.float32)
 
     def work(shares: Shares) -> None:
-        tiles.transform_filters(W, u, shares, 0)
+        tiles.transform_filters(W, factors, u, shares, 0)
 
     share(cut(-(-fn // (2 * LANES)), 4 * 25 * c * 2 * LANES), work)
     return u
