@@ -188,7 +188,7 @@ def test_convolution_with_its_pooling(backend, case, window):
     x, W, b, _ = _convolution(case)
     size = tuple(min(pair) for pair in zip(window, case.out, strict=True))
     there = placed(backend, x, case.layout), backend.asarray(W), backend.asarray(b)
-    y, winners = backend.convolution_pooling(*there, case.stride, case.pad, size, window)
+    y, winners = backend.convolution_pooling(*there, (case.stride, case.pad), (size, window))
     assert winners is None
     outputs = np.maximum(brute_force.convolution(case, x, W, b), 0)
     expected, _ = Backend().max_pooling(outputs, size, window, (0, 0))
@@ -204,9 +204,8 @@ def test_convolution_normalized(backend, case, with_bias, relu):
     there = placed(backend, x, case.layout), backend.asarray(W)
     bias = backend.asarray(b) if with_bias else None
     how = case.stride, case.pad, (1, 1), 1
-    y = backend.convolution_normalized(
-        *there, bias, *how, *map(backend.asarray, (mean, factor, shift)), relu
-    )
+    norm = tuple(map(backend.asarray, (mean, factor, shift)))
+    y = backend.convolution_normalized(*there, bias, how, norm, relu)
     outputs = brute_force.convolution(case, x, W, b if with_bias else 0 * b)
     mean, factor, shift = (a.astype(np.float64)[:, None, None] for a in (mean, factor, shift))
     expected = factor * (outputs - mean) + shift

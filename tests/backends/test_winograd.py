@@ -54,7 +54,7 @@ def halved(*case, nan=False):
         x[0, 0, 0, 0] = np.nan
     pad, two = case[-1], (2, 2)
     outputs = NUMBA.convolution(x, W, b, ONE, pad, relu=True)
-    together = NUMBA.convolution_pooling(x, W, b, ONE, pad, two, two, train=True)
+    together = NUMBA.convolution_pooling(x, W, b, (ONE, pad), (two, two), train=True)
     apart = NUMBA.max_pooling(outputs, two, two, (0, 0), train=True)
     dout = np.random.default_rng(1).standard_normal(apart[0].shape, np.float32)
     return [
@@ -127,7 +127,7 @@ def test_a_normalisation_is_folded_into_the_filters(case, with_bias):
     (x, W, b, _), pad = arrays(*case), case[-1]
     b = b if with_bias else None
     mean, factor, shift = np.random.default_rng(2).standard_normal((3, len(W)), np.float32)
-    given = *(ONE, pad, ONE, 1, mean, factor, shift), True
+    given = (ONE, pad, ONE, 1), (mean, factor, shift), True
     found = NUMBA.convolution_normalized(x, W, b, *given)
     right = Backend().convolution_normalized(*(a.astype(np.float64) for a in (x, W)), b, *given)
     assert found.dtype == np.float32

@@ -21,7 +21,7 @@ from xpdl.layers import (
 from xpdl.network import Network
 
 
-class Shifted(BatchNormalization):
+class OneMore(BatchNormalization):
     def forward(self, x: Any, train: bool = False) -> Any:
         return super().forward(x, train) + 1
 
@@ -55,7 +55,7 @@ CHAINS: list[tuple[list[Layer], int]] = [
     ([Convolution(4, 3, groups=2, dilation=2), BatchNormalization(), Tanh()], 1),
     ([Convolution(2, 3, pad=((0, 1), (1, 0)), groups=2), BatchNormalization(), ReLU()], 2),
     ([Convolution(4, 3), ReLU(), BatchNormalization()], 0),
-    ([Convolution(4, 3), Shifted(), ReLU()], 0),
+    ([Convolution(4, 3), OneMore(), ReLU()], 0),
 ]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from xpdl.arguments import LARGEST, flag, whole_number
-from xpdl.backends import Array, Backend, Pads, Pair, Shape, backend_of, spread
+from xpdl.backends import Array, Backend, Normal, Pads, Pair, Shape, backend_of, spread
 from xpdl.errors import ArgumentError, ShapeError
 from xpdl.functions import window_counts
 from xpdl.initializers import Constant, WeightInit, get_initializer
@@ -138,9 +138,8 @@ class Convolution(Layer):
         if pooling and pooling.is_computed_before():
             counts = self._geometry(image)[1]
             pooling.plan((self.filters, *counts))
-            y, winners = backend.convolution_pooling(
-                x, W, b, self.stride, pad, pooling.size, pooling.stride, train
-            )
+            how, window = (self.stride, pad), (pooling.size, pooling.stride)
+            y, winners = backend.convolution_pooling(x, W, b, how, window, train)
             if train:
                 pooling.keep(backend, (len(x), self.filters, *counts), y, winners)
         elif self._plain():
@@ -153,12 +152,12 @@ class Convolution(Layer):
             self.x, self.y, self.image = x, y if self.relu else None, image
         return y
 
-    def normalized(self, x: Array, mean: Array, factor: Array, shift: Array, relu: bool) -> Array:
+    def normalized(self, x: Array, norm: Normal, relu: bool) -> Array:
         """Return factor (y - mean) + shift, with y of `forward`; with `relu`, no less than 0."""
         backend = backend_of(x, self.params["W"])
         x, W, b, pad = self._ready(backend, x)
         how = self.stride, pad, self.dilation, self.groups
-        return backend.convolution_normalized(x, W, b, *how, mean, factor, shift, relu)
+        return backend.convolution_normalized(x, W, b, how, norm, relu)
 
     def _ready(self, backend: Backend, x: Array) -> tuple[Array, Array, Array | None, Pair]:
         """Return x with what is put around it, and W and b, and what is left to pad."""

@@ -50,4 +50,4 @@ class _Folded:
         self.convolution, self.norm, self.relu = convolution, norm, relu
 
     def forward(self, x: Array, train: bool = False) -> Array:
-        return self.convolution.normalized(x, *self.norm.as_it_is(), self.relu)
+        return self.convolution.normalized(x, self.norm.as_it_is(), self.relu)

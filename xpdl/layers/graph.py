@@ -40,11 +40,9 @@ class Graph(Wiring, Layer):
     def _lay(self, inputs: Any, nodes: Any, outputs: Any) -> None:
         super()._lay(inputs, nodes, outputs)
         self.shapes: dict[str, Shape] = {}
-        self._ways = dict.fromkeys((True, False), self._way(self.places))  # in training, and not
+        # In training, and not: places, and what need not be kept after each.
+        self._ways = dict.fromkeys((True, False), _way(self.places, self.ends))
         self._flows = dict.fromkeys([*self.inputs, *(p.name for p in self.places)], True)
-
-    def _way(self, places: Sequence[Place]) -> tuple[Sequence[Place], dict[str, list[str]]]:
-        return places, _last_readers(places, self.ends)
 
     # ---- planning -------------------------------------------------------------------------------
 
@@ -93,16 +91,13 @@ class Graph(Wiring, Layer):
                 pooling.layer.product, place.layer.pooled = place.layer, pooling.layer
                 if type(place.layer) is Convolution:
                     pooling.layer.computed_before = place.layer.can_pool()
-        self._ways[False] = self._way(fold(self.places, readers))
+        self._ways[False] = _way(fold(self.places, readers), self.ends)
 
     def _part_relus(self) -> None:
         """Let each layer compute what is its own."""
         for place in self.places:
-            place.layer.relu, place.layer.pooled = False, None
-            if isinstance(place.layer, ReLU | MaxPooling):
-                place.layer.computed_before = False
-            if isinstance(place.layer, MaxPooling):
-                place.layer.product = None
+            for told in ("relu", "pooled", "computed_before", "product"):
+                vars(place.layer).pop(told, None)  # no layer does so by itself
 
     def want_gradient(self, wanted: bool) -> bool:
         passes = super().want_gradient(wanted)
@@ -177,14 +172,14 @@ class Graph(Wiring, Layer):
 Graph.plain.add(Graph)
 
 
-def _last_readers(places: Sequence[Place], ends: Sequence[str]) -> dict[str, list[str]]:
-    """Return, by the place that reads it last, what need not be kept after that."""
+def _way(places: Sequence[Place], ends: Sequence[str]) -> tuple[Sequence[Place], Any]:
+    """Return places and, by the one that reads it last, what need not be kept after that."""
     last = {name: place.name for place in places for name in place.reads}
     done: dict[str, list[str]] = {}
     for name, reader in last.items():
         if name not in ends:
             done.setdefault(reader, []).append(name)
-    return done
+    return places, done
 
 
 def _only(readers: Sequence[Any], kind: type) -> Any:

@@ -6,7 +6,7 @@ import warnings
 from typing import Any
 
 from xpdl.arguments import flag, number
-from xpdl.backends import Array, Backend, Shape, backend_of
+from xpdl.backends import Array, Backend, Normal, Shape, backend_of
 from xpdl.errors import ArgumentError, ShapeError
 from xpdl.initializers import Constant
 from xpdl.layers.base import Layer
@@ -108,7 +108,7 @@ class BatchNormalization(Layer):
                 )
         return y
 
-    def as_it_is(self) -> tuple[Array, Array, Array]:
+    def as_it_is(self) -> Normal:
         """Return what inference does, y = factor (x - mean) + shift: mean, factor and shift."""
         mean, variance = self.state["running_mean"], self.state["running_var"]
         gamma, beta = self.params["gamma"], self.params["beta"]

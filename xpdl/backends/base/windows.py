@@ -8,8 +8,11 @@ from typing import Any
 from xpdl.backends.base.elements import Elements
 from xpdl.backends.base.types import (
     Array,
+    Geometry,
+    Normal,
     Pads,
     Pair,
+    Pairs,
     Shape,
     accumulation_dtype,
     by_group,
@@ -258,40 +261,19 @@ class Windows(Elements):
         return self.col2im(col, shape, size, stride, pad)
 
     def convolution_pooling(
-        self,
-        x: Array,
-        W: Array,
-        b: Array | None,
-        stride: Pair,
-        pad: Pair,
-        size: Pair,
-        step: Pair,
-        train: bool = False,
+        self, x: Array, W: Array, b: Array | None, how: Pairs, window: Pairs, train: bool = False
     ) -> tuple[Array, Any]:
-        """Return what `max_pooling`, of windows of `size`, makes of a `convolution` with ReLU."""
-        y = self.convolution(x, W, b, stride, pad, relu=True)
-        return self.max_pooling(y, size, step, (0, 0), train)
+        """Return what `max_pooling`, without padding, makes of a `convolution` with ReLU."""
+        return self.max_pooling(self.convolution(x, W, b, *how, True), *window, (0, 0), train)
 
     def convolution_normalized(
-        self,
-        x: Array,
-        W: Array,
-        b: Array | None,
-        stride: Pair,
-        pad: Pair,
-        dilation: Pair,
-        groups: int,
-        mean: Array,
-        factor: Array,
-        shift: Array,
-        relu: bool = False,
+        self, x: Array, W: Array, b: Array | None, how: Geometry, norm: Normal, relu: bool = False
     ) -> Array:
         """Return what `normalize`, and with `relu` ReLU, makes of a convolution."""
-        if groups == 1 and dilation == (1, 1):
-            y = self.convolution(x, W, b, stride, pad)
+        if how[2:] == ((1, 1), 1):
+            y = self.normalize(self.convolution(x, W, b, *how[:2]), *norm)
         else:
-            y = self.grouped_convolution(x, W, b, stride, pad, dilation, groups)
-        y = self.normalize(y, mean, factor, shift)
+            y = self.normalize(self.grouped_convolution(x, W, b, *how), *norm)
         return self.relu(y) if relu else y
 
     def average_pooling(self, x: Array, size: Pair, stride: Pair, pad: Pair) -> Array:

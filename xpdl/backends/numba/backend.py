@@ -12,7 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from xpdl.backends.base.types import Array, Number, Pair, Shape, output_size, written
+from xpdl.backends.base.types import (
+    Array,
+    Geometry,
+    Normal,
+    Number,
+    Pair,
+    Pairs,
+    Shape,
+    output_size,
+    written,
+)
 from xpdl.backends.numba.pixels import by_pixel
 from xpdl.backends.numpy import few_channels
 from xpdl.backends.numpy.backend import NumpyBackend
@@ -79,47 +89,29 @@ class NumbaBackend(NumbaElements):
         return windows.convolution(image, x.shape, W, b, stride, pad, relu).transpose(0, 3, 1, 2)
 
     def convolution_pooling(
-        self,
-        x: Array,
-        W: Array,
-        b: Array | None,
-        stride: Pair,
-        pad: Pair,
-        size: Pair,
-        step: Pair,
-        train: bool = False,
+        self, x: Array, W: Array, b: Array | None, how: Pairs, window: Pairs, train: bool = False
     ) -> tuple[Array, Any]:
+        (stride, pad), (size, step) = how, window
         tiled = winograd.chosen(x.shape, W.shape, stride, pad)
         if not (all_single(x, W, b) and tiled and winograd.pools(x.shape, pad, size, step)):
-            return super().convolution_pooling(x, W, b, stride, pad, size, step, train)
+            return super().convolution_pooling(x, W, b, how, window, train)
         turned = W.transpose(1, 0, 2, 3)
         y, winners = winograd.convolution_pooling(_flat_images(x), x.shape, turned, b, pad)
         return y.transpose(0, 3, 1, 2), winners if train else None
 
     def convolution_normalized(
-        self,
-        x: Array,
-        W: Array,
-        b: Array | None,
-        stride: Pair,
-        pad: Pair,
-        dilation: Pair,
-        groups: int,
-        mean: Array,
-        factor: Array,
-        shift: Array,
-        relu: bool = False,
+        self, x: Array, W: Array, b: Array | None, how: Geometry, norm: Normal, relu: bool = False
     ) -> Array:
-        if not all_single(x, W, b, mean, factor, shift):
-            how = stride, pad, dilation, groups
-            return super().convolution_normalized(x, W, b, *how, mean, factor, shift, relu)
+        if not all_single(x, W, b, *norm):
+            return super().convolution_normalized(x, W, b, how, norm, relu)
+        (stride, pad, dilation, groups), (mean, factor, shift) = how, norm
         biases = shift + factor * (-mean if b is None else b - mean)
         plain = groups == 1 and dilation == (1, 1)
         if not plain or seen_part(x.shape[2:], W.shape[2:], stride, pad):
             W = W * factor[:, None, None, None]
             if plain:
                 return self.convolution(x, W, biases, stride, pad, relu)
-            return self.grouped_convolution(x, W, biases, stride, pad, dilation, groups, relu)
+            return self.grouped_convolution(x, W, biases, *how, relu)
         image = _flat_images(x)
         if winograd.chosen(x.shape, W.shape, stride, pad):
             turned = W.transpose(1, 0, 2, 3)
