@@ -293,7 +293,10 @@ def test_the_provider_is_chosen_by_name(rehearsed, monkeypatch):
 
 
 def test_what_still_takes_the_generic_way(rehearsed):
-    """Average pooling, normalisations, groups, ReLU6 and counts of pixels; `xpdl info` says so."""
+    """Average pooling, normalisations, groups, ReLU6 and counts of pixels; `xpdl info` says so.
+
+    And a convolution with its pooling, or normalised, which are calls of what is there.
+    """
     providers = rehearsed.providers()
     generic = {name for name, provider in providers.items() if provider == "generic"}
     both_ways = {
@@ -304,4 +307,9 @@ def test_what_still_takes_the_generic_way(rehearsed):
         "relu6",
     }
     wanted = {name + way for name in both_ways for way in ("", "_backward")}
-    assert generic == wanted | {"moments", "confusion"}
+    assert generic == wanted | {
+        "moments",
+        "confusion",
+        "convolution_pooling",
+        "convolution_normalized",
+    }

@@ -33,7 +33,7 @@ SUBCLASSES = [
     *(FusedElements, FusedCupyBackend, StrictBackend),
 ]
 if NUMBA == "ready":
-    SUBCLASSES.append(type(get_backend("numba")))
+    SUBCLASSES += type(get_backend("numba")).__mro__[:2]
 OVERRIDES = [
     pytest.param(kind, name, id=f"{kind.__name__}.{name}")
     for kind in SUBCLASSES
@@ -43,6 +43,8 @@ OVERRIDES = [
 HELD_TO_NUMBERS = {
     "matmul",
     "convolution",
+    "convolution_pooling",
+    "convolution_normalized",
     "convolution_backward",
     "grouped_convolution",
     "grouped_convolution_backward",
@@ -136,6 +138,23 @@ def test_convolution(fast, plain, setting, case, threads, block, with_bias):
     assert_close(
         fast, y, plain.convolution(x, W, b, case.stride, case.pad).astype(np.float64), case.dtype
     )
+
+
+@given(case=cases(batches=(1, 9)), threads=threads, block=block_bytes)
+def test_convolution_with_what_follows(fast, plain, setting, case, threads, block):
+    setting(threads, block)
+    x = placed(fast, case.numbers(*case.shape), case.layout)
+    W = case.numbers(case.filters, case.c, *case.size, salt=1)
+    b = case.numbers(case.filters, salt=2)
+    norm = tuple(case.numbers(3, case.filters, salt=3).astype(sum_dtype(case.dtype)))
+    window = tuple(min(2, count) for count in case.out)
+    given = x, W, b, (case.stride, case.pad), (window, window)
+    y, _ = fast.convolution_pooling(*given)
+    expected, _ = plain.convolution_pooling(*given)
+    assert_close(fast, y, expected.astype(np.float64), case.dtype)
+    given = x, W, b, (case.stride, case.pad, (1, 1), 1), norm, True
+    y, expected = (backend.convolution_normalized(*given) for backend in (fast, plain))
+    assert_close(fast, y, expected.astype(np.float64), case.dtype)
 
 
 @given(

@@ -11,7 +11,7 @@ from brute_force import assert_close, cases, placed, sum_dtype
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xpdl.backends import accumulation_dtype, output_size
+from xpdl.backends import Backend, accumulation_dtype, output_size
 
 DTYPES = ["float16", "float32", "float64"]
 
@@ -181,6 +181,35 @@ def test_convolution(backend, case, with_bias):
         np.testing.assert_array_equal(backend.to_numpy(array), host)
     if b is not None:
         np.testing.assert_array_equal(backend.to_numpy(bias), b)
+
+
+@given(case=cases(), window=st.tuples(st.integers(1, 3), st.integers(1, 3)))
+def test_convolution_with_its_pooling(backend, case, window):
+    x, W, b, _ = _convolution(case)
+    size = tuple(min(pair) for pair in zip(window, case.out, strict=True))
+    there = placed(backend, x, case.layout), backend.asarray(W), backend.asarray(b)
+    y, winners = backend.convolution_pooling(*there, (case.stride, case.pad), (size, window))
+    assert winners is None
+    outputs = np.maximum(brute_force.convolution(case, x, W, b), 0)
+    expected, _ = Backend().max_pooling(outputs, size, window, (0, 0))
+    assert_close(backend, y, expected, case.dtype)
+
+
+@given(case=cases(), with_bias=st.booleans(), relu=st.booleans())
+def test_convolution_normalized(backend, case, with_bias, relu):
+    x, W, b, _ = _convolution(case)
+    wide = brute_force.sum_dtype(case.dtype)
+    rng = np.random.default_rng(case.seed)
+    mean, factor, shift = rng.standard_normal((3, case.filters)).astype(wide)
+    there = placed(backend, x, case.layout), backend.asarray(W)
+    bias = backend.asarray(b) if with_bias else None
+    how = case.stride, case.pad, (1, 1), 1
+    norm = tuple(map(backend.asarray, (mean, factor, shift)))
+    y = backend.convolution_normalized(*there, bias, how, norm, relu)
+    outputs = brute_force.convolution(case, x, W, b if with_bias else 0 * b)
+    mean, factor, shift = (a.astype(np.float64)[:, None, None] for a in (mean, factor, shift))
+    expected = factor * (outputs - mean) + shift
+    assert_close(backend, y, np.maximum(expected, 0) if relu else expected, case.dtype)
 
 
 @given(case=cases(), need_dx=st.booleans(), layout=st.sampled_from(brute_force.LAYOUTS))

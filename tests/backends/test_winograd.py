@@ -47,6 +47,22 @@ def exact(*given):
     return passes(Backend(), *(a.astype(np.float64) for a in singles), pad)
 
 
+def halved(*case, nan=False):
+    """Return what a convolution with its pooling gives, and dx of the pooling, two ways."""
+    x, W, b, _ = arrays(*case)
+    if nan:
+        x[0, 0, 0, 0] = np.nan
+    pad, two = case[-1], (2, 2)
+    outputs = NUMBA.convolution(x, W, b, ONE, pad, relu=True)
+    together = NUMBA.convolution_pooling(x, W, b, (ONE, pad), (two, two), train=True)
+    apart = NUMBA.max_pooling(outputs, two, two, (0, 0), train=True)
+    dout = np.random.default_rng(1).standard_normal(apart[0].shape, np.float32)
+    return [
+        (y, NUMBA.max_pooling_backward(dout, winners, outputs.shape, two, two, (0, 0), y))
+        for y, winners in (together, apart)
+    ]
+
+
 @st.composite
 def cases(draw):
     few, pads = st.integers(1, 3), st.integers(0, 2)
@@ -92,7 +108,7 @@ def test_it_is_the_same_to_the_last_bit_on_any_number_of_threads(shape, monkeypa
     found = {}
     for threads in ("1", "2", "3", "7"):
         monkeypatch.setenv("XPDL_THREADS", threads)
-        found[threads] = passes(NUMBA, *arrays(*shape), shape[-1])
+        found[threads] = *passes(NUMBA, *arrays(*shape), shape[-1]), *halved(*shape)[0]
     for others in found.values():
         for one, other in zip(found["1"], others, strict=True):
             np.testing.assert_array_equal(one, other)
@@ -104,6 +120,43 @@ def test_relu_in_the_same_pass_keeps_nan():
     y = NUMBA.convolution(x, W, b, ONE, ONE)
     assert np.isnan(y).any()
     np.testing.assert_array_equal(NUMBA.convolution(x, W, b, ONE, ONE, relu=True), np.maximum(y, 0))
+
+
+@given(case=cases(), with_bias=st.booleans())
+def test_a_normalisation_is_folded_into_the_filters(case, with_bias):
+    (x, W, b, _), pad = arrays(*case), case[-1]
+    b = b if with_bias else None
+    mean, factor, shift = np.random.default_rng(2).standard_normal((3, len(W)), np.float32)
+    given = (ONE, pad, ONE, 1), (mean, factor, shift), True
+    found = NUMBA.convolution_normalized(x, W, b, *given)
+    right = Backend().convolution_normalized(*(a.astype(np.float64) for a in (x, W)), b, *given)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, right, rtol=1e-4, atol=1e-5 * np.abs(right).max(initial=1))
+
+
+@given(case=cases())
+def test_pooling_in_the_same_pass_is_the_same_to_the_last_bit(case):
+    n, c, size, fn, pad = case
+    size = [extent + extent % 2 for extent in size]
+    assert winograd.pools((n, c, *size), pad, (2, 2), (2, 2))
+    together, apart = halved(n, c, size, fn, pad)
+    for one, other in zip(together, apart, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_pooling_in_the_same_pass_keeps_nan():
+    together, apart = halved(2, LANES, (6, 6), LANES, ONE, nan=True)
+    assert np.isnan(together[0]).any()
+    for one, other in zip(together, apart, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_other_poolings_are_passes_of_their_own():
+    shape = 2, LANES, 8, 8
+    assert winograd.pools(shape, ONE, (2, 2), (2, 2))
+    assert not winograd.pools(shape, ONE, (3, 3), (2, 2))
+    assert not winograd.pools(shape, ONE, (2, 2), (1, 1))
+    assert not winograd.pools((2, LANES, 8, 7), ONE, (2, 2), (2, 2))
 
 
 def test_other_shapes_take_the_direct_sum():

@@ -227,8 +227,8 @@ def test_a_relu_and_a_pooling_behind_convolutions_of_every_kind(
         [layer_from_config(layer.config()) for layer in layers], (4, 5, 7), dtype="float64", seed=1
     )
     for layer in apart.leaves().values():
-        layer.relu = layer.pooled = False
-        if isinstance(layer, ReLU):
+        layer.relu, layer.pooled = False, None
+        if isinstance(layer, ReLU | MaxPooling):
             layer.computed_before = False
         if isinstance(layer, MaxPooling):
             layer.product = None
@@ -559,10 +559,10 @@ def test_max_pooling_takes_the_gradient_of_the_relu_before_it(backend: Backend, 
         if frozen:
             network.freeze(*frozen)
         whole = {name: backend.to_numpy(g) for name, g in network.gradient(x, t).items()}
-        together = layers[0].pooled
+        together = layers[0].pooled is not None
         for layer in network.body.layers.values():
-            layer.relu = layer.pooled = layer.computed_before = False  # type: ignore[attr-defined]
-            layer.product = None  # type: ignore[attr-defined]
+            layer.relu = layer.computed_before = False  # type: ignore[attr-defined]
+            layer.pooled = layer.product = None  # type: ignore[attr-defined]
         network.grads.buffer[...] = 0 if frozen else 9
         for name, g in network.gradient(x, t).items():
             expected = backend.to_numpy(g)
@@ -608,10 +608,12 @@ def test_a_layer_that_moves_to_another_network_forgets_its_neighbours(rng: Any) 
     layers = [Convolution(4, 3), ReLU(), MaxPooling(2)]
     Sequential(layers).plan((2, 6, 6))
     conv, relu, pool = layers
-    assert conv.pooled
+    assert conv.pooled is pool
+    assert pool.computed_before  # type: ignore[attr-defined]
     assert pool.product is conv  # type: ignore[attr-defined]
     Sequential([pool, relu, conv]).plan((2, 8, 8))
-    assert not conv.pooled
+    assert conv.pooled is None
+    assert not pool.computed_before  # type: ignore[attr-defined]
     assert not relu.computed_before  # type: ignore[attr-defined]
     assert pool.product is None  # type: ignore[attr-defined]
 

@@ -298,9 +298,8 @@ def test_the_front_of_a_network(backend: Backend, rng: Any) -> None:
     seen = network.activations(x)
     for name in ("norm1", "relu1", "block1", "block1.affine1"):
         front = network.upto(name)
-        np.testing.assert_array_equal(
-            backend.to_numpy(front.predict(x)), backend.to_numpy(seen[name])
-        )
+        found, right = backend.to_numpy(front.predict(x)), backend.to_numpy(seen[name])
+        np.testing.assert_allclose(found, right, rtol=1e-5, atol=1e-6)  # one may be folded
         front.params["conv1.W"] = 0.0
     assert backend.to_numpy(network.params["conv1.W"]).any()  # of its own
     tuned = Network({"front": network.upto("block1").as_layer(), "head": Affine(7)}, (1, 6, 6))

@@ -72,6 +72,20 @@ def test_operations_and_bytes_are_those_of_the_formula(backend):
     assert first.gigabytes[1] == pytest.approx(first.backward_bytes / first.backward / 1e9)
 
 
+def test_what_a_convolution_pools_is_counted_there(backend):
+    layers = [Convolution(4, 3, pad=1), ReLU(), MaxPooling(2), Affine(5)]
+    network = Network(layers, (2, 6, 6), dtype="float32")
+    x, t = backend.asarray(np.zeros((3, 2, 6, 6), np.float32)), backend.asarray([0, 1, 2])
+    parts = {part.name: part for part in profile_step(network, x, t, SGD(), rounds=1).parts}
+    conv, pool = parts["conv1"], parts["pool1"]
+    taken, results, parameters = 3 * 2 * 36, 3 * 4 * 36, 4 * 2 * 9 + 4
+    assert conv.forward_flops == conv.backward_flops == 2 * results * 2 * 9
+    assert conv.forward_bytes == 4 * (taken + results // 4 + parameters)
+    assert conv.backward_bytes == 4 * (taken + results + 2 * parameters)
+    assert pool.forward_bytes == 0
+    assert pool.backward_bytes == 4 * (results + results // 4 + results)
+
+
 def test_the_network_is_left_as_it_was(backend):
     network, x, t = small(backend)
     profile_step(network, x, t, SGD(), rounds=1)

@@ -14,6 +14,7 @@ from typing import Any
 from xpdl.backends.base import Backend
 from xpdl.backends.base.types import (
     Array,
+    Normal,
     Number,
     Pads,
     Pair,
@@ -35,6 +36,7 @@ __all__ = [
     "BACKEND_NAMES",
     "Array",
     "Backend",
+    "Normal",
     "Number",
     "Pads",
     "Pair",

@@ -8,6 +8,8 @@ PRIMITIVES = (
     "matmul",
     "convolution",
     "convolution_backward",
+    "convolution_pooling",
+    "convolution_normalized",
     "grouped_convolution",
     "grouped_convolution_backward",
     "max_pooling",

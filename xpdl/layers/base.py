@@ -57,7 +57,7 @@ class Layer(Configurable):
     input_gradient: bool = True  # where nothing before it learns, a layer need not make dx
     needs_backward: bool = True  # nor be asked for it, if it does not learn either
     relu: bool = False  # whether the ReLU behind it is computed here; see `Graph.plan`
-    pooled: bool = False  # whether its gradient comes from a pooling that knows of that ReLU
+    pooled: Any = None  # the max pooling, if any, that takes its own and that ReLU's gradient
     owned: bool = False  # whether a network holds this layer's arrays
     made: Any = Kept()  # the shape and the backend of what a layer used alone gave last
 

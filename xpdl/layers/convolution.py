@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from xpdl.arguments import LARGEST, flag, whole_number
-from xpdl.backends import Array, Backend, Pads, Pair, Shape, backend_of, spread
+from xpdl.backends import Array, Backend, Normal, Pads, Pair, Shape, backend_of, spread
 from xpdl.errors import ArgumentError, ShapeError
 from xpdl.functions import window_counts
 from xpdl.initializers import Constant, WeightInit, get_initializer
@@ -31,7 +31,8 @@ class Convolution(Layer):
     x[n, c, i s + k d - p, j s + l d - p], and FH in the size is (FH - 1) d + 1 (Yu and Koltun 2016,
     arXiv:1511.07122). `Backend.grouped_convolution` holds both.
 
-    In a `Sequential`, a ReLU right behind it is computed here, in the same pass.
+    In a `Sequential`, a ReLU right behind it is computed here, in the same pass, and max pooling
+    behind that.
 
     Parameters
     ----------
@@ -131,14 +132,17 @@ class Convolution(Layer):
             raise ShapeError(f"Convolution wants x of shape (N, {channels}, H, W), got {x.shape}.")
 
     def forward(self, x: Array, train: bool = False) -> Array:
-        W, b = self.params["W"], self.params["b"] if self.bias else None
-        backend, image = backend_of(x, W), x.shape[2:]
-        pads, _ = self._geometry(image)
-        x, pad = put_around(backend, x, pads), equal_part(pads)
-        # A device's kernels know arrays of one type; a network's are so anyway.
-        W = W.astype(x.dtype, copy=False)
-        b = None if b is None else b.astype(x.dtype, copy=False)
-        if self._plain():
+        backend, image = backend_of(x, self.params["W"]), x.shape[2:]
+        x, W, b, pad = self._ready(backend, x)
+        pooling = self.pooled
+        if pooling and pooling.is_computed_before():
+            counts = self._geometry(image)[1]
+            pooling.plan((self.filters, *counts))
+            how, window = (self.stride, pad), (pooling.size, pooling.stride)
+            y, winners = backend.convolution_pooling(x, W, b, how, window, train)
+            if train:
+                pooling.keep(backend, (len(x), self.filters, *counts), y, winners)
+        elif self._plain():
             y = backend.convolution(x, W, b, self.stride, pad, self.relu)
         else:
             y = backend.grouped_convolution(
@@ -147,6 +151,22 @@ class Convolution(Layer):
         if train:
             self.x, self.y, self.image = x, y if self.relu else None, image
         return y
+
+    def normalized(self, x: Array, norm: Normal, relu: bool) -> Array:
+        """Return factor (y - mean) + shift, with y of `forward`; with `relu`, no less than 0."""
+        backend = backend_of(x, self.params["W"])
+        x, W, b, pad = self._ready(backend, x)
+        how = self.stride, pad, self.dilation, self.groups
+        return backend.convolution_normalized(x, W, b, how, norm, relu)
+
+    def _ready(self, backend: Backend, x: Array) -> tuple[Array, Array, Array | None, Pair]:
+        """Return x with what is put around it, and W and b, and what is left to pad."""
+        W, b = self.params["W"], self.params["b"] if self.bias else None
+        pads, _ = self._geometry(x.shape[2:])
+        x = put_around(backend, x, pads)
+        # A device's kernels know arrays of one type; a network's are so anyway.
+        b = None if b is None else b.astype(x.dtype, copy=False)
+        return x, W.astype(x.dtype, copy=False), b, equal_part(pads)
 
     def backward(self, dout: Array) -> Array:
         x, image = self.x, self.image
@@ -176,6 +196,10 @@ class Convolution(Layer):
             if place is not None:
                 place[...] = gradient
         return dx
+
+    def can_pool(self) -> bool:
+        """Tell whether the max pooling that knows of its ReLU is computed here."""
+        return self._plain() and self.pooled.pad == (0, 0) and self.pooled.remainder != "keep"
 
     def _plain(self) -> bool:
         return self.groups == 1 and self.dilation == (1, 1)

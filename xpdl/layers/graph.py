@@ -11,6 +11,8 @@ from xpdl.errors import ArgumentError, shown
 from xpdl.layers.activations import ReLU
 from xpdl.layers.base import Layer
 from xpdl.layers.checks import expect_dx, expect_result
+from xpdl.layers.convolution import Convolution
+from xpdl.layers.folding import fold
 from xpdl.layers.node import planned
 from xpdl.layers.pooling import MaxPooling
 from xpdl.layers.wiring import Place, Wiring
@@ -39,7 +41,8 @@ class Graph(Wiring, Layer):
     def _lay(self, inputs: Any, nodes: Any, outputs: Any) -> None:
         super()._lay(inputs, nodes, outputs)
         self.shapes: dict[str, Shape] = {}
-        self._last = _last_readers(self.places, self.ends)
+        # In training, and not: places, and what need not be kept after each.
+        self._ways = dict.fromkeys((True, False), _way(self.places, self.ends))
         self._flows = dict.fromkeys([*self.inputs, *(p.name for p in self.places)], True)
 
     # ---- planning -------------------------------------------------------------------------------
@@ -61,7 +64,8 @@ class Graph(Wiring, Layer):
 
         The product's y is then the ReLU's, which hands it on, and so the gradient on the way back.
         Max pooling that alone reads the ReLU takes its gradient with its own, and sums it for the
-        product's b. A layer derived from these may do something else, and is left alone.
+        product's b; a convolution computes the pooling, too, if it can. A layer derived from these
+        may do something else, and is left alone.
         """
         self._part_relus()  # layers may have stood elsewhere before
         readers: dict[str | None, list[Any]] = defaultdict(list)
@@ -76,7 +80,10 @@ class Graph(Wiring, Layer):
                 place.layer.relu = relu.layer.computed_before = True
                 pooling = _only(readers[relu.name], MaxPooling)
             if pooling is not None:
-                pooling.layer.product, place.layer.pooled = place.layer, True
+                pooling.layer.product, place.layer.pooled = place.layer, pooling.layer
+                if type(place.layer) is Convolution:
+                    pooling.layer.computed_before = place.layer.can_pool()
+        self._ways[False] = _way(fold(self.places, readers), self.ends)
 
     def _part_relus(self) -> None:
         """Let each layer compute what is its own."""
@@ -98,16 +105,20 @@ class Graph(Wiring, Layer):
     def forward(self, *xs: Array, train: bool = False) -> Any:  # type: ignore[override]
         """Return the output, or a tuple of them, for the inputs xs."""
         self.check_arity(len(xs))
-        values = self._values(xs, train, self._last)
+        values = self._values(xs, train, *self._ways[train])
         ends = tuple(values[name] for name in self.ends)
         return ends[0] if len(ends) == 1 else ends
 
     def _values(
-        self, xs: Sequence[Array], train: bool, last: Mapping[str, Sequence[str]]
+        self,
+        xs: Sequence[Array],
+        train: bool,
+        places: Sequence[Place],
+        last: Mapping[str, Sequence[str]],
     ) -> dict[str, Array]:
-        """Return what each place makes of xs, but for what nobody reads after the `last`."""
+        """Return what each of `places` makes of xs, but for what nobody reads after the `last`."""
         values = dict(zip(self.inputs, xs, strict=True))
-        for place in self.places:
+        for place in places:
             forward: Any = place.layer.forward
             y = forward(*[values[name] for name in place.reads], train=train)
             if place.foreign and self.shapes:
@@ -147,7 +158,7 @@ class Graph(Wiring, Layer):
         """Return what each place makes of xs, by name, in order; graphs within by their names."""
         self._part_relus()
         try:
-            values = self._values(xs, False, {})
+            values = self._values(xs, False, self.places, {})
         finally:
             if self.shapes:
                 self._join_relus()
@@ -161,14 +172,14 @@ class Graph(Wiring, Layer):
 Graph.plain.add(Graph)
 
 
-def _last_readers(places: Sequence[Place], ends: Sequence[str]) -> dict[str, list[str]]:
-    """Return, by the place that reads it last, what need not be kept after that."""
+def _way(places: Sequence[Place], ends: Sequence[str]) -> tuple[Sequence[Place], Any]:
+    """Return places and, by the one that reads it last, what need not be kept after that."""
     last = {name: place.name for place in places for name in place.reads}
     done: dict[str, list[str]] = {}
     for name, reader in last.items():
         if name not in ends:
             done.setdefault(reader, []).append(name)
-    return done
+    return places, done
 
 
 def _only(readers: Sequence[Any], kind: type) -> Any:

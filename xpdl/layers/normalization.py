@@ -6,7 +6,7 @@ import warnings
 from typing import Any
 
 from xpdl.arguments import flag, number
-from xpdl.backends import Array, Backend, Shape, backend_of
+from xpdl.backends import Array, Backend, Normal, Shape, backend_of
 from xpdl.errors import ArgumentError, ShapeError
 from xpdl.initializers import Constant
 from xpdl.layers.base import Layer
@@ -107,6 +107,12 @@ class BatchNormalization(Layer):
                     stacklevel=2,
                 )
         return y
+
+    def as_it_is(self) -> Normal:
+        """Return what inference does, y = factor (x - mean) + shift: mean, factor and shift."""
+        mean, variance = self.state["running_mean"], self.state["running_var"]
+        gamma, beta = self.params["gamma"], self.params["beta"]
+        return mean, 1 / backend_of(gamma).xp.sqrt(variance + self.epsilon) * gamma, beta
 
     def backward(self, dout: Array) -> Array:
         inverse_std, gamma = self.inverse_std, self.params["gamma"]

@@ -7,7 +7,16 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from xpdl.arguments import flag, one_of
-from xpdl.backends import Array, Pads, Pair, Shape, accumulation_dtype, array_module, backend_of
+from xpdl.backends import (
+    Array,
+    Backend,
+    Pads,
+    Pair,
+    Shape,
+    accumulation_dtype,
+    array_module,
+    backend_of,
+)
 from xpdl.errors import ArgumentError
 from xpdl.functions import window_counts
 from xpdl.layers.base import Layer
@@ -85,16 +94,27 @@ class MaxPooling(_Pooling):
     winners: Any = Kept()
     y: Any = Kept()
     product: Layer | None = None  # whose ReLU stands before this one; see `Graph.plan`
+    computed_before = False  # by the product, in the pass that it makes anyway
 
     def forward(self, x: Array, train: bool = False) -> Array:
+        if self.is_computed_before():
+            return x
         backend, shape = backend_of(x), x.shape
         pads, _ = self._geometry(shape[2:])
         x = put_around(backend, x, pads, -math.inf)
         y, winners = backend.max_pooling(x, self.size, self.stride, equal_part(pads), train)
         if train:
-            self.shape, self.home = shape, backend
-            self.winners, self.y = winners, None if self.product is None else y
+            self.keep(backend, shape, y, winners)
         return y
+
+    def is_computed_before(self) -> bool:
+        """Tell whether x is pooled; layers that are used alone are each looked at, and are not."""
+        return self.computed_before and self.owned
+
+    def keep(self, backend: Backend, shape: Shape, y: Array, winners: Any) -> None:
+        """Keep what `backward` needs: of images of a `shape`, what `max_pooling` gave for them."""
+        self.shape, self.home = shape, backend
+        self.winners, self.y = winners, None if self.product is None else y
 
     def backward(self, dout: Array) -> Array:
         backend, image = self.home, self.shape

@@ -15,7 +15,7 @@ import numpy as np
 
 from xpdl.arguments import whole_number
 from xpdl.backends import Array, Backend, Shape
-from xpdl.layers import Affine, Convolution, Layer
+from xpdl.layers import Affine, Convolution, Layer, ReLU
 from xpdl.network import Network
 from xpdl.optimizers import Optimizer
 from xpdl.plots import layer_times
@@ -148,7 +148,7 @@ def profile_step(
     backend = network.backend
     seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
     leaves = network.leaves()
-    sizes: dict[str, tuple[Shape, Shape]] = {}
+    sizes: dict[str, tuple[Shape, Shape, Shape]] = {}
     steps = []
     with _timed(leaves, network.loss_layer, backend, seconds, sizes):
         for _ in range(rounds + 2):
@@ -193,7 +193,7 @@ def _timed(
     loss: Any,
     backend: Backend,
     seconds: dict[tuple[str, str], list[float]],
-    sizes: dict[str, tuple[Shape, Shape]],
+    sizes: dict[str, tuple[Shape, Shape, Shape]],
 ) -> Iterator[None]:
     """Time each layer's `forward` and `backward` as long as the block runs."""
 
@@ -205,7 +205,10 @@ def _timed(
             backend.synchronize()
             seconds[name, way].append(time.perf_counter() - start)
             if way == "forward":
-                sizes[name] = (a.shape, result.shape)
+                sizes[name] = a.shape, result.shape, result.shape
+            elif name in leaves:  # a pooling computed with a convolution meets the images only here
+                taken, given, _ = sizes[name]
+                sizes[name] = getattr(result, "shape", taken), given, a.shape
             return result
 
         return timed
@@ -221,23 +224,26 @@ def _timed(
             del vars(layer)["forward"], vars(layer)["backward"]
 
 
-def _counts(layer: Layer, taken: Shape, given: Shape, itemsize: int) -> tuple[int, int, int, int]:
+def _counts(
+    layer: Layer, taken: Shape, given: Shape, results: Shape, itemsize: int
+) -> tuple[int, int, int, int]:
     """Return FLOPs and bytes, forward and backward, for a batch."""
     parameters = sum(array.size for array in layer.params.values())
     forward = 0
     if isinstance(layer, Convolution | Affine):
         window = math.prod(layer.params["W"].shape[1:]) if isinstance(layer, Convolution) else 0
-        outputs = math.prod(given)
+        outputs = math.prod(results)
         forward = 2 * outputs * (window or layer.params["W"].shape[0])
     backward = forward * (int(layer.input_gradient) + (not layer.frozen))
     moved = itemsize * (math.prod(taken) + math.prod(given) + parameters)
     # Backward reads the gradient and what forward kept, and writes the gradient of the input.
     gradient = itemsize * (math.prod(taken) if layer.input_gradient else 0)
-    back = moved + gradient + itemsize * parameters
+    back = itemsize * (math.prod(taken) + math.prod(results) + 2 * parameters) + gradient
     if layer.relu and not layer.pooled:  # whose gradient is taken here, from the outputs
         back += itemsize * math.prod(given)
-    if getattr(layer, "computed_before", False):  # a ReLU that hands on what it is given
-        moved = back = 0
+    if getattr(layer, "computed_before", False):  # it hands on what it is given
+        moved = 0
+        back = 0 if isinstance(layer, ReLU) else back
     return forward, backward, moved, back
 
 

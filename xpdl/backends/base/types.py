@@ -17,6 +17,15 @@ Pair: TypeAlias = tuple[int, int]
 Pads: TypeAlias = tuple[Pair, Pair]
 """Rows above and below an image, columns left and right of it."""
 
+Pairs: TypeAlias = tuple[Pair, Pair]
+"""Of a convolution: its stride and its pad. Of a pooling: its size and its stride."""
+
+Geometry: TypeAlias = tuple[Pair, Pair, Pair, int]
+"""Of a convolution: stride, pad, dilation, groups."""
+
+Normal: TypeAlias = tuple[Array, Array, Array]
+"""A normalisation factor (x - mean) + shift: mean, factor and shift, one number a feature."""
+
 Shape: TypeAlias = tuple[int, ...]
 
 Number: TypeAlias = float | Array

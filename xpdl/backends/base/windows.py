@@ -8,8 +8,11 @@ from typing import Any
 from xpdl.backends.base.elements import Elements
 from xpdl.backends.base.types import (
     Array,
+    Geometry,
+    Normal,
     Pads,
     Pair,
+    Pairs,
     Shape,
     accumulation_dtype,
     by_group,
@@ -236,6 +239,22 @@ class Windows(Elements):
         parts = dout[..., None] * (winners[..., None] == offsets)
         col = parts.transpose(0, 2, 3, 1, 4).reshape(-1, shape[1] * size[0] * size[1])
         return self.col2im(col, shape, size, stride, pad)
+
+    def convolution_pooling(
+        self, x: Array, W: Array, b: Array | None, how: Pairs, window: Pairs, train: bool = False
+    ) -> tuple[Array, Any]:
+        """Return what `max_pooling`, without padding, makes of a `convolution` with ReLU."""
+        return self.max_pooling(self.convolution(x, W, b, *how, True), *window, (0, 0), train)
+
+    def convolution_normalized(
+        self, x: Array, W: Array, b: Array | None, how: Geometry, norm: Normal, relu: bool = False
+    ) -> Array:
+        """Return what `normalize`, and with `relu` ReLU, makes of a convolution."""
+        if how[2:] == ((1, 1), 1):
+            y = self.normalize(self.convolution(x, W, b, *how[:2]), *norm)
+        else:
+            y = self.normalize(self.grouped_convolution(x, W, b, *how), *norm)
+        return self.relu(y) if relu else y
 
     def average_pooling(self, x: Array, size: Pair, stride: Pair, pad: Pair) -> Array:
         """Return the mean of each window, (N, C, OH, OW); the padding counts as zeros."""

@@ -12,17 +12,27 @@ from typing import Any
 
 import numpy as np
 
-from xpdl.backends.base.types import Array, Number, Pair, Shape, output_size, written
+from xpdl.backends.base.types import (
+    Array,
+    Geometry,
+    Normal,
+    Number,
+    Pair,
+    Pairs,
+    Shape,
+    output_size,
+    written,
+)
 from xpdl.backends.numba.pixels import by_pixel
 from xpdl.backends.numpy import few_channels
 from xpdl.backends.numpy.backend import NumpyBackend
-from xpdl.backends.numpy.elements import by_feature, lies_in_pixels, pixel_lines
 from xpdl.backends.numpy.memory import pool
 from xpdl.backends.numpy.seen import seen_part
 from xpdl.errors import BackendUnavailableError
 
 try:
-    from xpdl.backends.numba import depthwise, kernels, response, windows, winograd
+    from xpdl.backends.numba import depthwise, kernels, matrices, windows, winograd
+    from xpdl.backends.numba.elements import NumbaElements, all_single, each_element
     from xpdl.backends.numba.sharing import Shares, cut, share
     from xpdl.backends.numba.vectors import LANES
 except ImportError as error:
@@ -30,11 +40,8 @@ except ImportError as error:
         f"the backend 'numba' needs Numba ({error}): pip install 'xpdl[numba]'."
     ) from error
 
-FEW_BYTES = 128 * 1024
-"""Of so little, NumPy is done before the lines are laid out that normalisation wants."""
 
-
-class NumbaBackend(NumpyBackend):
+class NumbaBackend(NumbaElements):
     """Overrides of NumPy's primitives with compiled loops."""
 
     name = "numba"
@@ -61,19 +68,57 @@ class NumbaBackend(NumpyBackend):
         plain = NumpyBackend.providers(dtype)
         if np.dtype(dtype) == np.float16:
             widened = ("convolution", "grouped_convolution", "max_pooling")
-            return plain | {name: ours[name] for name in ours if name.startswith(widened)}
+            ours = {name: ours[name] for name in ours if name.removesuffix("_backward") in widened}
+            return plain | ours
         return plain
+
+    def matmul(self, a: Array, b: Array, dtype: Any = None, out: Array | None = None) -> Array:
+        if dtype not in (None, np.float32) or not matrices.fit(a, b, out):
+            return super().matmul(a, b, dtype, out)
+        return matrices.multiply(a, b, out)
 
     def convolution(
         self, x: Array, W: Array, b: Array | None, stride: Pair, pad: Pair, relu: bool = False
     ) -> Array:
-        if not _all_single(x, W, b) or seen_part(x.shape[2:], W.shape[2:], stride, pad):
+        if not all_single(x, W, b) or seen_part(x.shape[2:], W.shape[2:], stride, pad):
             return super().convolution(x, W, b, stride, pad, relu)
         image = _flat_images(x)
         if winograd.chosen(x.shape, W.shape, stride, pad):
             turned = W.transpose(1, 0, 2, 3)
             return winograd.convolution(image, x.shape, turned, b, pad, relu).transpose(0, 3, 1, 2)
         return windows.convolution(image, x.shape, W, b, stride, pad, relu).transpose(0, 3, 1, 2)
+
+    def convolution_pooling(
+        self, x: Array, W: Array, b: Array | None, how: Pairs, window: Pairs, train: bool = False
+    ) -> tuple[Array, Any]:
+        (stride, pad), (size, step) = how, window
+        tiled = winograd.chosen(x.shape, W.shape, stride, pad)
+        if not (all_single(x, W, b) and tiled and winograd.pools(x.shape, pad, size, step)):
+            return super().convolution_pooling(x, W, b, how, window, train)
+        turned = W.transpose(1, 0, 2, 3)
+        y, winners = winograd.convolution_pooling(_flat_images(x), x.shape, turned, b, pad)
+        return y.transpose(0, 3, 1, 2), winners if train else None
+
+    def convolution_normalized(
+        self, x: Array, W: Array, b: Array | None, how: Geometry, norm: Normal, relu: bool = False
+    ) -> Array:
+        if not all_single(x, W, b, *norm):
+            return super().convolution_normalized(x, W, b, how, norm, relu)
+        (stride, pad, dilation, groups), (mean, factor, shift) = how, norm
+        biases = shift + factor * (-mean if b is None else b - mean)
+        plain = groups == 1 and dilation == (1, 1)
+        if not plain or seen_part(x.shape[2:], W.shape[2:], stride, pad):
+            W = W * factor[:, None, None, None]
+            if plain:
+                return self.convolution(x, W, biases, stride, pad, relu)
+            return self.grouped_convolution(x, W, biases, *how, relu)
+        image = _flat_images(x)
+        if winograd.chosen(x.shape, W.shape, stride, pad):
+            turned = W.transpose(1, 0, 2, 3)
+            y = winograd.convolution(image, x.shape, turned, biases, pad, relu, factor)
+        else:
+            y = windows.convolution(image, x.shape, W, biases, stride, pad, relu, factor)
+        return y.transpose(0, 3, 1, 2)
 
     def convolution_backward(
         self,
@@ -89,7 +134,7 @@ class NumbaBackend(NumpyBackend):
         db: Array | None = None,
     ) -> tuple[Array | None, Array, Array | None]:
         few = need_dx and x.shape[1] <= few_channels.MOST
-        if not _all_single(dout, x, W) or few or seen_part(x.shape[2:], W.shape[2:], stride, pad):
+        if not all_single(dout, x, W) or few or seen_part(x.shape[2:], W.shape[2:], stride, pad):
             return super().convolution_backward(
                 dout, x, W, stride, pad, need_dx, need_db, y, dW, db
             )
@@ -125,7 +170,7 @@ class NumbaBackend(NumpyBackend):
         groups: int,
         relu: bool = False,
     ) -> Array:
-        if W.shape[:2] == (groups, 1) and _all_single(x, W, b):
+        if W.shape[:2] == (groups, 1) and all_single(x, W, b):
             return depthwise.convolution(x, W, b, stride, pad, dilation, relu)
         return super().grouped_convolution(x, W, b, stride, pad, dilation, groups, relu)
 
@@ -140,7 +185,7 @@ class NumbaBackend(NumpyBackend):
         groups: int,
         need_dx: bool = True,
     ) -> tuple[Array | None, Array, Array]:
-        if W.shape[:2] == (groups, 1) and _all_single(dout, x, W):
+        if W.shape[:2] == (groups, 1) and all_single(dout, x, W):
             return depthwise.backward(dout, x, W, stride, pad, dilation, need_dx)
         return super().grouped_convolution_backward(
             dout, x, W, stride, pad, dilation, groups, need_dx
@@ -149,7 +194,7 @@ class NumbaBackend(NumpyBackend):
     def max_pooling(
         self, x: Array, size: Pair, stride: Pair, pad: Pair, train: bool = False
     ) -> tuple[Array, Any]:
-        if not _all_single(x) or x.shape[1] % LANES:  # NumPy is quicker with what fills no lanes
+        if not all_single(x) or x.shape[1] % LANES:  # NumPy is quicker with what fills no lanes
             return super().max_pooling(x, size, stride, pad, train)
         n, c, h, w = x.shape
         oh, ow = (output_size(*axis) for axis in zip((h, w), size, stride, pad, strict=True))
@@ -179,115 +224,24 @@ class NumbaBackend(NumpyBackend):
     ) -> Array:
         if dout.dtype == np.float16 or not isinstance(winners, np.ndarray):
             return super().max_pooling_backward(dout, winners, shape, size, stride, pad, y, total)
-        if y is not None:
-            dout = self.relu_backward(_in_pixels(dout), y, total)
         (n, c, h, w), counts = shape, dout.shape[2:]
-        gradient = _flat_images(dout.astype(np.float32, copy=False))
-        dx = pool.empty((n, h, w, c), np.float32)
-        flat = dx.reshape(-1)
+        gradient, of = (
+            _flat_images(a.astype(np.float32, copy=False))
+            for a in (dout, dout[:0] if y is None else y)
+        )
+        dx, bounds = pool.empty((n, h, w, c), np.float32), cut(n, 4 * h * w * c)
+        flat, sums = dx.reshape(-1), np.empty((len(bounds) - 1, c))
 
         def work(shares: Shares) -> None:
             kernels.max_pool_backward(
-                *(gradient, winners, (h, w, c), size, stride, pad, counts, flat, shares, 0)
+                *(gradient, winners, of, (h, w, c), size, stride, pad, counts, flat, sums),
+                *(shares, 0),
             )
 
-        share(cut(n, 4 * h * w * c), work)
-        return dx.transpose(0, 3, 1, 2)
-
-    def moments(self, x: Array) -> tuple[Array, Array]:
-        if not _in_lines(x):
-            return super().moments(x)
-        (flat, width), c = _flat_lines(x), x.shape[1]
-        pivot = np.tile(flat[:c].astype(np.float64), width // c)
-        bounds = cut(len(flat) // width, 8 * width)  # as many bytes as it makes of them
-        sums, squares = np.empty((2, len(bounds) - 1, width))
-
-        def work(shares: Shares) -> None:
-            kernels.sum_moments(flat, pivot, sums, squares, shares, 0)
-
         share(bounds, work)
-        mean, square = (by_feature(a, c) / (len(flat) // c) for a in (sums, squares))
-        variance = np.maximum(square - mean * mean, 0)
-        return (pivot[:c] + mean).astype(np.float32), variance.astype(np.float32)
-
-    def normalize(self, x: Array, mean: Array, factor: Array, shift: Array) -> Array:
-        if not (_in_lines(x) and _all_single(mean, factor, shift)):
-            return super().normalize(x, mean, factor, shift)
-        y = pool.empty_like(x)
-        (flat, width), (flat_y, _) = _flat_lines(x), _flat_lines(y)
-        mean, factor, shift = (np.tile(a, width // len(a)) for a in (mean, factor, shift))
-
-        def work(shares: Shares) -> None:
-            kernels.normalize(flat, mean, factor, shift, flat_y, shares, 0)
-
-        share(cut(len(flat) // width, 2 * 4 * width), work)
-        return y
-
-    def normalize_backward(
-        self, dout: Array, x: Array, mean: Array, inverse_std: Array, gamma: Array
-    ) -> tuple[Array, Array, Array]:
-        if not (_in_lines(x, dout) and _all_single(mean, inverse_std, gamma)):
-            return super().normalize_backward(dout, x, mean, inverse_std, gamma)
-        (flat, width), (gradient, _), c = _flat_lines(x), _flat_lines(dout), len(mean)
-        means, factors = (np.tile(a, width // c) for a in (mean, inverse_std * gamma))
-        bounds = cut(len(flat) // width, 2 * 4 * width)
-        sums, products = np.empty((2, len(bounds) - 1, width))
-
-        def work(shares: Shares) -> None:
-            kernels.sum_gradients(gradient, flat, means, sums, products, shares, 0)
-
-        share(bounds, work)
-        dbeta, dgamma = by_feature(sums, c), by_feature(products, c) * inverse_std
-        level, slope = (
-            np.tile((a / (len(flat) // c)).astype(np.float32), width // c)
-            for a in (dbeta, dgamma * inverse_std)
-        )
-        dx = pool.empty_like(dout)
-        flat_dx, _ = _flat_lines(dx)
-
-        def finish(shares: Shares) -> None:
-            kernels.normalize_backward(
-                *(gradient, flat, means, factors, level, slope, flat_dx, shares, 0)
-            )
-
-        share(bounds, finish)
-        return dx, dgamma.astype(np.float32), dbeta.astype(np.float32)
-
-    def normalize_response(
-        self, x: Array, size: int, bias: float, alpha: float, beta: float
-    ) -> tuple[Array, Array]:
-        if not (_all_single(x) and lies_in_pixels(x)):
-            return super().normalize_response(x, size, bias, alpha, beta)
-        return response.normalize(x, size, bias, alpha, beta)
-
-    def normalize_response_backward(
-        self, dout: Array, x: Array, s: Array, size: int, alpha: float, beta: float
-    ) -> Array:
-        if not (_all_single(dout, x, s) and lies_in_pixels(dout, x, s)):
-            return super().normalize_response_backward(dout, x, s, size, alpha, beta)
-        return response.backward(dout, x, s, size, alpha, beta)
-
-    def relu(self, x: Array) -> Array:
-        y = pool.empty_like(x)
-        return y if _each_element(kernels.relu, x, y) else super().relu(x)
-
-    def relu_backward(self, dout: Array, y: Array, total: Array | None = None) -> Array:
-        dx = pool.empty_like(dout)
-        if not _each_element(kernels.relu_backward, dout, y, dx):
-            return super().relu_backward(dout, y, total)
         if total is not None:
-            self.sum(dx, axis=(0, *range(2, dx.ndim)), out=total)
-        return dx
-
-    def relu6(self, x: Array) -> Array:
-        y = pool.empty_like(x)
-        return y if _each_element(kernels.relu6, x, y) else super().relu6(x)
-
-    def relu6_backward(self, dout: Array, y: Array) -> Array:
-        dx = pool.empty_like(dout)
-        if _each_element(kernels.relu6_backward, dout, y, dx):
-            return dx
-        return super().relu6_backward(dout, y)
+            total[...] = sums.sum(axis=0)
+        return dx.transpose(0, 3, 1, 2)
 
     def update_rule(
         self,
@@ -319,12 +273,8 @@ def _adam(
     correction1, correction2 = 1 - beta1**count, (1 - beta2**count) ** 0.5
     numbers = (rate / correction1, beta1, 1 - beta1, beta2, 1 - beta2, correction2)
     scalars = np.array((*numbers, options["epsilon"]), np.float32)
-    if not _each_element(kernels.adam, p, g, m, v, scalars=(scalars,)):
+    if not each_element(kernels.adam, p, g, m, v, scalars=(scalars,)):
         plain(p, g, m, v, rate, count)
-
-
-def _all_single(*arrays: Array | None) -> bool:
-    return all(a is None or a.dtype == np.float32 for a in arrays)
 
 
 def _flat_images(x: Array) -> Array:
@@ -335,33 +285,3 @@ def _flat_images(x: Array) -> Array:
 def _in_pixels(dout: Array) -> Array:
     """Return a gradient (N, C, H, W) in memory pixel by pixel, as what it will meet is."""
     return by_pixel(dout).transpose(0, 3, 1, 2)
-
-
-def _in_lines(*arrays: Array) -> bool:
-    """Tell whether arrays are to be normalised here: alike, single, large, and pixel by pixel."""
-    alike = len({a.shape for a in arrays}) == 1 and _all_single(*arrays)
-    return alike and arrays[0].nbytes >= FEW_BYTES and lies_in_pixels(*arrays)
-
-
-def _flat_lines(x: Array) -> tuple[Array, int]:
-    """Return x as `pixel_lines` does, but in one row, and how long a line is."""
-    lines = pixel_lines(x)
-    return (lines if lines.flags.writeable else lines.copy()).reshape(-1), lines.shape[1]
-
-
-def _each_element(
-    kernel: Callable[..., None], *arrays: Array, scalars: tuple[Array, ...] = ()
-) -> bool:
-    """Run an element-wise kernel over the arrays' memory; False if their memory does not agree."""
-    if not _all_single(*arrays):
-        return False
-    if arrays[0].ndim == 4:
-        arrays = tuple(a.transpose(0, 2, 3, 1) for a in arrays)
-    if len({a.shape for a in arrays}) > 1 or not all(a.flags.c_contiguous for a in arrays):
-        return False
-    flat = [a.reshape(-1) for a in arrays]
-    share(
-        cut(len(flat[0]), 4 * len(flat)),
-        lambda shares: kernel(*flat, *scalars, shares, 0),
-    )
-    return True

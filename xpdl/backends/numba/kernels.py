@@ -60,25 +60,40 @@ def _take_larger(pixel, place, largest, winner):
 
 
 @compiled
-def max_pool_backward(gradient, winners, image, size, stride, pad, counts, dx, shares, which):
-    """Send each gradient to its window's winner; the rest of dx is zero."""
+def max_pool_backward(
+    gradient, winners, y, image, size, stride, pad, counts, dx, sums, shares, which
+):
+    """Send each gradient to its window's winner; the rest of dx is zero.
+
+    If there is a y, a gradient counts where that is positive, and sums[part, j] is what counts of a
+    channel in the part's images.
+    """
     begin(shares)
     (h, w, c), (fh, fw), (sh, sw), (ph, pw), (oh, ow) = image, size, stride, pad, counts
     places = np.array([(u * w + v) * c for u in range(fh) for v in range(fw)])
     side_by_side = sh == fh and sw == fw and ph == pw == 0
     quick = side_by_side and c % LANES == 0 and winners.itemsize == 1
+    counted = np.empty(ow * c, np.float32)
     part, first, last = next_part(shares, which)
     while part >= 0:
+        sums[part, :] = 0
         if not (quick and oh * sh == h and ow * sw == w):
             dx[first * h * w * c : last * h * w * c] = 0
         for line in range(first * oh, last * oh):
             i, p = divmod(line, oh)
+            here = slice(line * ow * c, (line + 1) * ow * c)
+            given = gradient[here]
+            if len(y):
+                given = counted
+                _relu_backward(gradient[here], y[here], given)
+                for q in range(ow):
+                    _add_line(given[q * c : (q + 1) * c], sums[part])
             for q in range(ow):
-                out = (line * ow + q) * c
+                there, out = q * c, (line * ow + q) * c
                 if quick:
                     at = ((i * h + p * sh) * w + q * sw) * c
                     for j in range(0, c, LANES):
-                        give_to_winner(gradient, out + j, winners, out + j, dx, at + j, places)
+                        give_to_winner(given, there + j, winners, out + j, dx, at + j, places)
                     continue
                 for u in range(max(0, ph - p * sh), min(fh, h + ph - p * sh)):
                     for v in range(max(0, pw - q * sw), min(fw, w + pw - q * sw)):
@@ -86,8 +101,14 @@ def max_pool_backward(gradient, winners, image, size, stride, pad, counts, dx, s
                         place = u * fw + v
                         for j in range(c):
                             if winners[out + j] == place:
-                                dx[at + j] += gradient[out + j]
+                                dx[at + j] += given[there + j]
         part, first, last = next_part(shares, which)
+
+
+@compiled
+def _add_line(numbers, total):
+    for j in range(len(total)):
+        total[j] += numbers[j]
 
 
 # A line is a row of whole pixels (C,), as many as `factor` and its like repeat the numbers of the

@@ -190,16 +190,49 @@ def transform_tile(
         with cgutils.for_range(builder, arguments[17]) as loop:
             there, here = builder.mul(loop.index, x_step), builder.mul(loop.index, y_step)
             square = [[code.load_from(source, there) for source in line] for line in sources]
-            down = [[code.combine(row, column) for column in zip(*square, strict=True)]
-                    for row in rows]  # fmt: skip
-            for line, into in zip(down, targets, strict=True):
-                for row, target in zip(rows, into, strict=True):
-                    total = code.combine(row, line)
+            for line, into in zip(code.transform(rows, square), targets, strict=True):
+                for total, target in zip(line, into, strict=True):
                     if biased:
                         bias = code.load(biases, builder.mul(loop.index, constant(LANES)))
                         total = builder.fadd(total, bias)
                         total = code.no_less(total, least)
                     code.store_into(target, here, total)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def pool_tile(typing, m, m0, m_down, m_across, y, y0, winners, w0, chunks, biases):
+    """Y = the largest of M X M^T + biases, M being MATRICES[RESULT], and of 0; and which it is.
+
+    X[i, j] is the register of numbers at m0 + m_down[i] + m_across[j], and LANES further for each
+    of `chunks`; so are y, from y0 on, and `winners` (bytes), from w0 on. Of equals the first wins;
+    NaN wins over all.
+    """
+    place = types.intp
+    signature = types.none(*(m, place, m_down, m_across, y, place, winners, place, place, biases))
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        code = Code(context, builder, signature, arguments)
+        m, m_down, m_across, y, winners, biases = 0, 2, 3, 4, 6, 9
+        m0, y0, w0 = (arguments[i] for i in (1, 5, 7))
+        down, across = (
+            [code.number(places, constant(i)) for i in range(4)] for places in (m_down, m_across)
+        )
+        zero = code.everywhere(ir.Constant(ir.FloatType(), 0.0))
+        with cgutils.for_range(builder, arguments[8]) as loop:
+            here = builder.mul(loop.index, constant(LANES))
+            square = [[code.load(m, m0, i, j, here) for j in across] for i in down]
+            bias = code.load(biases, here)
+            results = [
+                code.no_less(builder.fadd(total, bias), zero)
+                for line in code.transform(MATRICES[RESULT], square)
+                for total in line
+            ]
+            largest, winner = code.largest(results)
+            code.store(largest, y, y0, here)
+            code.store(winner, winners, w0, here)
         return context.get_dummy_value()
 
     return signature, generate

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TypeAlias
 
 import numpy as np
@@ -31,9 +32,14 @@ Shares: TypeAlias = tuple[Array, Array, Array, int]
 hold_while_forking(global_compiler_lock)
 
 
-def cut(count: int, cost: int, most: int = TASKS) -> Array:
+def cut(count: int, cost: int) -> Array:
     """Cut range(count), each of so many multiplications or bytes, into parts of equal size."""
-    parts = max(1, min(count, most, TASKS, count * cost // ENOUGH))
+    parts = max(1, min(count, TASKS, count * cost // ENOUGH))
+    return _bounds(count, parts)
+
+
+@lru_cache(maxsize=1024)
+def _bounds(count: int, parts: int) -> Array:
     return np.arange(parts + 1) * count // parts
 
 
@@ -42,6 +48,9 @@ def share(bounds: Array, work: Callable[[Shares], None], counters: int = 1) -> N
     taken = np.zeros(3 * counters, np.int64)
     parts = len(bounds) - 1
     threads = min(thread_count(), parts) if parts > 1 else 1  # to ask the system takes its time
+    if threads == 1:
+        work((workers.bell, bounds, taken, 0))
+        return
     shares = [(workers.bell, bounds, taken, thread) for thread in range(threads)]
     workers.each(shares, work, watch)
 

@@ -16,6 +16,7 @@ from xpdl.backends.numba.products import (
     RESULT,
     RESULT_GRADIENT,
     multiply_rows,
+    pool_tile,
     transform_tile,
 )
 from xpdl.backends.numba.sharing import begin, next_part
@@ -58,7 +59,8 @@ def _grid(size, step):
 
 
 @compiled
-def _multiply(two, more, x, x0, x_row, x_column, count, f, f0, f_step, y, y0, y_row, tiles):
+def multiply_tiles(two, more, x, x0, x_row, x_column, count, f, f0, f_step, y, y0, y_row, tiles):
+    """Do `multiply_rows` with two registers or one, adding to y or not."""
     if two and more:
         multiply_rows(2, 1, x, x0, x_row, x_column, count, f, f0, f_step, y, y0, y_row, tiles)
     elif two:
@@ -72,10 +74,11 @@ def _multiply(two, more, x, x0, x_row, x_column, count, f, f0, f_step, y, y0, y_
 @compiled
 def convolve_tiles(
     x, image, x_down, x_across, u, biases, least,
-    y, results, y_down, y_across, v, m, tiles, block, splits, shares, which,
+    y, results, y_down, y_across, winners, v, m, tiles, block, splits, shares, which,
 ):  # fmt: skip
     """Y = A^T [(G g G^T) (B^T d B)] A + biases of all tiles, and no less than `least`.
 
+    If there are `winners`, y is the largest of each tile's results, or 0, and they say which it is.
     `image` and `results` are the sizes of one image and of one pixel; u is (G g G^T) as
     `transform_filters` lays it, v and m are room for a block's (B^T d B) and a group's products.
     A part is some of the blocks' filters, of each block's in `splits` ranges.
@@ -112,11 +115,18 @@ def convolve_tiles(
                 for g in range(0, count, GROUP):
                     many = min(GROUP, count - g)
                     for t in range(16):
-                        _multiply(
+                        multiply_tiles(
                             two, False, v, t * v_step + g * v_row, v_row, 1, c,
                             u, t * u_step + f * c, width, m, t * m_step, m_row, -(-many // ROWS),
                         )  # fmt: skip
                     for p in range(many):
+                        if len(winners):
+                            here = (begun + g + p) * fn + f
+                            pool_tile(
+                                m, p * m_row, m_down, m_across, y, here, winners, here,
+                                width // LANES, biases[f:],
+                            )  # fmt: skip
+                            continue
                         i, place = divmod(begun + g + p, rows * columns)
                         row, column = divmod(place, columns)
                         transform_tile(
@@ -187,7 +197,7 @@ def sum_tiles(
                     for f in range(f0, beyond, 2 * LANES):
                         two = fn - f > LANES
                         width = 2 * LANES if two else LANES
-                        _multiply(
+                        multiply_tiles(
                             two, b > first_block, v, t * v_step, 1, v_row, count,
                             z, t * z_step + f - f0, z_row,
                             total, t * step + f * rows_each, width, rows_each // ROWS,
@@ -202,8 +212,11 @@ def _add(numbers, total):
 
 
 @compiled
-def transform_filters(filters, u, shares, which):
-    """Lay G g G^T of filters (C, FN, 3, 3) out as u, (16, panels, C, one or two registers)."""
+def transform_filters(filters, factors, u, shares, which):
+    """Lay G g G^T of filters (C, FN, 3, 3), times factors (FN,), out as u.
+
+    That is (16, panels, C, one or two registers).
+    """
     begin(shares)
     c, fn = filters.shape[:2]
     width = 2 * LANES
@@ -219,7 +232,8 @@ def transform_filters(filters, u, shares, which):
                 for j in range(many):
                     for k in range(3):
                         for q in range(3):
-                            turned[(3 * k + q) * width + j] = filters[i, f + j, k, q]
+                            number = factors[f + j] * filters[i, f + j, k, q]
+                            turned[(3 * k + q) * width + j] = number
                 transform_tile(
                     FILTERS, turned, 0, down, 0, across, 0, LANES, nothing,
                     u, f * c + i * many, u_down, 0, u_across, 0, LANES, nothing, many // LANES,

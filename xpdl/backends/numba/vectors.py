@@ -116,6 +116,27 @@ class Code:
                 total = self.multiply_add(ir.Constant(floats, [factor] * LANES), vector, total)
         return total
 
+    def transform(self, rows: Any, square: Any) -> list[list[Any]]:
+        """Return M X M^T, for a matrix M whose `rows` are known now, and a square X of vectors."""
+        down = [[self.combine(row, column) for column in zip(*square, strict=True)] for row in rows]
+        return [[self.combine(row, line) for row in rows] for line in down]
+
+    def larger(self, new: Any, old: Any) -> Any:
+        """Tell where a vector's number wins over one that came before it: NaN does, too."""
+        a_first_nan = self.builder.and_(
+            self.builder.fcmp_unordered("uno", new, new), self.builder.fcmp_ordered("ord", old, old)
+        )
+        return self.builder.or_(self.builder.fcmp_ordered(">", new, old), a_first_nan)
+
+    def largest(self, vectors: Any) -> tuple[Any, Any]:
+        """Return the largest of vectors, and which of them it is, as bytes."""
+        largest, winner = vectors[0], ir.Constant(_bytes, [0] * LANES)
+        for k, vector in enumerate(vectors[1:], 1):
+            wins = self.larger(vector, largest)
+            largest = self.builder.select(wins, vector, largest)
+            winner = self.builder.select(wins, ir.Constant(_bytes, [k] * LANES), winner)
+        return largest, winner
+
     def scale(self, factor: float, vector: Any) -> Any:
         return self.builder.fmul(ir.Constant(floats, [factor] * LANES), vector)
 
@@ -159,10 +180,7 @@ def find_largest(typing, x, x0, places, y, y0, winners, w0):
         count = code.arrays[places].nitems
         with cgutils.for_range(builder, count, start=constant(1)) as loop:
             new, old = code.load(x, x0, code.number(places, loop.index)), builder.load(largest)
-            a_first_nan = builder.and_(
-                builder.fcmp_unordered("uno", new, new), builder.fcmp_ordered("ord", old, old)
-            )
-            wins = builder.or_(builder.fcmp_ordered(">", new, old), a_first_nan)
+            wins = code.larger(new, old)
             k = code.everywhere(builder.trunc(loop.index, ir.IntType(8)), _bytes)
             builder.store(builder.select(wins, new, old), largest)
             builder.store(builder.select(wins, k, builder.load(winner)), winner)

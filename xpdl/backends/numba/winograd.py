@@ -65,15 +65,59 @@ def chosen(shape: Shape, W: Shape, stride: Pair, pad: Pair) -> bool:
 
 
 def convolution(
-    image: Array, shape: Shape, W: Array, b: Array | None, pad: Pair, relu: bool
+    image: Array,
+    shape: Shape,
+    W: Array,
+    b: Array | None,
+    pad: Pair,
+    relu: bool,
+    factors: Array | None = None,
 ) -> Array:
-    """Return y (N, OH, OW, FN) of flat images, whose shape is (N, C, H, W), and W (C, FN, 3, 3)."""
-    (n, c, h, w), fn = shape, W.shape[1]
-    oh, ow = h + 2 * pad[0] - 2, w + 2 * pad[1] - 2
-    grid = _Grid(shape, (oh, ow), fn, pad)
-    u = _transformed_filters(W)
-    splits = _splits(grid.blocks, fn)
+    """Return y (N, OH, OW, FN) of flat images, whose shape is (N, C, H, W), and W (C, FN, 3, 3).
+
+    The filters are multiplied by `factors` (FN,), if these are given.
+    """
+    n, (oh, ow), fn = shape[0], _counts(shape, pad), W.shape[1]
     y = pool.empty((n, oh, ow, fn), np.float32)
+    _convolve(image, shape, W, b, pad, relu, y, np.empty(0, np.uint8), factors)
+    return y
+
+
+def pools(shape: Shape, pad: Pair, size: Pair, step: Pair) -> bool:
+    """Tell whether the windows of a pooling are the tiles of results."""
+    return size == step == (2, 2) and not any(count % 2 for count in _counts(shape, pad))
+
+
+def convolution_pooling(
+    image: Array, shape: Shape, W: Array, b: Array | None, pad: Pair
+) -> tuple[Array, Array]:
+    """Return the largest of each 2x2 results, and 0; and which it is, (N, OH / 2, OW / 2, FN)."""
+    n, (oh, ow), fn = shape[0], _counts(shape, pad), W.shape[1]
+    y = pool.empty((n, oh // 2, ow // 2, fn), np.float32)
+    winners = pool.empty((y.size,), np.uint8)
+    _convolve(image, shape, W, b, pad, True, y, winners)
+    return y, winners
+
+
+def _counts(shape: Shape, pad: Pair) -> Pair:
+    return shape[2] + 2 * pad[0] - 2, shape[3] + 2 * pad[1] - 2
+
+
+def _convolve(
+    image: Array,
+    shape: Shape,
+    W: Array,
+    b: Array | None,
+    pad: Pair,
+    relu: bool,
+    y: Array,
+    winners: Array,
+    factors: Array | None = None,
+) -> None:
+    c, fn = W.shape[:2]
+    grid = _grid(shape, _counts(shape, pad), fn, pad)
+    u = _transformed_filters(W, np.ones(fn, np.float32) if factors is None else factors)
+    splits = _splits(grid.blocks, fn)
     flat, biases = y.reshape(-1), np.zeros(fn, np.float32) if b is None else b
     least = np.float32(0 if relu else -np.inf)
 
@@ -81,12 +125,11 @@ def convolution(
         v = scratch("tiles", (_room(c, grid.block),), _SINGLE)
         m = scratch("products", (_room(2 * LANES, GROUP),), _SINGLE)
         tiles.convolve_tiles(
-            *(image, *grid.images, u, biases, least, flat, *grid.results),
+            *(image, *grid.images, u, biases, least, flat, *grid.results, winners),
             *(v, m, grid.count, grid.block, splits, shares, 0),
         )
 
     share(cut(grid.blocks * splits, grid.block * 16 * c * fn // splits), work)
-    return y
 
 
 def filters_gradient(
@@ -94,7 +137,7 @@ def filters_gradient(
 ) -> tuple[Array, Array]:
     """Return dW (FN, C, 3, 3) and db (FN,), of flat images and the flat gradient of results."""
     c = shape[1]
-    grid = _Grid(shape, counts, fn, pad)
+    grid = _grid(shape, counts, fn, pad)
     size = 16 * apart(whole(c) * fn)
     parts = max(1, min(grid.blocks, 16, SUMS_BYTES // (4 * size)))
     splits = _splits(parts, fn)
@@ -139,18 +182,21 @@ class _Grid:
         self.blocks = -(-self.count // self.block)
 
 
+_grid = lru_cache(maxsize=512)(_Grid)
+
+
 def _splits(count: int, fn: int) -> int:
     """Return into how many ranges filters are cut, where there are few parts without."""
     return max(1, min(PARTS // count, fn // (4 * LANES)))
 
 
-def _transformed_filters(W: Array) -> Array:
-    """Return G g G^T of filters (C, FN, 3, 3) as `tiles.transform_filters` lays it out."""
+def _transformed_filters(W: Array, factors: Array) -> Array:
+    """Return G g G^T of filters (C, FN, 3, 3), times factors, as `tiles` lays it out."""
     c, fn = W.shape[:2]
     u = pool.empty((16 * apart(c * fn),), np.float32)
 
     def work(shares: Shares) -> None:
-        tiles.transform_filters(W, u, shares, 0)
+        tiles.transform_filters(W, factors, u, shares, 0)
 
     share(cut(-(-fn // (2 * LANES)), 4 * 25 * c * 2 * LANES), work)
     return u
