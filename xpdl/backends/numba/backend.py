@@ -48,9 +48,6 @@ class NumbaBackend(NumpyBackend):
             "convolution": winograd.described(),
         }
 
-    def ways(self) -> dict[str, str]:
-        return super().ways() | {"XPDL_CONVOLUTION": "fastest" if winograd.wanted() else "direct"}
-
     @classmethod
     def providers(cls, dtype: Any = "float32") -> dict[str, str]:
         # Half precision is computed in single, whose convolution and max pooling are ours; the rest
