@@ -59,7 +59,7 @@ class NumbaBackend(NumpyBackend):
         if np.dtype(dtype) == np.float16:
             widened = ("convolution", "grouped_convolution", "max_pooling")
             return plain | {name: ours[name] for name in ours if name.startswith(widened)}
-        return plain
+        return plain | {"update_rule": ours["update_rule"]}
 
     def convolution(
         self, x: Array, W: Array, b: Array | None, stride: Pair, pad: Pair, relu: bool = False
@@ -146,7 +146,8 @@ class NumbaBackend(NumpyBackend):
     def max_pooling(
         self, x: Array, size: Pair, stride: Pair, pad: Pair, train: bool = False
     ) -> tuple[Array, Any]:
-        if not _all_single(x) or x.shape[1] % LANES:  # NumPy is quicker with what fills no lanes
+        apart = size == stride and pad == (0, 0) and x.shape[1] >= LANES
+        if not _all_single(x) or not (apart or x.shape[1] % LANES == 0):  # NumPy is quicker
             return super().max_pooling(x, size, stride, pad, train)
         n, c, h, w = x.shape
         oh, ow = (output_size(*axis) for axis in zip((h, w), size, stride, pad, strict=True))
@@ -297,7 +298,7 @@ class NumbaBackend(NumpyBackend):
         copy: Array | None = None,
     ) -> None:
         if name == "adam":
-            rule = partial(_adam, rule, options)
+            name, rule = "", partial(_adam, rule, options)  # without a name, it is not cut in parts
         super().update_rule(name, rule, options, arrays, numbers, go, copy)
 
 
@@ -315,8 +316,9 @@ def _adam(
     beta1, beta2 = options["beta1"], options["beta2"]
     correction1, correction2 = 1 - beta1**count, (1 - beta2**count) ** 0.5
     numbers = (rate / correction1, beta1, 1 - beta1, beta2, 1 - beta2, correction2)
-    scalars = np.array((*numbers, options["epsilon"]), np.float32)
-    if not _each_element(kernels.adam, p, g, m, v, scalars=(scalars,)):
+    scalars = np.array((*numbers, options["epsilon"]), p.dtype)
+    double = p.dtype == np.float64
+    if not _each_element(kernels.adam, p, g, m, v, scalars=(scalars,), double=double):
         plain(p, g, m, v, rate, count)
 
 
@@ -347,10 +349,16 @@ def _flat_lines(x: Array) -> tuple[Array, int]:
 
 
 def _each_element(
-    kernel: Callable[..., None], *arrays: Array, scalars: tuple[Array, ...] = ()
+    kernel: Callable[..., None],
+    *arrays: Array,
+    scalars: tuple[Array, ...] = (),
+    double: bool = False,
 ) -> bool:
-    """Run an element-wise kernel over the arrays' memory; False if their memory does not agree."""
-    if not _all_single(*arrays):
+    """Run an element-wise kernel over the arrays' memory.
+
+    False if their memory does not agree, or their type is not single, or `double`, precision.
+    """
+    if any(a.dtype != (np.float64 if double else np.float32) for a in arrays):
         return False
     if arrays[0].ndim == 4:
         arrays = tuple(a.transpose(0, 2, 3, 1) for a in arrays)
@@ -358,7 +366,7 @@ def _each_element(
         return False
     flat = [a.reshape(-1) for a in arrays]
     share(
-        cut(len(flat[0]), 4 * len(flat)),
+        cut(len(flat[0]), arrays[0].itemsize * len(flat)),
         lambda shares: kernel(*flat, *scalars, shares, 0),
     )
     return True
