@@ -17,7 +17,7 @@ from xpdl.backends.numpy.threads import workers
 PART_BYTES = 512 * 1024
 
 # An optimizer's rule keeps some arrays for itself beside those that it changes.
-RULE_BYTES = 128 * 1024
+RULE_BYTES = 256 * 1024
 
 # Pixels are taken together to lines of no more numbers: long enough for NumPy's loops to be worth
 # their beginning, and what is used for each line again stays in a core's first cache.
