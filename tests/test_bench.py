@@ -191,7 +191,8 @@ def test_convolutions(tmp_path, monkeypatch, capsys):
     assert command.main(arguments) == 0
     assert "2, 3, 8, 4, 3, 1, 1" in capsys.readouterr().out
     first, second = json.loads((tmp_path / "convolutions-numpy.json").read_text())["results"]
-    assert first["by"] == "numpy"
+    assert first["by"] == "direct sum"
+    assert convolutions.way(convolutions.Shape(2, 16, 8, 16, 3, 1, 1), "numpy") == "Winograd"
     assert first["ours_ms"] > 0
     # Forward and dW of 64 places; forward, dx and dW of 9.
     assert convolutions.Shape(**first["shape"]).operations == 2 * 2 * 2 * 64 * 4 * 27

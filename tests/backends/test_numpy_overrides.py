@@ -25,7 +25,7 @@ from xpdl.backends.numpy.memory import pool
 from xpdl.backends.numpy.seen import seen_part
 from xpdl.backends.strict.backend import StrictBackend
 from xpdl.models import DeepConvNet, NormalizedConvNet
-from xpdl.optimizers import Adam
+from xpdl.optimizers import BY_NAME, Adam, get_optimizer
 
 NUMBA = available_backends()["numba"]
 SUBCLASSES = [
@@ -451,7 +451,7 @@ def test_channels_by_the_register(fast, plain, setting, rng, threads, stride, pa
         assert_close(fast, actual, wanted, "float32")
 
 
-@pytest.mark.parametrize("c", [1, 16, 32, 33])
+@pytest.mark.parametrize("c", [1, 16, 30, 32, 33])
 @pytest.mark.parametrize(
     ("size", "stride", "pad"),
     [
@@ -554,6 +554,32 @@ def test_adam(fast, plain, rng, size, dtype, step):
     np.testing.assert_array_equal(ours[1], gradient)
     if step > 1:
         np.testing.assert_array_equal(ours[0].base[1::step], start[0])
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+@pytest.mark.parametrize("go", [None, True, False])
+def test_a_rule_in_parts_is_the_rule(fast, monkeypatch, rng, name, go):
+    optimizer = get_optimizer(name)
+    known = optimizer.device_rule, optimizer.rule, optimizer.settings()
+    numbers = (0.1, 3.0) if optimizer.counts_updates else (0.1,)
+    start = [rng.random((50, 41)) for _ in range(2 + len(optimizer.slots))]
+    found = []
+    for size in (1000, 10**6):
+        monkeypatch.setattr(numpy_elements, "RULE_BYTES", size)
+        arrays, half = [a.copy() for a in start], np.zeros((50, 41), np.float16)
+        fast.update_rule(*known, arrays, numbers, None if go is None else np.array(go), half)
+        found.append([*arrays, half])
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert np.array_equal(found[0][0], start[0]) == (go is False)
+
+
+def test_adam_of_float64_is_compiled(monkeypatch, rng):
+    numba = request_backend("numba")
+    monkeypatch.setattr(Adam, "rule", None)  # not to be called
+    arrays = [rng.random((30, 41)) for _ in range(4)]
+    numba.update_rule("adam", Adam().rule, Adam().settings(), arrays, (0.1, 3.0))
+    assert numba.providers("float64")["update_rule"] == "numba"
 
 
 @pytest.mark.parametrize("shape", [(3, 4, 5), (700, 100, 50), (1, 20_000, 700), (500, 300, 200)])

@@ -491,6 +491,13 @@ def test_info_says_what_is_there_and_why_not(capsys: Any, monkeypatch: Any) -> N
         assert word in out
 
 
+def test_info_tells_which_kernels_somebody_asked_for(capsys: Any, monkeypatch: Any) -> None:
+    for core in ("", "Haswell"):
+        monkeypatch.setenv("OPENBLAS_CORETYPE", core)
+        assert main(["info"]) == 0
+        assert ("as OPENBLAS_CORETYPE=Haswell asks" in capsys.readouterr().out) == bool(core)
+
+
 def test_info_without_a_home(capsys: Any, monkeypatch: Any) -> None:
     def no_home() -> Path:
         raise RuntimeError("Could not determine home directory.")

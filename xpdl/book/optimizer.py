@@ -5,7 +5,7 @@ A parameter may also be a plain number, which is replaced in `params`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 import numpy as np
@@ -16,12 +16,10 @@ from xpdl.backends import Array, backend_of
 __all__ = ["SGD", "AdaGrad", "Adam", "Momentum", "Nesterov", "RMSprop", "np"]
 
 EPSILON = 1e-7
-PART = 32768
-"""Numbers of an array that a rule changes at a time: Adam takes a seventh of the time for all."""
 
 
 class Optimizer:
-    """A rule for one array at a time, and the arrays that it keeps for each, zeros at first."""
+    """A rule, and the arrays that it keeps for each parameter, zeros at first."""
 
     keeps = 0
 
@@ -30,41 +28,22 @@ class Optimizer:
 
     def update(self, params: MutableMapping[str, Any], grads: Mapping[str, Any]) -> None:
         """Change each of `params` by the gradient of its name in `grads`."""
-        self._begin()
+        rule, *numbers = self._rule_and_numbers()
+        known = rule.device_rule, rule.rule, rule.settings()
         for name in params:
             p = params[name]
             if not isinstance(p, np.ndarray):
                 p = np.array(p, dtype=np.float64)
             if name not in self._kept:
                 self._kept[name] = [np.zeros_like(p) for _ in range(self.keeps)]
-            g = np.asarray(grads[name], dtype=p.dtype)
-            for part in _parts(p, g, *self._kept[name]):
-                self._change(*part)
+            arrays = p, np.asarray(grads[name], dtype=p.dtype), *self._kept[name]
+            backend_of(*arrays).update_rule(*known, arrays, numbers)
             if p is not params[name]:
                 params[name] = p[()]
 
-    def _begin(self) -> None:
-        """Count a call."""
-
-    def _change(self, p: Array, g: Array, *kept: Array) -> None:
+    def _rule_and_numbers(self) -> tuple[optimizers.Optimizer, *tuple[float, ...]]:
+        """Return the rule of `xpdl.optimizers` for an update, with the numbers that it takes."""
         raise NotImplementedError
-
-
-def _do(rule: optimizers.Optimizer, rate: float, *arrays: Array, count: int | None = None) -> None:
-    """Change p, and what is kept beside it, by a rule of `xpdl.optimizers`."""
-    known = rule.device_rule, rule.rule, rule.settings()
-    numbers = (rate,) if count is None else (rate, count)
-    backend_of(*arrays).update_rule(*known, arrays, numbers)
-
-
-def _parts(*arrays: Array) -> Iterator[tuple[Array, ...]]:
-    """Yield arrays of one shape a part at a time: as views, that stay in a core's cache."""
-    if not all(a.flags.c_contiguous for a in arrays):
-        yield arrays
-        return
-    flat = [a.reshape(-1) for a in arrays]
-    for start in range(0, arrays[0].size, PART):
-        yield tuple(a[start : start + PART] for a in flat)
 
 
 class SGD(Optimizer):
@@ -74,8 +53,8 @@ class SGD(Optimizer):
         super().__init__()
         self.lr = lr
 
-    def _change(self, p: Array, g: Array, *kept: Array) -> None:
-        _do(optimizers.SGD(), self.lr, p, g)
+    def _rule_and_numbers(self) -> tuple[optimizers.Optimizer, *tuple[float, ...]]:
+        return optimizers.SGD(), self.lr
 
 
 class Momentum(Optimizer):
@@ -87,15 +66,15 @@ class Momentum(Optimizer):
         super().__init__()
         self.lr, self.momentum = lr, momentum
 
-    def _change(self, p: Array, g: Array, *kept: Array) -> None:
-        _do(optimizers.Momentum(momentum=self.momentum), self.lr, p, g, *kept)
+    def _rule_and_numbers(self) -> tuple[optimizers.Optimizer, *tuple[float, ...]]:
+        return optimizers.Momentum(momentum=self.momentum), self.lr
 
 
 class Nesterov(Momentum):
     """v <- momentum v - lr g; p <- p + momentum v - lr g. Bengio et al. 2012 (arXiv:1212.0901)."""
 
-    def _change(self, p: Array, g: Array, *kept: Array) -> None:
-        _do(optimizers.Nesterov(momentum=self.momentum), self.lr, p, g, *kept)
+    def _rule_and_numbers(self) -> tuple[optimizers.Optimizer, *tuple[float, ...]]:
+        return optimizers.Nesterov(momentum=self.momentum), self.lr
 
 
 class AdaGrad(Optimizer):
@@ -107,8 +86,8 @@ class AdaGrad(Optimizer):
         super().__init__()
         self.lr = lr
 
-    def _change(self, p: Array, g: Array, *kept: Array) -> None:
-        _do(optimizers.AdaGrad(epsilon=EPSILON), self.lr, p, g, *kept)
+    def _rule_and_numbers(self) -> tuple[optimizers.Optimizer, *tuple[float, ...]]:
+        return optimizers.AdaGrad(epsilon=EPSILON), self.lr
 
 
 class RMSprop(Optimizer):
@@ -120,9 +99,8 @@ class RMSprop(Optimizer):
         super().__init__()
         self.lr, self.decay_rate = lr, decay_rate
 
-    def _change(self, p: Array, g: Array, *kept: Array) -> None:
-        rule = optimizers.RMSProp(decay_rate=self.decay_rate, epsilon=EPSILON)
-        _do(rule, self.lr, p, g, *kept)
+    def _rule_and_numbers(self) -> tuple[optimizers.Optimizer, *tuple[float, ...]]:
+        return optimizers.RMSProp(decay_rate=self.decay_rate, epsilon=EPSILON), self.lr
 
 
 class Adam(Optimizer):
@@ -138,11 +116,9 @@ class Adam(Optimizer):
         super().__init__()
         self.lr, self.beta1, self.beta2, self.iter = lr, beta1, beta2, 0
 
-    def _begin(self) -> None:
+    def _rule_and_numbers(self) -> tuple[optimizers.Optimizer, *tuple[float, ...]]:
         self.iter += 1
-
-    def _change(self, p: Array, g: Array, *kept: Array) -> None:
         # Our rule adds its epsilon to the corrected sqrt(v), the book to v's own.
         epsilon = EPSILON / (1 - self.beta2**self.iter) ** 0.5
         rule = optimizers.Adam(beta1=self.beta1, beta2=self.beta2, epsilon=epsilon)
-        _do(rule, self.lr, p, g, *kept, count=self.iter)
+        return rule, self.lr, self.iter

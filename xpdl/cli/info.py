@@ -30,6 +30,7 @@ def add_info(commands: Any) -> None:
 def _info(options: argparse.Namespace) -> int:
     from threadpoolctl import threadpool_info
 
+    core = os.environ.get("OPENBLAS_CORETYPE")
     try:
         active, libraries = get_backend().name, get_backend().describe()
     except BackendUnavailableError:
@@ -47,9 +48,14 @@ def _info(options: argparse.Namespace) -> int:
         for name, state in available_backends().items()
     }
     _section("backends", backends)
+    # A kernel that someone asked for may be of half the speed: AVX2's where there is AVX-512.
+    asked = (
+        f", as OPENBLAS_CORETYPE={core} asks; unset, it takes the processor's own" if core else ""
+    )
     blas = {
         f"BLAS ({library['internal_api']})": f"{library['num_threads']} threads, "
         f"{library.get('version')}, {library.get('architecture', 'unknown architecture')}"
+        + (asked if library["internal_api"] == "openblas" else "")
         for library in threadpool_info()
         if library["user_api"] == "blas"
     }

@@ -55,9 +55,6 @@ class NumbaBackend(NumbaElements):
             "convolution": winograd.described(),
         }
 
-    def ways(self) -> dict[str, str]:
-        return super().ways() | {"XPDL_CONVOLUTION": "fastest" if winograd.wanted() else "direct"}
-
     @classmethod
     def providers(cls, dtype: Any = "float32") -> dict[str, str]:
         # Half precision is computed in single, whose convolution and max pooling are ours; the rest
@@ -70,7 +67,7 @@ class NumbaBackend(NumbaElements):
             widened = ("convolution", "grouped_convolution", "max_pooling")
             ours = {name: ours[name] for name in ours if name.removesuffix("_backward") in widened}
             return plain | ours
-        return plain
+        return plain | {"update_rule": ours["update_rule"]}
 
     def matmul(self, a: Array, b: Array, dtype: Any = None, out: Array | None = None) -> Array:
         if dtype not in (None, np.float32) or not matrices.fit(a, b, out):
@@ -194,7 +191,8 @@ class NumbaBackend(NumbaElements):
     def max_pooling(
         self, x: Array, size: Pair, stride: Pair, pad: Pair, train: bool = False
     ) -> tuple[Array, Any]:
-        if not all_single(x) or x.shape[1] % LANES:  # NumPy is quicker with what fills no lanes
+        apart = size == stride and pad == (0, 0) and x.shape[1] >= LANES
+        if not all_single(x) or not (apart or x.shape[1] % LANES == 0):  # NumPy is quicker
             return super().max_pooling(x, size, stride, pad, train)
         n, c, h, w = x.shape
         oh, ow = (output_size(*axis) for axis in zip((h, w), size, stride, pad, strict=True))
@@ -254,7 +252,7 @@ class NumbaBackend(NumbaElements):
         copy: Array | None = None,
     ) -> None:
         if name == "adam":
-            rule = partial(_adam, rule, options)
+            name, rule = "", partial(_adam, rule, options)  # without a name, it is not cut in parts
         super().update_rule(name, rule, options, arrays, numbers, go, copy)
 
 
@@ -272,8 +270,9 @@ def _adam(
     beta1, beta2 = options["beta1"], options["beta2"]
     correction1, correction2 = 1 - beta1**count, (1 - beta2**count) ** 0.5
     numbers = (rate / correction1, beta1, 1 - beta1, beta2, 1 - beta2, correction2)
-    scalars = np.array((*numbers, options["epsilon"]), np.float32)
-    if not each_element(kernels.adam, p, g, m, v, scalars=(scalars,)):
+    scalars = np.array((*numbers, options["epsilon"]), p.dtype)
+    double = p.dtype == np.float64
+    if not each_element(kernels.adam, p, g, m, v, scalars=(scalars,), double=double):
         plain(p, g, m, v, rate, count)
 
 

@@ -136,10 +136,16 @@ def _flat_lines(x: Array) -> tuple[Array, int]:
 
 
 def each_element(
-    kernel: Callable[..., None], *arrays: Array, scalars: tuple[Array, ...] = ()
+    kernel: Callable[..., None],
+    *arrays: Array,
+    scalars: tuple[Array, ...] = (),
+    double: bool = False,
 ) -> bool:
-    """Run an element-wise kernel over the arrays' memory; False if their memory does not agree."""
-    if not all_single(*arrays):
+    """Run an element-wise kernel over the arrays' memory.
+
+    False if their memory does not agree, or their type is not single, or `double`, precision.
+    """
+    if any(a.dtype != (np.float64 if double else np.float32) for a in arrays):
         return False
     if arrays[0].ndim == 4:
         arrays = tuple(a.transpose(0, 2, 3, 1) for a in arrays)
@@ -147,7 +153,7 @@ def each_element(
         return False
     flat = [a.reshape(-1) for a in arrays]
     share(
-        cut(len(flat[0]), 4 * len(flat)),
+        cut(len(flat[0]), arrays[0].itemsize * len(flat)),
         lambda shares: kernel(*flat, *scalars, shares, 0),
     )
     return True

@@ -22,7 +22,8 @@ def max_pool(x, image, size, stride, pad, counts, y, winners, shares, which):
     begin(shares)
     (h, w, c), (fh, fw), (sh, sw), (ph, pw), (oh, ow) = image, size, stride, pad, counts
     places = np.array([(u * w + v) * c for u in range(fh) for v in range(fw)])
-    quick = ph == pw == 0 and c % LANES == 0 and winners.itemsize == 1
+    registers = _registers(c)
+    quick = ph == pw == 0 and c >= LANES and winners.itemsize == 1
     part, first, last = next_part(shares, which)
     while part >= 0:
         for line in range(first * oh, last * oh):
@@ -31,7 +32,7 @@ def max_pool(x, image, size, stride, pad, counts, y, winners, shares, which):
                 out = (line * ow + q) * c
                 if quick:
                     at = ((i * h + p * sh) * w + q * sw) * c
-                    for j in range(0, c, LANES):
+                    for j in registers:
                         find_largest(x, at + j, places, y, out + j, winners, out + j)
                     continue
                 largest, winner = y[out : out + c], winners[out : out + c]
@@ -48,6 +49,12 @@ def max_pool(x, image, size, stride, pad, counts, y, winners, shares, which):
                             largest[:], winner[:] = pixel, place
                             begun = True
         part, first, last = next_part(shares, which)
+
+
+@compiled
+def _registers(c):
+    """Return where c channels are taken by the register: the last one ends where they do."""
+    return np.array([min(j, c - LANES) for j in range(0, c, LANES)])
 
 
 @compiled
@@ -71,8 +78,9 @@ def max_pool_backward(
     begin(shares)
     (h, w, c), (fh, fw), (sh, sw), (ph, pw), (oh, ow) = image, size, stride, pad, counts
     places = np.array([(u * w + v) * c for u in range(fh) for v in range(fw)])
+    registers = _registers(c)
     side_by_side = sh == fh and sw == fw and ph == pw == 0
-    quick = side_by_side and c % LANES == 0 and winners.itemsize == 1
+    quick = side_by_side and c >= LANES and winners.itemsize == 1
     counted = np.empty(ow * c, np.float32)
     part, first, last = next_part(shares, which)
     while part >= 0:
@@ -92,7 +100,7 @@ def max_pool_backward(
                 there, out = q * c, (line * ow + q) * c
                 if quick:
                     at = ((i * h + p * sh) * w + q * sw) * c
-                    for j in range(0, c, LANES):
+                    for j in registers:
                         give_to_winner(given, there + j, winners, out + j, dx, at + j, places)
                     continue
                 for u in range(max(0, ph - p * sh), min(fh, h + ph - p * sh)):
@@ -284,7 +292,7 @@ def adam(p, g, m, v, numbers, shares, which):
 
 @compiled
 def _adam(p, g, m, v, numbers):
-    rate, keep1, take1, keep2, take2, correction2, epsilon = numbers  # of float32, as all here
+    rate, keep1, take1, keep2, take2, correction2, epsilon = numbers  # of the type of all here
     for i in range(len(p)):
         m[i] = keep1 * m[i] + take1 * g[i]
         v[i] = keep2 * v[i] + take2 * (g[i] * g[i])

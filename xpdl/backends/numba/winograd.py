@@ -14,7 +14,6 @@ A block of tiles is transformed, multiplied and transformed back while it stays 
 
 from __future__ import annotations
 
-import os
 from functools import lru_cache
 
 import numpy as np
@@ -25,7 +24,7 @@ from xpdl.backends.numba.sharing import SUMS_BYTES, Shares, cut, share
 from xpdl.backends.numba.tiles import GROUP, apart, steps, whole
 from xpdl.backends.numba.vectors import LANES, ROWS
 from xpdl.backends.numpy.memory import pool, scratch
-from xpdl.errors import ArgumentError
+from xpdl.backends.numpy.winograd import described_as, wanted
 
 BLOCK_BYTES = 768 * 1024
 """What a block's tiles take, of a core's second cache, and the gradients of their results."""
@@ -39,21 +38,10 @@ PARTS = 8
 _SINGLE = np.dtype(np.float32)
 
 
-def wanted() -> bool:
-    """Tell whether ``XPDL_CONVOLUTION`` allows it: unset, or ``fastest``; not ``direct``."""
-    way = os.environ.get("XPDL_CONVOLUTION") or "fastest"
-    if way not in ("fastest", "direct"):
-        raise ArgumentError(f"XPDL_CONVOLUTION must be 'fastest' or 'direct', got {way!r}.")
-    return way == "fastest"
-
-
 def described() -> str:
     """Say in a few words which convolutions are computed how."""
-    if not wanted():
-        return "direct sum (XPDL_CONVOLUTION)"
-    return (
-        f"Winograd's F(2x2, 3x3) for 3x3 filters of stride 1, channels and filters in {LANES}s; "
-        "else direct sum"
+    return described_as(
+        f"F(2x2, 3x3) for 3x3 filters of stride 1, channels and filters in {LANES}s"
     )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from xpdl.backends.base.types import Array, Pair, Shape, accumulation_dtype, output_size, written
 from xpdl.backends.numpy import convolution as numpy_convolution
-from xpdl.backends.numpy import few_channels, grouped
+from xpdl.backends.numpy import few_channels, grouped, winograd
 from xpdl.backends.numpy.elements import (
     NumpyElements,
     channels_last,
@@ -40,6 +40,12 @@ class NumpyBackend(NumpyElements):
     def release(self) -> None:
         pool.release()
 
+    def describe(self) -> dict[str, str]:
+        return super().describe() | {"convolution": winograd.described()}
+
+    def ways(self) -> dict[str, str]:
+        return super().ways() | {"XPDL_CONVOLUTION": "fastest" if winograd.wanted() else "direct"}
+
     def convolution(
         self, x: Array, W: Array, b: Array | None, stride: Pair, pad: Pair, relu: bool = False
     ) -> Array:
@@ -49,6 +55,8 @@ class NumpyBackend(NumpyElements):
         seen = seen_part(x.shape[2:], W.shape[2:], stride, pad)
         if seen is not None:
             return self.convolution(x, W[seen.part], b, stride, seen.pad, relu)
+        if _all_single(x, W, b) and winograd.chosen(x.shape, W.shape, stride, pad):
+            return winograd.convolution(x, W, b, pad, relu)
         return numpy_convolution.convolution(x, W, b, stride, pad, relu)
 
     def convolution_backward(
@@ -85,7 +93,10 @@ class NumpyBackend(NumpyElements):
             return few_channels.image_gradient(dout, W, x.shape, stride, pad), dW, db
         found: tuple[Array | None, Array, Array]
         fits = all(p < f for p, f in zip(pad, W.shape[2:], strict=True))
-        if need_dx and stride == (1, 1) and fits:
+        single_type = _all_single(dout, x, W)
+        if need_dx and single_type and winograd.chosen(x.shape, W.shape, stride, pad):
+            found = winograd.backward(dout, x, W, pad)
+        elif need_dx and stride == (1, 1) and fits:
             found = numpy_convolution.backward_by_gradient_windows(dout, x, W, pad)
         else:
             found = numpy_convolution.backward_by_image_windows(dout, x, W, stride, pad, need_dx)
@@ -271,3 +282,7 @@ class NumpyBackend(NumpyElements):
 
         workers.each(parts_of(n, dx.nbytes), work)
         return dx.transpose(0, 3, 1, 2)
+
+
+def _all_single(*arrays: Array | None) -> bool:
+    return all(a is None or a.dtype == np.float32 for a in arrays)

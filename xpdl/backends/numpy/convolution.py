@@ -3,20 +3,18 @@
 4-D data is kept in channels-last memory behind its shape (N, C, H, W): a window's row then lies in
 one piece, FW*C numbers long, and a product's result is the next layer's input as it stands. The
 windows of a block are laid out, multiplied and forgotten; they never travel to main memory.
-
-Blocks and tasks depend on the shapes alone, and sums run over tasks in order: the result is the
-same to the last bit whichever thread does what, and however many there are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeAlias
 
 import numpy as np
 
 from xpdl.backends.base.types import Array, Pair, output_size
+from xpdl.backends.numpy.blocks import Block, blocks, sum_pixels, sums, tasks
 from xpdl.backends.numpy.memory import pool, scratch
+from xpdl.backends.numpy.products import multiply_rows
 from xpdl.backends.numpy.threads import single_threaded_blas, workers
 
 # A block's windows: few enough to stay in a core's caches, many enough that its products take
@@ -25,12 +23,6 @@ BLOCK_BYTES = 2 * 1024 * 1024
 
 # Of a window's row, at least this many numbers should lie in one piece to be copied as a row.
 SHORTEST_ROW = 12
-
-# A sum over tasks needs an array for each; this many bytes of them are no burden.
-SUMS_BYTES = 32 * 1024 * 1024
-
-Block: TypeAlias = tuple[slice, slice]
-"""Some whole images and all their rows of windows; or one image and some of its rows."""
 
 
 class Columns:
@@ -46,20 +38,8 @@ class Columns:
         self.as_it_stands = pad == (0, 0) and self.image.flags.c_contiguous
 
     def blocks(self) -> list[Block]:
-        """Return all windows in blocks of `BLOCK_BYTES`: some images, or some rows of one."""
-        row = self.ow * self.width * self.image.itemsize
-        images = BLOCK_BYTES // (self.oh * row)
-        if images:
-            return [
-                (slice(i, min(i + images, self.n)), slice(0, self.oh))
-                for i in range(0, self.n, images)
-            ]
-        rows = max(1, BLOCK_BYTES // row)
-        return [
-            (slice(i, i + 1), slice(j, min(j + rows, self.oh)))
-            for i in range(self.n)
-            for j in range(0, self.oh, rows)
-        ]
+        """Return all windows in blocks of `BLOCK_BYTES`."""
+        return blocks(self.n, self.oh, self.ow * self.width * self.image.itemsize, BLOCK_BYTES)
 
     def rows(self, block: Block) -> Array:
         """Return the windows of a block as a matrix; this thread's next one overwrites it."""
@@ -122,17 +102,19 @@ def convolution(x: Array, W: Array, b: Array | None, stride: Pair, pad: Pair, re
     columns = Columns(x, (fh, fw), stride, pad)
     filters = W.transpose(2, 3, 1, 0).reshape(fh * fw * c, fn)
     y = pool.empty((columns.n, columns.oh, columns.ow, fn), np.result_type(x, W))
-    biases = None if b is None else np.tile(b, columns.ow)  # adding whole rows of pixels is quicker
+    # Adding whole rows of pixels is quicker, and so is a maximum with an array.
+    biases = None if b is None else np.tile(b, columns.ow)
+    least = np.zeros(columns.ow * fn, y.dtype)
 
     def work(task: Sequence[Block]) -> None:
         for block in task:
             out = y[block]
-            np.matmul(columns.rows(block), filters, out=out.reshape(-1, fn))
+            multiply_rows(columns.rows(block), filters, out.reshape(-1, fn))
+            lines = out.reshape(-1, columns.ow * fn)
             if biases is not None:
-                lines = out.reshape(-1, columns.ow * fn)
                 lines += biases
             if relu:
-                np.maximum(out, 0, out=out)
+                np.maximum(lines, least, out=lines)
 
     with single_threaded_blas:
         workers.each([[block] for block in columns.blocks()], work)
@@ -160,14 +142,14 @@ def backward_by_gradient_windows(
         dW, db = np.zeros((fh * fw * fn, c), dtype), np.zeros(fn, dtype)
         for images, rows in task:
             windows = columns.rows((images, rows))
-            np.matmul(windows, turned, out=dx[images, rows].reshape(-1, c))
+            multiply_rows(windows, turned, dx[images, rows].reshape(-1, c))
             dW += windows.T @ pixels[images, rows].reshape(-1, c)
             share = slice(rows.start * oh // h, rows.stop * oh // h)  # of dout's rows, each once
-            db += _sum_pixels(gradient[images, share])
+            db += sum_pixels(gradient[images, share])
         return dW, db
 
     with single_threaded_blas:
-        dW, db = _sums(workers.each(_tasks(columns.blocks(), dx.itemsize * turned.size), work))
+        dW, db = sums(workers.each(tasks(columns.blocks(), dx.itemsize * turned.size), work))
     dW = dW.reshape(fh, fw, fn, c).transpose(2, 3, 0, 1)[:, :, ::-1, ::-1]
     return dx.transpose(0, 3, 1, 2), dW, db
 
@@ -190,13 +172,13 @@ def backward_by_image_windows(
         for images, rows in task:
             pixels = gradient[images, rows].reshape(-1, fn)
             dW += columns.rows((images, rows)).T @ pixels
-            db += _sum_pixels(gradient[images, rows])
+            db += sum_pixels(gradient[images, rows])
             if dimage is None:
                 continue
             if rows.start == 0:
                 dimage[images] = 0
             parts = scratch("columns", (len(pixels), fh * fw * c), dtype)
-            np.matmul(pixels, filters, out=parts)
+            multiply_rows(pixels, filters, parts)
             parts = parts.reshape(-1, rows.stop - rows.start, ow, fh, fw, c)
             target = dimage[images, rows.start * sh :]
             for i in range(fh):
@@ -206,39 +188,10 @@ def backward_by_image_windows(
         return dW, db
 
     # Neighbouring windows add to the same pixels, so an image belongs to one task.
-    tasks = _tasks(columns.blocks(), dtype.itemsize * filters.size, whole_images=need_dx)
+    shared = tasks(columns.blocks(), dtype.itemsize * filters.size, whole_images=need_dx)
     with single_threaded_blas:
-        dW, db = _sums(workers.each(tasks, work))
+        dW, db = sums(workers.each(shared, work))
     dW = dW.reshape(fh, fw, c, fn).transpose(3, 2, 0, 1)
     if dimage is None:
         return None, dW, db
     return dimage[:, ph : ph + h, pw : pw + w].transpose(0, 3, 1, 2), dW, db
-
-
-def _tasks(blocks: list[Block], bytes_each: int, whole_images: bool = False) -> list[list[Block]]:
-    """Gather blocks into as many tasks as threads need to share them evenly, in order."""
-    most = max(2, min(16, SUMS_BYTES // bytes_each))
-    if not whole_images:
-        bounds = list(range(len(blocks)))
-    else:
-        bounds = [i for i, (_, rows) in enumerate(blocks) if rows.start == 0]
-    count = min(most, len(bounds)) or 1
-    bounds = bounds or [0]  # no images: one task without a block
-    starts = [bounds[len(bounds) * i // count] for i in range(count)]
-    return [blocks[a:b] for a, b in zip(starts, [*starts[1:], len(blocks)], strict=True)]
-
-
-def _sums(parts: list[tuple[Array, Array]]) -> tuple[Array, Array]:
-    """Return the sums of the tasks' dW and of their db, added in order."""
-    dW, db = parts[0]
-    for more_dW, more_db in parts[1:]:
-        dW += more_dW
-        db += more_db
-    return dW, db
-
-
-def _sum_pixels(gradient: Array) -> Array:
-    """Return the sum of a gradient (N, OH, OW, FN) over all pixels, (FN,)."""
-    n, oh, ow, fn = gradient.shape
-    lines = gradient.reshape(n * oh, ow * fn).sum(axis=0)  # long rows first: that is quicker
-    return lines.reshape(ow, fn).sum(axis=0)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from xpdl.backends.base import Backend
-from xpdl.backends.base.types import Array, Pair, Shape, accumulation_dtype
+from xpdl.backends.base.types import Array, Number, Pair, Shape, accumulation_dtype
 from xpdl.backends.numpy.memory import pool
 from xpdl.backends.numpy.threads import workers
 
 # Element by element, threads take parts of this size: small enough for a core's own cache.
 PART_BYTES = 512 * 1024
+
+# An optimizer's rule keeps some arrays for itself beside those that it changes.
+RULE_BYTES = 256 * 1024
 
 # Pixels are taken together to lines of no more numbers: long enough for NumPy's loops to be worth
 # their beginning, and what is used for each line again stays in a core's first cache.
@@ -21,7 +25,7 @@ LINE = 1024
 
 
 class NumpyElements(Backend):
-    """Normalisation and activations."""
+    """Normalisation, activations and updates."""
 
     name = "numpy"
 
@@ -126,10 +130,10 @@ class NumpyElements(Backend):
     def relu(self, x: Array) -> Array:
         if x.nbytes < PART_BYTES:
             return super().relu(x)
-        y = pool.empty_like(x)
+        y, zeros = pool.empty_like(x), np.zeros_like(x[:1])  # NumPy is slow with a single zero
 
         def work(part: slice) -> None:
-            np.maximum(x[part], 0, out=y[part])
+            np.maximum(x[part], zeros, out=y[part])
 
         workers.each(parts_of(len(x), x.nbytes), work)
         return y
@@ -148,6 +152,30 @@ class NumpyElements(Backend):
         if total is not None:
             self.sum(dx, axis=(0, *range(2, dx.ndim)), out=total)
         return dx
+
+    def update_rule(
+        self,
+        name: str,
+        rule: Callable[..., None],
+        options: Mapping[str, Any],
+        arrays: Sequence[Array],
+        numbers: Sequence[Number],
+        go: Array | None = None,
+        copy: Array | None = None,
+    ) -> None:
+        plain, places = super().update_rule, [*arrays, *([] if copy is None else [copy])]
+        in_pieces = all(a.flags.c_contiguous for a in places)
+        if not name or not in_pieces or arrays[0].nbytes <= RULE_BYTES:
+            return plain(name, rule, options, arrays, numbers, go, copy)
+        flat = [a.reshape(-1) for a in places]
+        size, step = flat[0].size, RULE_BYTES // arrays[0].itemsize
+
+        def work(start: int) -> None:
+            parts = [a[start : start + step] for a in flat]
+            plain(name, rule, options, parts[: len(arrays)], numbers, go, *parts[len(arrays) :])
+
+        workers.each(range(0, size, step), work)
+        return None
 
 
 def channels_last(x: Array) -> Array:
