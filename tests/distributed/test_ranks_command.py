@@ -62,6 +62,19 @@ def test_the_same_command_on_several_processes(size, alone, tmp_path):
     expect_same_run(folder, alone, 1e-9)
 
 
+def test_gradients_in_half_precision(tmp_path):
+    folder = tmp_path / "run"
+    arguments = (*TRAIN, "--epochs", "2", "--reduce-dtype", "float16", "--out", folder)
+    code, out, err = run(3, *arguments)  # which compare their parameters after each epoch
+    assert code == 0, err
+    assert "gradients are sent as float16, each rounded to 11 bits twice" in out
+    record = json.loads((folder / "history.json").read_text())
+    assert record["options"]["reduce_dtype"] == "float16"
+    code, out, _ = run(1, SMALL_TRAIN, "train", "--resume", folder, "--epochs", "3")
+    assert code == 0
+    assert "gradients are sent as float16, which changes nothing: one process sends none" in out
+
+
 def stop_at_once(folder, act, *arguments, **variables):
     """Start a long run, do something to it, and return how it ended and how long that took."""
     with Job(2, *LONG, *arguments, "--out", folder, **variables) as job:
@@ -136,6 +149,11 @@ BAD = {
     "more than a batch": ([["--batch-size", "1"]] * 2, "2 processes cannot share batches of 1"),
     "an option": ([["--seed", "1"], ["--seed", "2"]], "rank 1 has another --seed than rank 0: 2"),
     "a backend": ([["--backend", "numpy"], ["--backend", "strict"]], "rank 1 has another backend"),
+    "half of float64": (
+        [["--reduce-dtype", "float16", "--dtype", "float64"]] * 2,
+        "rounds gradients to 11 bits, and this network's are float64",
+    ),
+    "half of members": ([["--reduce-dtype", "float16", "--members", "2"]] * 2, "leave it out"),
     "a name": ([["--model", "LeNot"]] * 2, "unknown model 'LeNot'"),
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -41,12 +42,15 @@ def test_processes_as_ranks(size, on_numpy):
 def test_gpus_as_ranks(size, on_numpy, monkeypatch):
     nccl_stand_in._Table.tables.clear()
 
+    own = threading.local()  # each thread's device
+
     def work(ranks):
-        cupy = nccl_stand_in.make_cupy()
-        check_verbs(NcclRanks(ranks, cupy), cupy, np.array)
+        own.xp = nccl_stand_in.make_cupy()
+        check_verbs(NcclRanks(ranks, own.xp), own.xp, np.array)
 
     # Its own moments compute with arrays of the device, which this stand-in has not.
     monkeypatch.setattr("verbs.check_moments", lambda *_: None)
+    monkeypatch.setattr("xpdl.distributed.half.backend_of", lambda *_: own)
     in_threads(size, work)
 
 

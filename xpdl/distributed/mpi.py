@@ -35,6 +35,18 @@ class _Request:
         self._ranks.wait_for(self._request)
 
 
+class _Arriving(_Request):
+    """A message of MPI that brings an array."""
+
+    def __init__(self, ranks: MpiRanks, request: Any, a: Array) -> None:
+        super().__init__(ranks, request)
+        self._a = a
+
+    def wait(self) -> Array:  # type: ignore[override]
+        super().wait()
+        return self._a
+
+
 class MpiRanks(Ranks):
     """The processes that `mpiexec` started; see `connect`.
 
@@ -55,6 +67,7 @@ class MpiRanks(Ranks):
     def __init__(self, mpi: Any, communicator: Any = None) -> None:
         self._mpi = mpi
         self._comm = (mpi.COMM_WORLD if communicator is None else communicator).Dup()
+        self._stacks = self._comm.Dup()  # which keep no order among other messages
         self._side = self._comm.Dup()  # for what is said when the other is out of step
         self.rank, self.size = self._comm.rank, self._comm.size
         self._usual = usual_timeout()
@@ -98,11 +111,25 @@ class MpiRanks(Ranks):
         expect_host(a)
         return _Request(self, self._comm.Iallreduce(self._mpi.IN_PLACE, a, op=self._mpi.SUM))
 
+    def begin_exchange(self, a: Array) -> _Arriving:
+        expect_host(a)
+        came = np.empty_like(a)
+        return _Arriving(self, self._comm.Ialltoall(self._raw(a), self._raw(came)), came)
+
+    def begin_stack(self, a: Array) -> _Arriving:
+        expect_host(a)
+        came = np.empty((self.size, *a.shape), a.dtype)
+        return _Arriving(self, self._stacks.Iallgather(self._raw(a), self._raw(came)), came)
+
     def stack(self, a: Array) -> Array:
         expect_host(a)
         stacked = np.empty((self.size, *a.shape), a.dtype)
         self.wait_for(self._comm.Iallgather(np.ascontiguousarray(a), stacked))
         return stacked
+
+    def _raw(self, a: Array) -> list[Any]:
+        """Return an array as MPI takes numbers of any type: of float16 it does not know."""
+        return [a, self._mpi.BYTE]
 
     # ---- waiting, and not in vain ---------------------------------------------------------------
 

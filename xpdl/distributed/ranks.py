@@ -21,6 +21,16 @@ class Pending(Protocol):
         """Return when the message is done, and its array may be used again."""
 
 
+class Arriving(Protocol):
+    """A message that is under way, and brings an array."""
+
+    def test(self) -> bool:
+        """Help the message along; tell whether it is done."""
+
+    def wait(self) -> Array:
+        """Return what came, when it is there."""
+
+
 class Ranks:
     """The processes that train together, as one of them sees them.
 
@@ -32,10 +42,14 @@ class Ranks:
         Which one this is, from 0 on. Rank 0 writes and prints.
     size : int
         How many there are.
+    stacks_apart : bool
+        Whether what `begin_stack` sends travels by a way of its own, so that it need only keep its
+        order among stacks, not among other messages.
     """
 
     rank: int
     size: int
+    stacks_apart = True
 
     # ---- values of the host, of any kind --------------------------------------------------------
 
@@ -82,6 +96,20 @@ class Ranks:
         """Begin to put the sum over all ranks into `a`, contiguous floats, the same on all.
 
         The array must not be touched until the answer's `wait` returns.
+        """
+        raise NotImplementedError
+
+    def begin_exchange(self, a: Array) -> Arriving:
+        """Begin to send row i of `a`, (size, m), to rank i; what comes, (size, m), is in order.
+
+        The array must live, and not be touched, until the answer's `wait` returns.
+        """
+        raise NotImplementedError
+
+    def begin_stack(self, a: Array) -> Arriving:
+        """Begin to bring the array of every rank, (size, *shape), in order.
+
+        The array must live, and not be touched, until the answer's `wait` returns.
         """
         raise NotImplementedError
 
