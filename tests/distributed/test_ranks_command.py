@@ -75,6 +75,20 @@ def test_gradients_in_half_precision(tmp_path):
     assert "gradients are sent as float16, which changes nothing: one process sends none" in out
 
 
+def test_a_profile_says_what_is_hidden():
+    given = (SMALL_TRAIN, "profile", "--model", "TwoLayerNet", "--rounds", "2")
+    code, out, err = run(2, *given, "--batch-size", "5", "--reduce-dtype", "float16")
+    assert code == 0, err
+    told = dict(line.strip().split("  ", 1) for line in out.splitlines()[-6:-1])
+    assert list(told) == ["together", "messages", "hidden", "not hidden", "waiting"]
+    assert "a step of 5 rows on 2 processes" in told["together"]
+    assert "0.08 MB of gradients as float16, in 2 pieces" in told["messages"]
+    assert out.count("one training step, batch 2,") == 1  # rank 0's rows, and it alone speaks
+    code, out, err = run(2, *given, "--batch-size", "1")
+    assert code == 2
+    assert ours(err) == ["xpdl profile: 2 processes cannot share a batch of 1."]
+
+
 def stop_at_once(folder, act, *arguments, **variables):
     """Start a long run, do something to it, and return how it ended and how long that took."""
     with Job(2, *LONG, *arguments, "--out", folder, **variables) as job:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Self
 
+import numpy as np
+
 from xpdl.arguments import flag
 from xpdl.distributed.half import HalfSum
 from xpdl.distributed.ranks import Pending, Ranks
@@ -41,13 +43,16 @@ class GradientSum:
 
     Attributes
     ----------
+    dtype : str
+        In what gradients travel.
     waited : float
-        Seconds that the host has waited for sums that backward did not hide.
+        Seconds that the host has waited for sums, the loss's too, that backward did not hide.
     seconds : float
         From the first sum to the last, in which that was.
     """
 
     waited = seconds = 0.0
+    _through = 0.0
     _first: float | None = None
 
     def __init__(
@@ -60,6 +65,7 @@ class GradientSum:
     ) -> None:
         self._network, self._ranks = network, ranks
         self._whole_statistics = whole_statistics
+        self.dtype = reduce_dtype or network.grads.buffer.dtype.name
         self._halves = reduce_dtype is not None
         self.pieces, self._layers = _cut(network, piece)
         self._begin()
@@ -85,6 +91,11 @@ class GradientSum:
         if not isinstance(ranks, Ranks):
             raise ArgumentError(f"ranks must be Ranks, as connect() finds, got {shown(ranks)}.")
         return cls(network, ranks, PIECE, whole_statistics, reduce_dtype)
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes of gradients travel."""
+        return self._network.grads.buffer.size * np.dtype(self.dtype).itemsize
 
     def share_of(self, samples: int) -> Share:
         """Return which rows of a batch of so many are this rank's."""
@@ -138,9 +149,12 @@ class GradientSum:
             message = self._ranks.begin_sum(piece)
         self._under_way.append(message)
 
+    def through_backward(self) -> None:
+        """Note that from now on it is waited for sums."""
+        self._through = time.perf_counter()
+
     def finish(self) -> None:
         """Send what was not sent, and return when all sums are there."""
-        start = time.perf_counter()
         while len(self._under_way) < len(self.pieces):
             self._send()
         for message in self._under_way:
@@ -150,7 +164,7 @@ class GradientSum:
         if self._first is None:  # which may have waited for what others compiled
             self._first = end
             return
-        self.waited += end - start
+        self.waited += end - self._through
         self.seconds = end - self._first
 
 
@@ -189,6 +203,7 @@ def summing(gradients: GradientSum | None, share: Share | None, whole: bool) -> 
     come = gradients.as_they_come() if whole else nullcontext()
     with gradients.sharing(share), come:
         yield
+    gradients.through_backward()
 
 
 def _cut(network: Network, size: int) -> tuple[list[slice], list[set[str]]]:
