@@ -132,8 +132,29 @@ def test_a_signal_to_mpiexec_loses_nothing(number, tmp_path):
     code, err = stop_at_once(folder, lambda launcher, _: os.kill(launcher, number))
     assert code != 0  # which one is the launcher's choice
     assert "Traceback" not in err
-    assert (folder / "model.safetensors").exists()  # as it was when the signal came
-    assert json.loads((folder / "history.json").read_text())["finished"] is False
+    expect_that_it_goes_on(folder)
+
+
+def expect_that_it_goes_on(folder):
+    """See that all is as it was when the signal came, and that the run goes on from there."""
+    assert (folder / "model.safetensors").exists()
+    record = json.loads((folder / "history.json").read_text())
+    assert record["finished"] is False
+    epochs = len(record["epochs"]) + 1
+    resume(2, folder, epochs)
+    record = json.loads((folder / "history.json").read_text())
+    assert record["finished"] is True
+    assert len(record["epochs"]) == epochs
+
+
+def test_a_signal_that_mpiexec_hands_on_is_answered(tmp_path):
+    folder = tmp_path / "run"
+    code, err = stop_at_once(folder, lambda launcher, _: os.kill(launcher, signal.SIGUSR1))
+    assert code == 128 + signal.SIGUSR1
+    (line,) = ours(err)
+    assert line.startswith("xpdl train: interrupted after ")
+    assert line.endswith(f"Go on with: xpdl train --resume {folder}")
+    expect_that_it_goes_on(folder)
 
 
 @pytest.mark.parametrize("rank", [0, 1])
