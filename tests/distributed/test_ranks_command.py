@@ -173,11 +173,16 @@ def test_a_rank_that_hangs_is_named(rank, tmp_path):
         folder, lambda _, ranks: os.kill(ranks[rank], signal.SIGSTOP), XPDL_RANKS_TIMEOUT="2"
     )
     assert code == 2
+    expect_that_it_is_named(rank, err, folder)
+
+
+def expect_that_it_is_named(rank, err, folder):
     # The one that hung may be woken by the end, and say that it was interrupted.
-    (line,) = [line for line in ours(err) if ": interrupted" not in line]
-    assert line.startswith(f"xpdl train: rank {rank} (process ")
-    assert "did not answer within 2 s" in line
-    assert f"xpdl train --resume {folder}" in line
+    lines = [line for line in ours(err) if ": interrupted" not in line]
+    assert len(lines) == 1, lines
+    assert lines[0].startswith(f"xpdl train: rank {rank} (process ")
+    assert "did not answer within 2 s" in lines[0]
+    assert f"xpdl train --resume {folder}" in lines[0]
 
 
 BAD = {
@@ -263,6 +268,35 @@ def test_an_ensemble_that_was_stopped_goes_on(tmp_path):
         found, wanted = (load_file(p / f"member-{i}.safetensors") for p in (folder, straight))
         for name, a in wanted.items():
             np.testing.assert_array_equal(found[name], a)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("early", [True, False], ids=["both at work", "one waits"])
+def test_a_rank_that_hangs_over_its_member_is_named(rank, early, tmp_path):
+    """Whether the other is at work itself, or waits for it."""
+    folder = tmp_path / "run"
+    epochs = "100000" if early else "150"
+    arguments = [*TRAIN, "--epochs", epochs, "--members", "2", "--out", folder]
+    with Job(2, *arguments, XPDL_RANKS_TIMEOUT="2") as job:
+        job.wait_for(folder / f"checkpoint-{rank}.safetensors")
+        start = time.monotonic()
+        os.kill(job.ranks()[rank], signal.SIGSTOP)
+        code, _, err = job.end()
+    assert time.monotonic() - start < 30
+    assert code == 2, err
+    expect_that_it_is_named(rank, err, folder)
+    if early:  # the other has kept what it came to
+        assert (folder / f"checkpoint-{1 - rank}.safetensors").exists()
+
+
+def test_a_rank_that_is_killed_over_its_member_ends_all(tmp_path):
+    folder = tmp_path / "run"
+    with Job(2, *LONG, "--members", "2", "--out", folder) as job:
+        job.wait_for(folder / "checkpoint-1.safetensors")
+        os.kill(job.ranks()[1], signal.SIGKILL)
+        code, _, err = job.end(30)
+    assert code == 137
+    assert "Traceback" not in err
 
 
 @pytest.mark.long

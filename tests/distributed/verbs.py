@@ -23,6 +23,9 @@ def check_verbs(ranks: Ranks, xp: Any = np, to_numpy: Any = np.array) -> None:
     assert ranks.first(lambda: rank) == 0
     with pytest.raises(DataError, match="not there"):
         ranks.first(_fail)
+    with ranks.working_alone():  # one at a time, each as long as it likes
+        told = rank
+    assert ranks.gather(told, patient=True) == list(range(size))
     ranks.expect_same({"a": 1})
     if size > 1:
         with pytest.raises(ArgumentError, match=f"rank {size - 1} has another seed than rank 0"):

@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import platform
 import time
+from _thread import interrupt_main
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from xpdl.arguments import number
 from xpdl.backends import Array
+from xpdl.distributed.life import SignsOfLife
 from xpdl.distributed.ranks import Ranks
 from xpdl.errors import ArgumentError, BackendMismatchError, RanksError
 
@@ -71,6 +75,9 @@ class MpiRanks(Ranks):
         self._side = self._comm.Dup()  # for what is said when the other is out of step
         self.rank, self.size = self._comm.rank, self._comm.size
         self._usual = usual_timeout()
+        self._signs = SignsOfLife(self._comm.Dup(), self._usual)
+        # In a thread beside the work, which some builds of MPI cannot serve.
+        self._watches = mpi.Query_thread() >= mpi.THREAD_SERIALIZED
         self.timeout = max(FIRST_TIMEOUT, self._usual)
         self._waiting = {self.rank}  # for a message that did not come
         self._in_vain = False
@@ -139,8 +146,11 @@ class MpiRanks(Ranks):
         Raises
         ------
         RanksError
-            If that takes longer than `timeout`, unless `patient`; it names who is missing.
+            If that takes longer than `timeout`, or, where it is `patient`, another rank gives no
+            sign of life for so long; it names who is missing.
         """
+        if patient:
+            self._signs.begin()
         limit, waited, before, looks = self.timeout, 0.0, 0.0, 0
         while not request.Test():
             looks += 1
@@ -150,13 +160,35 @@ class MpiRanks(Ranks):
             # A process that was stopped itself, and wakes up, has not waited for others.
             waited += min(now - (before or now), _LONGEST_LOOK)
             before = now
-            if waited > limit and not patient:
+            if patient and self._watches:
+                if silent := self._signs.look():
+                    raise RanksError(self._explain(self._usual, silent))
+            elif waited > limit and not patient:
                 raise RanksError(self._explain(limit))
             # Another process may need this core to come to its message; a long wait can sleep.
             _yield_core() if waited < 1.0 else time.sleep(0.001)
 
-    def _explain(self, limit: float) -> str:
-        """Say which ranks do not wait as this one does."""
+    @contextmanager
+    def working_alone(self, interrupt: Callable[[], object] = interrupt_main) -> Iterator[None]:
+        if not self._watches:
+            yield
+            return
+        silent: list[int] = []
+
+        def stop(found: list[int]) -> None:
+            silent.extend(found)
+            interrupt()
+
+        try:
+            with self._signs.beside(stop):
+                yield
+        except KeyboardInterrupt as error:
+            if silent:
+                raise RanksError(self._explain(self._usual, silent)) from error
+            raise
+
+    def _explain(self, limit: float, silent: Sequence[int] = ()) -> str:
+        """Say which ranks do not wait as this one does, or are `silent`."""
         sent = [
             self._side.Isend(np.zeros(0, np.int8), other, _HERE)
             for other in range(self.size)
@@ -172,7 +204,7 @@ class MpiRanks(Ranks):
             time.sleep(0.001)
         for request in sent:
             request.Free()
-        missing = [rank for rank in range(self.size) if rank not in here]
+        missing = silent or [rank for rank in range(self.size) if rank not in here]
         told = " and ".join(f"rank {rank} ({self.places[rank]})" for rank in missing)
         if not missing:
             return f"a message between the {self.size} ranks did not arrive within {limit:g} s."

@@ -6,6 +6,9 @@ streams and buffers.
 
 from __future__ import annotations
 
+from _thread import interrupt_main
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -79,6 +82,11 @@ class NcclRanks(Ranks):
 
     def any(self, flag: bool) -> bool:
         return self._others.any(flag)
+
+    def working_alone(
+        self, interrupt: Callable[[], object] = interrupt_main
+    ) -> AbstractContextManager[None]:
+        return self._others.working_alone(interrupt)
 
     def settle(self) -> None:
         self._others.settle()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from _thread import interrupt_main
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol, TypeVar
 
 from xpdl.backends import Array
@@ -61,7 +63,7 @@ class Ranks:
         value : object
             Of rank 0; what other ranks give is not looked at.
         patient : bool
-            Whether rank 0 may take any time until it speaks, as it does to fetch data.
+            Whether rank 0 may take any time until it speaks, `working_alone`.
 
         Raises
         ------
@@ -77,7 +79,7 @@ class Ranks:
         ----------
         value : object
         patient : bool
-            Whether others may take any time until they speak.
+            Whether others may take any time until they speak, `working_alone`.
 
         Raises
         ------
@@ -89,6 +91,21 @@ class Ranks:
     def barrier(self) -> None:
         """Return when all ranks have come here; see `gather`."""
         self.gather(None)
+
+    def working_alone(
+        self, interrupt: Callable[[], object] = interrupt_main
+    ) -> AbstractContextManager[None]:
+        """Within a block in which this rank says nothing, show the others that it is there.
+
+        The block may take any time. If another rank is found to be gone, `interrupt` is called, in
+        a thread, and the KeyboardInterrupt that it ends the block with becomes a RanksError.
+
+        Raises
+        ------
+        RanksError
+            If a rank gives no sign of life any more.
+        """
+        return nullcontext()
 
     # ---- arrays, where they live ----------------------------------------------------------------
 
@@ -142,13 +159,16 @@ class Ranks:
             On every rank, the error that it raises there.
         """
         told: tuple[Any, Any] = (None, None)
+        failed: XpdlError | None = None
         if self.rank == 0:
-            try:
-                told = None, function()
-            except XpdlError as error:
-                self.broadcast((type(error), str(error)), patient=True)
-                raise
+            with self.working_alone():
+                try:
+                    told = None, function()
+                except XpdlError as error:
+                    told, failed = (type(error), str(error)), error
         kind, value = self.broadcast(told, patient=True)
+        if failed is not None:
+            raise failed
         if kind is not None:
             raise kind.__new__(kind, value)  # as it was, whatever it was made of
         return value
