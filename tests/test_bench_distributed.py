@@ -11,6 +11,7 @@ from bench.__main__ import main
 from bench.step_model import (
     ETHERNET,
     NVLINK,
+    P100,
     PLANNED,
     Link,
     Work,
@@ -37,6 +38,14 @@ def test_sums_by_hand():
     assert tree(4, 8e6, LINK) == pytest.approx(4 * (1e-5 + 8e-3))
     assert lateness(1) == 0
     assert lateness(100) == pytest.approx(2.5, abs=0.05)  # of 100 normal numbers, the largest
+
+
+@pytest.mark.parametrize("name", P100)
+def test_a_planned_step_is_as_fast_as_the_one_that_was_measured(name):
+    work, _ = PLANNED[name]
+    for rows, rate in P100[name].items():
+        assert rows / work.compute(rows) == pytest.approx(rate)
+    assert 0 < work.fixed < work.compute(32) / 4
 
 
 @pytest.mark.parametrize("name", PLANNED)
