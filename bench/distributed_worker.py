@@ -20,13 +20,21 @@ from xpdl.training.gradient_sum import GradientSum
 PINGS = (1, 1_000, 10_000, 100_000, 1_000_000)  # numbers of float32
 
 
-def main(backend: str, network: str, batch_size: int, steps: int, piece: int) -> None:
-    """Time steps of all ranks together, and what they say to each other."""
+def main(
+    backend: str, network: str, batch_size: int, steps: int, piece: int, separate: bool
+) -> None:
+    """Time steps of all ranks together, and what they say to each other.
+
+    `separate` ranks begin each step together, and then tell each other nothing.
+    """
     with use_backend(backend) as active:
         ranks = connect(active)
         net = NETWORKS[network]()
         x, t = map(active.asarray, batch(net, batch_size))
-        step = Step(net, "adam", ranks=ranks)
+        if separate and ranks is not None:
+            rows = ranks.rows(batch_size)
+            x, t = x[rows], t[rows]
+        step = Step(net, "adam", ranks=None if separate else ranks)
         if ranks is not None and piece:
             step.gradient_sum = GradientSum(net, ranks, piece)
         for _ in range(5):
@@ -38,6 +46,8 @@ def main(backend: str, network: str, batch_size: int, steps: int, piece: int) ->
             start = time.perf_counter()
             step(x, t)
             seconds.append(time.perf_counter() - start)
+        if separate and ranks is not None:  # a step of both ends with the later
+            seconds = [max(both) for both in zip(*ranks.gather(seconds), strict=True)]
         told = {"seconds": seconds, "size": net.grads.buffer.nbytes, "pings": pings(ranks, steps)}
         if ranks is None or ranks.rank == 0:
             print(json.dumps(told), flush=True)
@@ -60,4 +70,5 @@ def pings(ranks: Ranks | None, rounds: int) -> dict[int, float]:
 
 if __name__ == "__main__":
     os.environ.setdefault("XPDL_THREADS", "1")
-    main(sys.argv[1], sys.argv[2], *map(int, sys.argv[3:6]))
+    rows, steps, piece = map(int, sys.argv[3:6])
+    main(sys.argv[1], sys.argv[2], rows, steps, piece, sys.argv[6:] == ["separate"])
