@@ -59,7 +59,7 @@ def test_the_formula_is_what_the_simulation_does(name, link):
 
 def test_the_short_form_says_what_two_processes_are_beside_one(tmp_path, monkeypatch, capsys):
     """With times that are made up: 24 and 15 ms alone, 13 together, 12 without a word."""
-    took = iter([12, 13, 15, 24] + [24, 15, 13, 12] + [12, 15, 15, 30])
+    took = iter((12, 13, 15, 24, 24, 15, 13, 12, 12, 15, 15, 30))
     monkeypatch.setattr(distributed, "_start", lambda *_, **__: {"seconds": [next(took) / 1000]})
     assert main(["distributed", "--scaling", "--rounds", "3", "--out", str(tmp_path)]) == 0
     out = capsys.readouterr().out
