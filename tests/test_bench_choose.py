@@ -155,8 +155,8 @@ def test_the_recipe_is_one_that_was_measured(name):
     for other in ("about", "class_weights", "patience", "pretrained"):
         del recipe[other]
     shifts, members = recipe.pop("shifts"), recipe.pop("members")
-    plain = {"model_options": {}, "warm_up": 0.0, "weight_decay": None, "clip_norm": None}
-    plain |= {"label_smoothing": 0.0, "augment": {}, "average": 0.0}
+    plain = {"model_options": {}, "optimizer_options": {}, "warm_up": 0.0, "weight_decay": None}
+    plain |= {"clip_norm": None, "label_smoothing": 0.0, "augment": {}, "average": 0.0}
     (runs,) = [
         list(candidate["runs"].values())
         for candidate in log.values()

@@ -384,6 +384,18 @@ BAD_COMMANDS: dict[str, tuple[list[str], list[str]]] = {
     "a name for the model": (["train", "--model-options", 'name="x"'], ["model_options", "name"]),
     "a scale": (["train", "--model-options", "normalize=null"], ["model_options", "normalize"]),
     "a seed for the model": (["train", "--model-options", "seed=3"], ["model_options", "seed"]),
+    "a rate among the optimizer's": (
+        ["train", "--optimizer-options", "learning_rate=1"],
+        ["optimizer_options", "learning_rate"],
+    ),
+    "another rule's option": (
+        ["train", "--optimizer-options", "momentum=0.5"],
+        ["Adam", "'momentum'"],
+    ),
+    "a factor for nothing": (
+        ["train", "--optimizer-options", 'rate_factors={"conv9": 2}'],
+        ["rate_factors", "conv9"],
+    ),
     "sizes": (["train", "--batch-size", "0:5,3"], ["--batch-size", "'0:5,3'"]),
     "a size twice": (["train", "--batch-size", "0:5,0:6"], ["--batch-size", "'0:5,0:6'"]),
     "no first size": (["train", "--batch-size", "1:5"], ["batch_size", "{1: 5}", "epoch 0"]),

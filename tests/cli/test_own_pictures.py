@@ -194,6 +194,33 @@ def test_validation_of_mnist_lets_the_test_wait(small_mnist: Path) -> None:
     assert Path("run/best.safetensors").exists()
 
 
+# ---- filters that are measured
+
+
+def test_measured_filters_and_an_optimizers_options_go_on_as_they_began(
+    flowers: str, capsys: Any, monkeypatch: Any
+) -> None:
+    recipe = ["--recipe", "cifar", "--model-options", "widths=[4,4]", "--picture-size", "14x16"]
+    recipe += ["--optimizer-options", 'rate_factors={"norm": 3}', "--epochs", "2"]
+    recipe += ["--batch-size", "20"]
+    with monkeypatch.context() as patch:
+
+        def stop(trainer: Any, _: Any) -> None:
+            trainer.interrupt()
+
+        patch.setattr(Run, "_keep_best", lambda self, trainer, epoch: stop(trainer, epoch))
+        assert train(flowers, *recipe, "--out", "run") == 130
+    measured = xpdl.to_numpy(xpdl.load("run").arrays()["conv1.W"])
+    assert main(["train", "--resume", "run"]) == 0
+    assert train(flowers, *recipe, "--out", "whole") == 0
+    name = "model.safetensors"
+    assert numbers("run")[name] == numbers("whole")[name]
+    np.testing.assert_array_equal(xpdl.to_numpy(xpdl.load("run").arrays()["conv1.W"]), measured)
+    chosen = record()["options"]["optimizer_options"]
+    assert chosen == {"momentum": 0.6, "rate_factors": {"norm": 3}}
+    assert "optimizer options momentum=0.6" in capsys.readouterr().out
+
+
 # ---- chosen by validation
 
 

@@ -597,6 +597,11 @@ NETWORK_CALLS: list[Call] = [
             (models.ResNet, (3, 32, 32), {"depth": whole(18)}),
             (models.CifarResNet, (3, 8, 8), {"depth": whole(8), "plain": flag(True)}),
             (
+                models.WhitenedConvNet,
+                (3, 17, 17),
+                {"widths": thing(lambda _: (4, 6), 4, "4", (), (0,), none=False)},
+            ),
+            (
                 models.SqueezeNet,
                 (3, 32, 32),
                 {"dropout_ratio": number(0.5), "normalize": normalize()},

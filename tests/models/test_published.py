@@ -86,6 +86,7 @@ SMALL = {
     "ResNet": {"input_shape": (3, 32, 32)},
     "SqueezeNet": {"input_shape": (3, 32, 32)},
     "MobileNetV2": {"input_shape": (3, 32, 32)},
+    "WhitenedConvNet": {"widths": (4, 6, 8)},
     "GoogLeNet": {"form": "torchvision", "input_shape": (3, 32, 32), "heads": False},
 }
 

@@ -26,6 +26,7 @@ PLAIN = Recipe(
 )
 FULL: dict[str, Any] = {
     "model_options": {"filters": 4},
+    "optimizer_options": {"beta1": 0.8, "rate_factors": {"affine2": 2.0}},
     "batch_size": {0: 50, 1: 100},
     "warm_up": 0.25,
     "weight_decay": 0.0,
@@ -41,7 +42,7 @@ FULL: dict[str, Any] = {
 def test_every_recipe_can_be_made(name: str) -> None:
     recipe = RECIPES[name]
     make_model(recipe.model, **recipe.model_options)
-    get_optimizer(recipe.optimizer, learning_rate=recipe.learning_rate)
+    get_optimizer(recipe.optimizer, learning_rate=recipe.learning_rate, **recipe.optimizer_options)
     get_schedule(recipe.schedule)
     assert recipe.about
     options = make_options(name, data="mnist", seed=3, dtype=None)
@@ -115,6 +116,16 @@ def test_what_is_given_takes_the_place_of_the_recipes(monkeypatch: Any) -> None:
     assert made(optimizer="Adam").learning_rate == 0.4
     assert made(optimizer="sgd").learning_rate == 0.01
     assert made(optimizer="sgd", learning_rate=0.3).learning_rate == 0.3
+    # So are its other options, and factors are for the names of the recipe's model.
+    assert made().optimizer_options == {"beta1": 0.8, "rate_factors": {"affine2": 2.0}}
+    more = made(optimizer_options={"beta2": 0.9}).optimizer_options
+    assert more == {"beta1": 0.8, "beta2": 0.9, "rate_factors": {"affine2": 2.0}}
+    assert made(optimizer="sgd").optimizer_options == {}
+    assert made(optimizer="muon", optimizer_options={"momentum": 0.5}).optimizer_options == {
+        "momentum": 0.5
+    }
+    assert made(model="twolayernet").optimizer_options == {"beta1": 0.8}
+    assert "rate_factors" in RECIPES["full"].optimizer_options
     with pytest.raises(UnknownNameError, match="optimizer 'adm'"):
         made(optimizer="adm")
 
@@ -124,6 +135,12 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "label smoothing": ({"label_smoothing": -0.1}, ArgumentError, "label_smoothing.*-0.1"),
     "warm-up": ({"warm_up": 2}, ArgumentError, "warm_up.*below 1.*2"),
     "weight decay": ({"weight_decay": -1}, ArgumentError, "weight_decay.*-1"),
+    "a rate elsewhere": (
+        {"optimizer_options": {"weight_decay": 0.1}},
+        ArgumentError,
+        "optimizer_options: weight_de",
+    ),
+    "optimizer no dict": ({"optimizer_options": [1]}, ArgumentError, "optimizer_options must be a"),
     "no dict": ({"augment": ["shift"]}, ArgumentError, r"augment must be a dict.*\['shift'\]"),
     "an augmentation": ({"augment": {"twirl": 1}}, UnknownNameError, "twirl.*rotate"),
     "a setting": ({"augment": {"shift": 0.5}}, ArgumentError, "shift.*whole"),

@@ -102,6 +102,12 @@ CHOICES: dict[str, dict[str, Any]] = {
         "metavar": "NAME",
         "help": f"{', '.join(OPTIMIZERS)}; another than the recipe's has its usual learning rate",
     },
+    "--optimizer-options": {
+        "type": setting,
+        "nargs": "+",
+        "metavar": "NAME=VALUE",
+        "help": "what the optimizer is made with, beside the recipe's: momentum=0.95",
+    },
     "--weight-decay": {"type": float, "metavar": "RATE", "help": "of the optimizer"},
     "--clip-norm": {
         "type": rate,
@@ -146,7 +152,7 @@ def given_options(options: argparse.Namespace, *names: str) -> dict[str, Any]:
         If one of NAME=VALUE has a name twice.
     """
     given = {name: value for name in names if (value := getattr(options, name)) is not None}
-    for name in given.keys() & {"model_options", "augment"}:
+    for name in given.keys() & {"model_options", "optimizer_options", "augment"}:
         settings = dict(given[name])
         if len(settings) < len(given[name]):
             raise ArgumentError(f"{flag(name)} has a name twice: {given[name]}.")

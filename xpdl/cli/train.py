@@ -250,8 +250,8 @@ def _tell_options(run: Run) -> None:
 
 # Options that are told where there are any.
 _SOMETIMES = (
-    "model_options", "warm_up", "weight_decay", "clip_norm", "label_smoothing", "average",
-    "augment", "shifts", "class_weights", "patience",
+    "model_options", "optimizer_options", "warm_up", "weight_decay", "clip_norm",
+    "label_smoothing", "average", "augment", "shifts", "class_weights", "patience",
 )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from xpdl.models.resnet import CifarResNet, ResNet
 from xpdl.models.squeezenet import SqueezeNet
 from xpdl.models.transfer import head_of, new_head
 from xpdl.models.vgg import VGG
+from xpdl.models.whitened import WhitenedConvNet
 from xpdl.network import Network
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "SimpleConvNet",
     "SqueezeNet",
     "TwoLayerNet",
+    "WhitenedConvNet",
     "head_of",
     "make_model",
     "new_head",
@@ -48,6 +50,7 @@ MODELS: dict[str, type[Network]] = {
     for model in (
         *(DeepConvNet, NormalizedConvNet, SimpleConvNet, TwoLayerNet, MultiLayerNet),
         *(LeNet, AlexNet, VGG, GoogLeNet, ResNet, CifarResNet, SqueezeNet, MobileNetV2),
+        WhitenedConvNet,
     )
 }
 

@@ -85,9 +85,10 @@ def make_options(
 ) -> RunOptions:
     """Return the options of a recipe, with those in `overrides` that are not None in its place.
 
-    With None, the recipe is what suits the `pictures`, or MNIST's without any. Model options are
-    added to the recipe's, or take the place of all if it is of another model. The recipe's learning
-    rate is for its optimizer; another has its usual one. A pretrained network is the model.
+    With None, the recipe is what suits the `pictures`, or MNIST's without any. Options
+    of the model and of the optimizer are added to the recipe's, or take the place of all if it is
+    of another. The recipe's learning rate is for its optimizer; another has its usual one. A
+    pretrained network is the model.
 
     Raises
     ------
@@ -111,17 +112,20 @@ def make_options(
         proper = _proper(model)
         if proper != chosen["model"]:
             chosen["model_options"] = {}
+            chosen["optimizer_options"].pop("rate_factors", None)  # by names of its layers
         overrides["model"] = proper
     if overrides.get("pretrained") is not None:
         _expect_no_model(overrides)
         chosen |= {"model": overrides["pretrained"], "model_options": {}}
         if is_own(data) and Path(data).is_dir():
             chosen["channels"] = 3
-    if overrides.get("model_options") is not None:
-        overrides["model_options"] = chosen["model_options"] | overrides["model_options"]
     rule = overrides.get("optimizer")
     if isinstance(rule, str) and rule.lower() != chosen["optimizer"]:
         chosen["learning_rate"] = get_optimizer(rule).host_learning_rate()
+        chosen["optimizer_options"] = {}
+    for name in ("model_options", "optimizer_options"):
+        if overrides.get(name) is not None:
+            overrides[name] = chosen[name] | overrides[name]
     chosen |= {name: value for name, value in overrides.items() if value is not None}
     return RunOptions(
         data=data, seed=seed, dtype=get_precision(dtype).name, backend=get_backend().name, **chosen
@@ -208,8 +212,8 @@ def changed_options(options: RunOptions, changes: Mapping[str, Any]) -> RunOptio
     wanted = dict(changes)
     if "model" in wanted:
         wanted["model"] = _proper(wanted["model"])
-    if "model_options" in wanted:
-        wanted["model_options"] = {**options.model_options, **wanted["model_options"]}
+    for name in wanted.keys() & {"model_options", "optimizer_options"}:
+        wanted[name] = {**getattr(options, name), **wanted[name]}
     made = {name: value for name, value in wanted.items() if getattr(options, name) != value}
     free = changeable(options)
     fixed = [f"{name} ({getattr(options, name)!r})" for name in made if name not in free]

@@ -12,9 +12,10 @@ from xpdl.datasets.augmentation import Augmentation, OfRows, make_augmentation
 from xpdl.errors import ArgumentError, ShapeError, UnknownNameError
 from xpdl.layers import Normalize
 from xpdl.losses import SoftmaxWithLoss
-from xpdl.models import MODELS, head_of, make_model, new_head, pretrained
+from xpdl.models import MODELS, WhitenedConvNet, head_of, make_model, new_head, pretrained
 from xpdl.network import Network
 from xpdl.optimizers import Optimizer, get_optimizer
+from xpdl.optimizers.rate_factors import factors_by_parameter
 from xpdl.runs.data import LOADERS, as_taken, expect_fitting, normalizing
 from xpdl.runs.options import RunOptions
 from xpdl.schedules import get_schedule, with_warm_up
@@ -61,6 +62,8 @@ def make_network(options: RunOptions, pictures: PictureData | None = None) -> Ne
         raise ArgumentError(
             f"{options.model} ends in {network.output_shape}, which does not fit {told}."
         )
+    if isinstance(network, WhitenedConvNet):
+        network.whiten(pictures.train[0])
     return network
 
 
@@ -109,7 +112,7 @@ def make_augmentation_for(
 
 def make_optimizer(options: RunOptions, network: Network | None = None) -> Optimizer:
     """Return the new optimizer of a run; of a pretrained `network` the head has the whole rate."""
-    given: dict[str, Any] = {"learning_rate": options.learning_rate}
+    given: dict[str, Any] = {"learning_rate": options.learning_rate, **options.optimizer_options}
     if options.pretrained is not None and network is not None:
         given["rate_factors"] = {"": BEFORE_THE_HEAD, head_of(network): 1.0}
     for name in ("weight_decay", "clip_norm"):
@@ -137,11 +140,13 @@ def make_trainer(
     schedule = get_schedule(options.schedule)
     if options.warm_up:
         schedule = with_warm_up(schedule, options.warm_up, options.epochs)
+    optimizer = make_optimizer(options, network)
+    factors_by_parameter(optimizer.rate_factors, network.params)  # says now if one fits none
     trainer = Trainer(
         network,
         train,
         test,
-        optimizer=make_optimizer(options, network),
+        optimizer=optimizer,
         epochs=options.epochs,
         batch_size=options.batch_size,
         schedule=schedule,

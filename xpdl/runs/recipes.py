@@ -12,7 +12,11 @@ from xpdl.datasets.batches import check_reached
 from xpdl.errors import ArgumentError, UnknownNameError
 from xpdl.models import PRETRAINED
 
-_TAKEN = {"name", "seed", "dtype", "loss", "normalize", "class_names"}  # by the run itself
+# By the run itself, and by options of their own.
+_TAKEN = {
+    "model_options": {"name", "seed", "dtype", "loss", "normalize", "class_names"},
+    "optimizer_options": {"learning_rate", "weight_decay", "clip_norm"},
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +38,8 @@ class TrainingOptions:
         How many images a step, or from which epoch on how many; see `Batches`.
     optimizer : str
         One of `xpdl.optimizers`, by name.
+    optimizer_options : mapping of str to value
+        What it is made with beside its rate, decay and clipping, such as ``{"momentum": 0.95}``.
     learning_rate : float
         Its own, or the peak where there is a schedule.
     schedule : str
@@ -76,6 +82,7 @@ class TrainingOptions:
     schedule: str
     batch_size: int | Mapping[int, int]
     model_options: Mapping[str, Any] = field(default_factory=dict)
+    optimizer_options: Mapping[str, Any] = field(default_factory=dict)
     warm_up: float = 0.0
     weight_decay: float | None = None
     clip_norm: float | None = None
@@ -107,12 +114,13 @@ class TrainingOptions:
             one_of("class_weights", self.class_weights, ("balanced",))
         if self.patience is not None:
             whole_number("patience", self.patience)
-        for name in ("model_options", "augment"):
+        for name in ("model_options", "optimizer_options", "augment"):
             if not isinstance(getattr(self, name), Mapping):
                 raise ArgumentError(f"{name} must be a dict, got {getattr(self, name)!r}.")
-        taken = self.model_options.keys() & _TAKEN
-        if taken:
-            raise ArgumentError(f"model_options: {', '.join(taken)} is not for here.")
+        for name, elsewhere in _TAKEN.items():
+            taken = sorted(getattr(self, name).keys() & elsewhere)
+            if taken:
+                raise ArgumentError(f"{name}: {', '.join(taken)} is not for here.")
         make_augmentation(self.augment)
 
     def _expect_text(self, *names: str) -> None:
@@ -184,6 +192,31 @@ RECIPES: dict[str, Recipe] = {
     "photos": Recipe(
         about="for pictures in colour: a normalised network, pictures mirrored and moved",
         **_OWN_PICTURES | {"augment": {"flip": 0.5, "crop": {"pad": 4}}},
+    ),
+    "resnet-20": Recipe(
+        about="CIFAR-10 much as He et al. have it, in 40 epochs: ResNet-20, Nesterov's momentum",
+        model="CifarResNet",
+        model_options={"depth": 20},
+        epochs=40,
+        batch_size=128,
+        optimizer="nesterov",
+        learning_rate=0.2,
+        schedule="one-cycle",
+        weight_decay=0.0005,
+        augment={"flip": 0.5, "crop": {"pad": 4}},
+    ),
+    "cifar": Recipe(
+        about="CIFAR-10 in 18 epochs: a wide network behind measured filters, Muon",
+        model="WhitenedConvNet",
+        epochs=18,
+        batch_size=500,
+        optimizer="muon",
+        optimizer_options={"momentum": 0.6},
+        learning_rate=0.2,
+        schedule="one-cycle",
+        weight_decay=0.05,
+        label_smoothing=0.2,
+        augment={"flip": 0.5, "crop": {"pad": 2}},
     ),
     "drawings": Recipe(
         about="for grey ones, such as letters: pictures moved, not mirrored",
