@@ -273,8 +273,9 @@ def test_an_ensemble_that_was_stopped_goes_on(tmp_path):
             np.testing.assert_array_equal(found[name], a)
 
 
-@pytest.mark.parametrize("rank", [0, 1])
-@pytest.mark.parametrize("early", [True, False], ids=["both at work", "one waits"])
+@pytest.mark.parametrize(
+    ("rank", "early"), [(0, True), (1, False)], ids=["both at work", "one waits"]
+)
 def test_a_rank_that_hangs_over_its_member_is_named(rank, early, tmp_path):
     """Whether the other is at work itself, or waits for it."""
     folder = tmp_path / "run"
@@ -290,6 +291,17 @@ def test_a_rank_that_hangs_over_its_member_is_named(rank, early, tmp_path):
     expect_that_it_is_named(rank, err, folder)
     if early:  # the other has kept what it came to
         assert (folder / f"checkpoint-{1 - rank}.safetensors").exists()
+
+
+def test_a_rank_that_is_gone_ends_work_of_any_kind():
+    """As a trial of a search is."""
+    start = time.monotonic()
+    code, _, err = run(2, Path(__file__).parent / "mpi_alone.py", XPDL_RANKS_TIMEOUT=SILENT)
+    assert time.monotonic() - start < 60
+    assert code == 2
+    (line,) = ours(err)
+    assert line.startswith("xpdl alone: rank 1 (process ")
+    assert line.endswith(f"did not answer within {SILENT} s: it hangs, or cannot be reached.")
 
 
 def test_a_rank_that_is_killed_over_its_member_ends_all(tmp_path):
