@@ -88,12 +88,20 @@ def scaling(options: argparse.Namespace) -> dict[str, Any]:
     """Return what two processes take beside one, turn by turn, and why it is not half."""
     names = [*SCALING, SEPARATE]
     times: dict[str, list[float]] = {name: [] for name in names}
+    pings: list[dict[str, dict[str, float]]] = []
     for turn in range(options.rounds):
         for name in names if turn % 2 else reversed(names):
             processes, threads, rows = CONFIGURATIONS.get(name, (2, 1, 100))
             told = _start(options, processes, threads, rows, separate=name == SEPARATE)
             times[name].append(statistics.median(told["seconds"]))
+            if name == SCALING[-1]:
+                pings.append(told["pings"])
     _show_times(times)
+    for nbytes in pings[0]["float32"]:
+        each = [
+            1e6 * statistics.median(ping[dtype][nbytes] for ping in pings) for dtype in pings[0]
+        ]
+        print(f"  a sum of {nbytes} bytes: {each[0]:.0f} us, in half as many {each[1]:.0f} us")
     one, threads_of_one, two = SCALING
     ratios = {
         "two processes against one of one thread": _ratios(times, one, two),
@@ -105,7 +113,7 @@ def scaling(options: argparse.Namespace) -> dict[str, Any]:
     }
     for name, each in ratios.items():
         print(f"  {name}: {statistics.median(each):.2f} ({min(each):.2f} to {max(each):.2f})")
-    return {"seconds": times, "ratios": ratios}
+    return {"seconds": times, "ratios": ratios, "pings": pings}
 
 
 def measured(options: argparse.Namespace) -> dict[str, Any]:
@@ -119,7 +127,7 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
             times[name].append(statistics.median(told["seconds"]))
             size = told["size"]
             if name == "2 processes of 1 thread":
-                for nbytes, seconds in told["pings"].items():
+                for nbytes, seconds in told["pings"]["float32"].items():
                     pings.setdefault(int(nbytes), []).append(seconds)
     medians = _show_times(times)
     one, threads_of_one, two = SCALING

@@ -13,7 +13,7 @@ import numpy as np
 from bench.networks import NETWORKS
 from bench.programs import batch
 from xpdl.backends import use_backend
-from xpdl.distributed import MpiRanks, Ranks, connect
+from xpdl.distributed import HalfSum, MpiRanks, Ranks, connect
 from xpdl.training import Step
 from xpdl.training.gradient_sum import GradientSum
 
@@ -53,18 +53,24 @@ def main(
             print(json.dumps(told), flush=True)
 
 
-def pings(ranks: Ranks | None, rounds: int) -> dict[int, float]:
-    """Return the median seconds of a sum, by its bytes."""
-    found = {}
+def pings(ranks: Ranks | None, rounds: int) -> dict[str, dict[int, float]]:
+    """Return the median seconds of a sum, by the type it travels in, and its bytes in float32."""
+    found: dict[str, dict[int, float]] = {"float32": {}, "float16": {}}
     for size in PINGS if ranks is not None else ():
-        a, seconds = np.zeros(size, np.float32), []
+        a = np.zeros(size, np.float32)
+        seconds: dict[str, list[float]] = {"float32": [], "float16": []}
         for _ in range(rounds):
-            assert isinstance(ranks, MpiRanks)
-            ranks.barrier()
-            start = time.perf_counter()
-            ranks.sum(a)
-            seconds.append(time.perf_counter() - start)
-        found[a.nbytes] = statistics.median(seconds)
+            for dtype, each in seconds.items():
+                assert isinstance(ranks, MpiRanks)
+                ranks.barrier()
+                start = time.perf_counter()
+                if dtype == "float32":
+                    ranks.sum(a)
+                else:
+                    HalfSum(ranks, a).wait()
+                each.append(time.perf_counter() - start)
+        for dtype, each in seconds.items():
+            found[dtype][a.nbytes] = statistics.median(each)
     return found
 
 

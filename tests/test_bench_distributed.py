@@ -60,12 +60,16 @@ def test_the_formula_is_what_the_simulation_does(name, link):
 def test_the_short_form_says_what_two_processes_are_beside_one(tmp_path, monkeypatch, capsys):
     """With times that are made up: 24 and 15 ms alone, 13 together, 12 without a word."""
     took = iter((12, 13, 15, 24, 24, 15, 13, 12, 12, 15, 15, 30))
-    monkeypatch.setattr(distributed, "_start", lambda *_, **__: {"seconds": [next(took) / 1000]})
+    pings = {"float32": {"4000": 5e-6}, "float16": {"4000": 4e-5}}
+    monkeypatch.setattr(
+        distributed, "_start", lambda *_, **__: {"seconds": [next(took) / 1000], "pings": pings}
+    )
     assert main(["distributed", "--scaling", "--rounds", "3", "--out", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert "two processes against one of one thread: 1.85 (1.85 to 2.00)" in out
     assert "of two threads: 0.87 (0.87 to 1.00)" in out
     assert "two processes' time against two that do not speak: 1.08 (1.08 to 1.25)" in out
+    assert "a sum of 4000 bytes: 5 us, in half as many 40 us" in out
     told = json.loads((tmp_path / "distributed-scaling-numba.json").read_text())
     assert told["seconds"]["1 process of 1 thread"] == [0.024, 0.024, 0.030]
 
