@@ -33,6 +33,9 @@ CONFIGURATIONS = {
 }
 CHECKED = "2 processes, 200 rows"
 PIECES = (2**16, 2**18, 2**20, 2**22)
+# The short form: against one process, and against two that compute as much and tell nothing.
+SEPARATE = "2 processes that do not speak"
+SCALING = ("1 process of 1 thread", "1 process of 2 threads", "2 processes of 1 thread")
 
 
 def add_options(
@@ -46,12 +49,17 @@ def add_options(
     add("--rounds", type=count, default=5, metavar="N", help="turns of each configuration")
     add("--steps", type=count, default=20, metavar="N", help="in a turn (default: 20)")
     add("--pieces", action="store_true", help="measure the size of a piece, too")
+    add("--scaling", action="store_true", help="measure two processes beside one, and no more")
     add("--plan", action="store_true", help="measure nothing; draw what the model plans")
     add("--out", type=Path, default=results, help="folder (default: bench/results)")
 
 
 def run(options: argparse.Namespace) -> None:
     """Measure, fit, check, plan; print, record and draw."""
+    if options.scaling:
+        path = options.out / f"distributed-scaling-{options.backend}.json"
+        record(path, {"title": "two processes beside one"} | scaling(options))
+        return
     results: dict[str, Any] = {"title": "several processes", "ranks": step_model.RANKS}
     if not options.plan:
         results |= measured(options)
@@ -76,6 +84,38 @@ def run(options: argparse.Namespace) -> None:
     charts.speed_ups(path.with_suffix(".png"), results)
 
 
+def scaling(options: argparse.Namespace) -> dict[str, Any]:
+    """Return what two processes take beside one, turn by turn, and why it is not half."""
+    names = [*SCALING, SEPARATE]
+    times: dict[str, list[float]] = {name: [] for name in names}
+    pings: list[dict[str, dict[str, float]]] = []
+    for turn in range(options.rounds):
+        for name in names if turn % 2 else reversed(names):
+            processes, threads, rows = CONFIGURATIONS.get(name, (2, 1, 100))
+            told = _start(options, processes, threads, rows, separate=name == SEPARATE)
+            times[name].append(statistics.median(told["seconds"]))
+            if name == SCALING[-1]:
+                pings.append(told["pings"])
+    _show_times(times)
+    for nbytes in pings[0]["float32"]:
+        each = [
+            1e6 * statistics.median(ping[dtype][nbytes] for ping in pings) for dtype in pings[0]
+        ]
+        print(f"  a sum of {nbytes} bytes: {each[0]:.0f} us, in half as many {each[1]:.0f} us")
+    one, threads_of_one, two = SCALING
+    ratios = {
+        "two processes against one of one thread": _ratios(times, one, two),
+        "two processes' time against one process's of two threads": _ratios(
+            times, two, threads_of_one
+        ),
+        "two that do not speak against one of one thread": _ratios(times, one, SEPARATE),
+        "two processes' time against two that do not speak": _ratios(times, two, SEPARATE),
+    }
+    for name, each in ratios.items():
+        print(f"  {name}: {statistics.median(each):.2f} ({min(each):.2f} to {max(each):.2f})")
+    return {"seconds": times, "ratios": ratios, "pings": pings}
+
+
 def measured(options: argparse.Namespace) -> dict[str, Any]:
     """Return the times of each configuration, in turns, and what they say of the model."""
     times: dict[str, list[float]] = {name: [] for name in CONFIGURATIONS}
@@ -87,15 +127,19 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
             times[name].append(statistics.median(told["seconds"]))
             size = told["size"]
             if name == "2 processes of 1 thread":
-                for nbytes, seconds in told["pings"].items():
+                for nbytes, seconds in told["pings"]["float32"].items():
                     pings.setdefault(int(nbytes), []).append(seconds)
-    medians = {name: statistics.median(seconds) for name, seconds in times.items()}
-    for name, seconds in times.items():
-        spread = f"{1000 * min(seconds):.1f} to {1000 * max(seconds):.1f}"
-        print(f"  {name:<26} {1000 * medians[name]:7.1f} ms a step ({spread})")
+    medians = _show_times(times)
+    one, threads_of_one, two = SCALING
     ratios = {
-        "two processes against one of one thread": _ratio(times, 0, 2),
-        "two processes' time against one process's of two threads": _ratio(times, 2, 1),
+        name: round(statistics.median(each), 3)
+        for name, each in (
+            ("two processes against one of one thread", _ratios(times, one, two)),
+            (
+                "two processes' time against one process's of two threads",
+                _ratios(times, two, threads_of_one),
+            ),
+        )
     }
     for name, ratio in ratios.items():
         print(f"  {name}: {ratio:.2f}")
@@ -113,11 +157,18 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
     return results
 
 
-def _ratio(times: Mapping[str, list[float]], one: int, other: int) -> float:
-    """Return the median ratio of two configurations, turn by turn."""
-    names = list(CONFIGURATIONS)
-    turns = zip(times[names[one]], times[names[other]], strict=True)
-    return round(statistics.median(a / b for a, b in turns), 3)
+def _show_times(times: Mapping[str, list[float]]) -> dict[str, float]:
+    """Print what a step takes in each configuration; return the medians, in seconds."""
+    medians = {name: statistics.median(seconds) for name, seconds in times.items()}
+    for name, seconds in times.items():
+        spread = f"{1000 * min(seconds):.1f} to {1000 * max(seconds):.1f}"
+        print(f"  {name:<30} {1000 * medians[name]:7.1f} ms a step ({spread})")
+    return medians
+
+
+def _ratios(times: Mapping[str, list[float]], one: str, other: str) -> list[float]:
+    """Return the ratio of two configurations in each turn."""
+    return [a / b for a, b in zip(times[one], times[other], strict=True)]
 
 
 def _fitted(
@@ -148,11 +199,18 @@ def _pieces(options: argparse.Namespace) -> dict[int, list[float]]:
 
 
 def _start(
-    options: argparse.Namespace, processes: int, threads: int, rows: int, piece: int = 0
+    options: argparse.Namespace,
+    processes: int,
+    threads: int,
+    rows: int,
+    piece: int = 0,
+    *,
+    separate: bool = False,
 ) -> dict[str, Any]:
     """Return what rank 0 of so many processes prints."""
     worker = ["-m", "bench.distributed_worker", options.backend, options.network]
     command = [sys.executable, *worker, str(rows), str(options.steps), str(piece)]
+    command += ["separate"] if separate else []
     if processes > 1:
         launcher = shutil.which("mpiexec", path=Path(sys.executable).parent)
         launcher = launcher or shutil.which("mpiexec")

@@ -14,6 +14,7 @@ tree    2 log2(n) (latency + size / bandwidth)
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Any
@@ -160,13 +161,27 @@ def check(work: Work, rows: float, link: Link, seed: int = 0) -> list[dict[str, 
 ETHERNET = Link("Ethernet, 25 Gbit/s", 30e-6, 2.5e9)
 NVLINK = Link("NVLink", 5e-6, 150e9)
 
-# A Tesla P100's images a second at batch 64 are those of TensorFlow's benchmarks of 2017, of about
-# the GPUs of Horovod's figures. A tenth of such a step is taken not to shrink with its rows.
-# DeepConvNet's step is an estimate for an H100 at batch 100.
+# Images a second that one Tesla P100 of a DGX-1 trained on, in float32, by the images of a batch:
+# TensorFlow's benchmarks of May 2017, "Training synthetic data" and "Other results", in its
+# repository as tensorflow/docs_src/performance/benchmarks.md at commit 5984ffef. Horovod's figures
+# are of GPUs of the same generation.
+P100 = {"ResNet-50": {32: 195.0, 64: 219.0}, "VGG16": {32: 144.0, 64: 154.0}}
+
+
+def measured_work(
+    name: str, rates: Mapping[int, float], parameters: int, messages: int = 0
+) -> Work:
+    """Return what a step is whose images a second are known at two batch sizes."""
+    (few, slow), (many, fast) = sorted(rates.items())
+    each = (many / fast - few / slow) / (many - few)
+    return Work(name, few / slow - few * each, each, 4 * parameters, messages)
+
+
+# DeepConvNet's step is an estimate for an H100 at batch 100; it was not measured.
 PLANNED = {
     "DeepConvNet": (Work("DeepConvNet", 0.4e-3, 2e-6, 4 * 123_552), 100),
-    "ResNet-50": (Work("ResNet-50", 0.029, 0.263 / 64, 4 * 25_557_032, messages=106), 64),
-    "VGG16": (Work("VGG16", 0.042, 0.374 / 64, 4 * 138_357_544), 64),
+    "ResNet-50": (measured_work("ResNet-50", P100["ResNet-50"], 25_557_032, messages=106), 64),
+    "VGG16": (measured_work("VGG16", P100["VGG16"], 138_357_544), 64),
 }
 # ranks, speed-up: section 8.3.3 of the book; Sergeev and Del Balso 2018, arXiv:1802.05799.
 POINTS = {

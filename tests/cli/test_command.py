@@ -425,6 +425,7 @@ BAD_COMMANDS: dict[str, tuple[list[str], list[str]]] = {
     "no network": (["predict", "", "x.png"], ["RUN", "name of a file", "''"]),
     "no chart": (["profile", "--chart", ""], ["--chart", "name of a file", "''"]),
     "a chart of another format": (["profile", "--chart", "x.foo"], ["--chart", "PNG", "'x.foo'"]),
+    "sums of one": (["profile", "--reduce-dtype", "float16"], ["several processes", "mpiexec"]),
     "a chart nowhere": (["profile", "--chart", "nowhere/x.png"], ["cannot write 'nowhere/x.png'"]),
     "a chart that is a folder": (["profile", "--chart", "full.png"], ["'full.png'", "not a file"]),
     "overwrite nothing": (["train", "--overwrite"], ["--overwrite", "--out"]),

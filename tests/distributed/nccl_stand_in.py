@@ -114,6 +114,27 @@ def make_cupy() -> Any:
             assert len(name) == 128
             self._table, self._rank = _Table.of(name, size), rank
 
+        def send(self, a: int, count: int, kind: int, rank: int, stream: int) -> None:
+            self._in_group(stream)[0][rank] = (a, count, types_of[kind])
+
+        def recv(self, to: int, count: int, kind: int, rank: int, stream: int) -> None:
+            self._in_group(stream)[1][rank] = (to, count, types_of[kind])
+
+        def _in_group(self, stream: int) -> Any:
+            if not groups:
+                raise StandInError("a message to one rank alone waits until that one receives")
+            groups[-1]["of"] = self, stream
+            return groups[-1]["sends"], groups[-1]["receives"]
+
+        def exchange(self, sends: Any, receives: Any, stream: int) -> None:
+            def work() -> None:
+                mine = {rank: memory.numbers(*a).copy() for rank, a in sends.items()}
+                sent = self._exchange(mine)
+                for rank, to in receives.items():
+                    memory.numbers(*to)[...] = sent[rank][self._rank]
+
+            self._give(stream, work)
+
         def _give(self, stream: int, work: Callable[[], None]) -> None:
             if stream not in streams:
                 raise StandInError("NCCL was not given a stream of its own")
@@ -123,8 +144,8 @@ def make_cupy() -> Any:
             own.heard = None
             own.work.append(work)
 
-        def _exchange(self, mine: np.ndarray) -> list[np.ndarray]:
-            self._table.sent[self._rank] = mine.copy()
+        def _exchange(self, mine: Any) -> list[Any]:
+            self._table.sent[self._rank] = mine
             self._table.gate.wait()
             sent = list(self._table.sent)
             self._table.gate.wait()
@@ -134,20 +155,28 @@ def make_cupy() -> Any:
             assert op == 0
 
             def work() -> None:
-                sent = self._exchange(memory.numbers(a, count, types_of[kind]))
+                sent = self._exchange(memory.numbers(a, count, types_of[kind]).copy())
                 memory.numbers(to, count, types_of[kind])[...] = sum(sent[1:], start=sent[0])
 
             self._give(stream, work)
 
         def allGather(self, a: int, to: int, count: int, kind: int, stream: int) -> None:
             def work() -> None:
-                sent = self._exchange(memory.numbers(a, count, types_of[kind]))
+                sent = self._exchange(memory.numbers(a, count, types_of[kind]).copy())
                 place = memory.numbers(to, count * len(sent), types_of[kind])
                 place[...] = np.concatenate(sent)
 
             self._give(stream, work)
 
+    groups: list[Any] = []
+
+    def end_group() -> None:
+        group = groups.pop()
+        communicator, stream = group["of"]
+        communicator.exchange(group["sends"], group["receives"], stream)
+
     nccl = types.SimpleNamespace(
+        groupStart=lambda: groups.append({"sends": {}, "receives": {}}), groupEnd=end_group,
         NCCL_FLOAT16=6, NCCL_FLOAT32=7, NCCL_FLOAT64=8, NCCL_SUM=0, NcclCommunicator=Communicator,
         available=True, get_unique_id=lambda: (id(memory) % 256, *range(127)),
     )  # fmt: skip
@@ -155,8 +184,10 @@ def make_cupy() -> Any:
         Event=_Event, Stream=make_stream, get_current_stream=lambda: current, nccl=nccl
     )
     return types.SimpleNamespace(
+        **{name: getattr(np, name) for name in ("abs", "clip", "frexp", "ldexp", "ones")},
         asarray=memory.hold,
         ascontiguousarray=lambda a: memory.hold(np.ascontiguousarray(a)),
         cuda=cuda,
         empty=lambda shape, dtype: memory.hold(np.empty(shape, dtype)),
+        zeros=lambda shape, dtype: memory.hold(np.zeros(shape, dtype)),
     )

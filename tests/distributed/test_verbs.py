@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
+import types
 from pathlib import Path
 
 import mpi_jobs
@@ -15,7 +17,7 @@ import pytest
 from verbs import check_verbs
 
 import xpdl
-from xpdl.distributed import NcclRanks, Share, connect, in_threads, rows_of_rank, take_gpu
+from xpdl.distributed import NcclRanks, Share, connect, in_threads, life, rows_of_rank, take_gpu
 from xpdl.distributed.mpi import usual_timeout
 from xpdl.errors import ArgumentError, RanksError
 
@@ -41,12 +43,15 @@ def test_processes_as_ranks(size, on_numpy):
 def test_gpus_as_ranks(size, on_numpy, monkeypatch):
     nccl_stand_in._Table.tables.clear()
 
+    own = threading.local()  # each thread's device
+
     def work(ranks):
-        cupy = nccl_stand_in.make_cupy()
-        check_verbs(NcclRanks(ranks, cupy), cupy, np.array)
+        own.xp = nccl_stand_in.make_cupy()
+        check_verbs(NcclRanks(ranks, own.xp), own.xp, np.array)
 
     # Its own moments compute with arrays of the device, which this stand-in has not.
     monkeypatch.setattr("verbs.check_moments", lambda *_: None)
+    monkeypatch.setattr("xpdl.distributed.half.backend_of", lambda *_: own)
     in_threads(size, work)
 
 
@@ -112,6 +117,60 @@ def test_a_thread_that_fails_ends_the_others(on_numpy):
 def test_a_message_that_never_comes(on_numpy):
     with pytest.raises(RanksError, match="waited for another that did not come"):
         in_threads(2, lambda ranks: ranks.rank or ranks.barrier(), timeout=0.05)
+
+
+# ---- signs of life ---------------------------------------------------------------------------
+
+
+class Wire:
+    """A communicator of three ranks, of which this is the first; signs are put in by hand."""
+
+    rank, size = 0, 3
+
+    def __init__(self):
+        self.came, self.sent = {1: 0, 2: 0}, []
+
+    def Isend(self, _, other):
+        self.sent.append(other)
+        return types.SimpleNamespace(Free=lambda: None)
+
+    def Iprobe(self, other):
+        return self.came[other] > 0
+
+    def Recv(self, _, other):
+        self.came[other] -= 1
+
+
+def test_a_rank_without_signs_is_silent(monkeypatch):
+    clock = types.SimpleNamespace(now=100.0)
+    clock.monotonic = lambda: clock.now
+    monkeypatch.setattr(life, "time", clock)
+    wire = Wire()
+    signs = life.SignsOfLife(wire, limit=8.0)
+    signs.begin()
+    seen = []
+    for second in range(16):
+        wire.came[1] += second % 3 == 0  # often enough
+        wire.came[2] += second == 4  # once
+        seen.append(signs.look())
+        assert signs.look() == []  # not yet time for another look
+        clock.now += 1.0
+    assert wire.sent == [1, 2] * 16
+    assert seen == [[]] * 13 + [[2]] * 3  # 8 looks after the last sign, and one more
+    signs.begin()
+    clock.now += 1000.0  # stopped itself: one look is one look
+    assert signs.look() == []
+
+
+def test_work_ends_where_others_are_silent():
+    wire, found = Wire(), []
+    signs, ended = life.SignsOfLife(wire, limit=0.05), threading.Event()
+    with signs.beside(lambda silent: (found.append(silent), ended.set())):
+        assert ended.wait(30)
+    assert found == [[1, 2]]
+    with signs.beside(found.append):  # and not where the work ends before
+        wire.came = {1: 10**6, 2: 10**6}
+    assert found == [[1, 2]]
 
 
 # ---- finding each other ----------------------------------------------------------------------

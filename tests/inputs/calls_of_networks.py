@@ -330,6 +330,7 @@ NETWORK_CALLS: list[Call] = [
             "capture": flag(True),
             "ranks": thing(lambda _: None, Ranks, none=True),
             "whole_statistics": flag(True),
+            "reduce_dtype": name("float16", none=True),
         },
         lambda _, **given: Step(**given),
         use=lambda backend, step: step(backend.asarray(PICTURES), backend.asarray(TARGETS)),

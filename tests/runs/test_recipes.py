@@ -50,8 +50,9 @@ def test_every_recipe_can_be_made(name: str) -> None:
     del shared["about"]
     assert asdict(options) == {
         **shared, "data": "mnist", "seed": 3, "backend": options.backend, "dtype": "float32",
-        "checkpoint_every": 180.0, "on_divergence": "stop", "picture_size": None, "channels": None,
-        "skip_broken": False, "test": 0.1, "validation": 0.0,
+        "checkpoint_every": 180.0, "on_divergence": "stop", "reduce_dtype": None,
+        "picture_size": None, "channels": None, "skip_broken": False, "test": 0.1,
+        "validation": 0.0,
     }  # fmt: skip
 
 

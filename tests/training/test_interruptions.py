@@ -146,7 +146,9 @@ def test_two_hundred_kills(tmp_path: Path, way: str) -> None:
 
 
 @posix
-@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+@pytest.mark.parametrize(
+    ("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129), ("SIGUSR1", 138)]
+)
 def test_a_signal_saves_and_says_how_to_go_on(tmp_path: Path, name: str, code: int) -> None:
     often = DEEP.index("--checkpoint-every")
     rarely = [*DEEP[:often], "--epochs", "60", "--checkpoint-every", "1000"]

@@ -16,7 +16,7 @@ from xpdl.cli.profile import add_profile
 from xpdl.cli.together import alone
 from xpdl.cli.train import add_train
 
-TOGETHER = ("train", "info")
+TOGETHER = ("train", "profile", "info")
 """What several processes may do that were started together."""
 
 

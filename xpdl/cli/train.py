@@ -107,6 +107,11 @@ def add_train(commands: Any) -> None:
         help="what to do when a step comes to NaN or infinity: "
         f"{', '.join(ON_DIVERGENCE)} (default: stop)",
     )
+    add(
+        "--reduce-dtype",
+        metavar="TYPE",
+        help="float16: several processes send each other their gradients in half as many bytes",
+    )
 
 
 def _batch_size(text: str) -> int | dict[int, int]:
@@ -185,7 +190,7 @@ def _fit(run: Run) -> int:
 def _run(options: argparse.Namespace, ranks: Ranks | None = None) -> Run:
     """Return the run that is asked for: a new one, or one that goes on."""
     names = [field.name for field in fields(TrainingOptions)]
-    names += ["checkpoint_every", "on_divergence", *OF_PICTURES]
+    names += ["checkpoint_every", "on_divergence", "reduce_dtype", *OF_PICTURES]
     overrides = given_options(options, *names)
     if options.resume is not None:
         lone = [f"--{name}" for name in ("recipe", "out") if getattr(options, name) is not None]
@@ -235,6 +240,10 @@ def _tell_options(run: Run) -> None:
     if any(more.values()):
         told = (f"{name.replace('_', ' ')} {_show(value)}" for name, value in more.items() if value)
         print(f"with {', '.join(told)}", flush=True)
+    if o.reduce_dtype is not None:
+        alone = "which changes nothing: one process sends none"
+        how = alone if run.ranks is None else "each rounded to 11 bits twice"
+        print(f"gradients are sent as {o.reduce_dtype}, {how}", flush=True)
     if o.dtype == "float16" and o.backend != "cupy":
         print("float16 is emulated on a CPU: products are computed in float32, and it is slow.")
 

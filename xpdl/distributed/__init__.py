@@ -11,13 +11,16 @@ Neither mpi4py nor NCCL is loaded before `connect` finds that there are several 
 """
 
 from xpdl.distributed.connecting import connect, find_ranks, for_arrays_of, launched, take_gpu
+from xpdl.distributed.half import HalfSum
 from xpdl.distributed.mpi import MpiRanks
 from xpdl.distributed.nccl import NcclRanks
-from xpdl.distributed.ranks import Pending, Ranks, rows_of_rank
+from xpdl.distributed.ranks import Arriving, Pending, Ranks, rows_of_rank
 from xpdl.distributed.share import Share, sharing
 from xpdl.distributed.threads import ThreadRanks, in_threads
 
 __all__ = [
+    "Arriving",
+    "HalfSum",
     "MpiRanks",
     "NcclRanks",
     "Pending",

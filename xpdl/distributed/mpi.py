@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import platform
 import time
+from _thread import interrupt_main
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from xpdl.arguments import number
 from xpdl.backends import Array
+from xpdl.distributed.life import SignsOfLife
 from xpdl.distributed.ranks import Ranks
 from xpdl.errors import ArgumentError, BackendMismatchError, RanksError
 
@@ -35,6 +39,18 @@ class _Request:
         self._ranks.wait_for(self._request)
 
 
+class _Arriving(_Request):
+    """A message of MPI that brings an array."""
+
+    def __init__(self, ranks: MpiRanks, request: Any, a: Array) -> None:
+        super().__init__(ranks, request)
+        self._a = a
+
+    def wait(self) -> Array:  # type: ignore[override]
+        super().wait()
+        return self._a
+
+
 class MpiRanks(Ranks):
     """The processes that `mpiexec` started; see `connect`.
 
@@ -55,9 +71,13 @@ class MpiRanks(Ranks):
     def __init__(self, mpi: Any, communicator: Any = None) -> None:
         self._mpi = mpi
         self._comm = (mpi.COMM_WORLD if communicator is None else communicator).Dup()
+        self._stacks = self._comm.Dup()  # which keep no order among other messages
         self._side = self._comm.Dup()  # for what is said when the other is out of step
         self.rank, self.size = self._comm.rank, self._comm.size
         self._usual = usual_timeout()
+        self._signs = SignsOfLife(self._comm.Dup(), self._usual)
+        # In a thread beside the work, which some builds of MPI cannot serve.
+        self._watches = mpi.Query_thread() >= mpi.THREAD_SERIALIZED
         self.timeout = max(FIRST_TIMEOUT, self._usual)
         self._waiting = {self.rank}  # for a message that did not come
         self._in_vain = False
@@ -98,11 +118,25 @@ class MpiRanks(Ranks):
         expect_host(a)
         return _Request(self, self._comm.Iallreduce(self._mpi.IN_PLACE, a, op=self._mpi.SUM))
 
+    def begin_exchange(self, a: Array) -> _Arriving:
+        expect_host(a)
+        came = np.empty_like(a)
+        return _Arriving(self, self._comm.Ialltoall(self._raw(a), self._raw(came)), came)
+
+    def begin_stack(self, a: Array) -> _Arriving:
+        expect_host(a)
+        came = np.empty((self.size, *a.shape), a.dtype)
+        return _Arriving(self, self._stacks.Iallgather(self._raw(a), self._raw(came)), came)
+
     def stack(self, a: Array) -> Array:
         expect_host(a)
         stacked = np.empty((self.size, *a.shape), a.dtype)
         self.wait_for(self._comm.Iallgather(np.ascontiguousarray(a), stacked))
         return stacked
+
+    def _raw(self, a: Array) -> list[Any]:
+        """Return an array as MPI takes numbers of any type: of float16 it does not know."""
+        return [a, self._mpi.BYTE]
 
     # ---- waiting, and not in vain ---------------------------------------------------------------
 
@@ -112,8 +146,11 @@ class MpiRanks(Ranks):
         Raises
         ------
         RanksError
-            If that takes longer than `timeout`, unless `patient`; it names who is missing.
+            If that takes longer than `timeout`, or, where it is `patient`, another rank gives no
+            sign of life for so long; it names who is missing.
         """
+        if patient:
+            self._signs.begin()
         limit, waited, before, looks = self.timeout, 0.0, 0.0, 0
         while not request.Test():
             looks += 1
@@ -123,13 +160,35 @@ class MpiRanks(Ranks):
             # A process that was stopped itself, and wakes up, has not waited for others.
             waited += min(now - (before or now), _LONGEST_LOOK)
             before = now
-            if waited > limit and not patient:
+            if patient and self._watches:
+                if silent := self._signs.look():
+                    raise RanksError(self._explain(self._usual, silent))
+            elif waited > limit and not patient:
                 raise RanksError(self._explain(limit))
             # Another process may need this core to come to its message; a long wait can sleep.
             _yield_core() if waited < 1.0 else time.sleep(0.001)
 
-    def _explain(self, limit: float) -> str:
-        """Say which ranks do not wait as this one does."""
+    @contextmanager
+    def working_alone(self, interrupt: Callable[[], object] = interrupt_main) -> Iterator[None]:
+        if not self._watches:
+            yield
+            return
+        silent: list[int] = []
+
+        def stop(found: list[int]) -> None:
+            silent.extend(found)
+            interrupt()
+
+        try:
+            with self._signs.beside(stop):
+                yield
+        except KeyboardInterrupt as error:
+            if silent:
+                raise RanksError(self._explain(self._usual, silent)) from error
+            raise
+
+    def _explain(self, limit: float, silent: Sequence[int] = ()) -> str:
+        """Say which ranks do not wait as this one does, or are `silent`."""
         sent = [
             self._side.Isend(np.zeros(0, np.int8), other, _HERE)
             for other in range(self.size)
@@ -145,7 +204,7 @@ class MpiRanks(Ranks):
             time.sleep(0.001)
         for request in sent:
             request.Free()
-        missing = [rank for rank in range(self.size) if rank not in here]
+        missing = silent or [rank for rank in range(self.size) if rank not in here]
         told = " and ".join(f"rank {rank} ({self.places[rank]})" for rank in missing)
         if not missing:
             return f"a message between the {self.size} ranks did not arrive within {limit:g} s."

@@ -6,6 +6,9 @@ streams and buffers.
 
 from __future__ import annotations
 
+from _thread import interrupt_main
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -29,6 +32,18 @@ class _OnStream:
         self._kept = None  # from now on the stream's order keeps the buffer
 
 
+class _Arriving(_OnStream):
+    """A message that brings an array."""
+
+    def __init__(self, cupy: Any, done: Any, kept: Any, a: Array) -> None:
+        super().__init__(cupy, done, kept)
+        self._a = a
+
+    def wait(self) -> Array:  # type: ignore[override]
+        super().wait()
+        return self._a
+
+
 class NcclRanks(Ranks):
     """Ranks that speak of values by others, such as MPI's, and of CuPy's arrays by NCCL.
 
@@ -43,10 +58,12 @@ class NcclRanks(Ranks):
         CuPy, with ``cupy.cuda.nccl``.
     """
 
+    stacks_apart = False  # NCCL's stream has one order, which all ranks must keep
+
     def __init__(self, others: Ranks, cupy: Any) -> None:
         self.rank, self.size = others.rank, others.size
         self._others, self._cupy, self._nccl = others, cupy, cupy.cuda.nccl
-        name = others.first(lambda: tuple(self._nccl.get_unique_id()))
+        name = others.first(self._nccl.get_unique_id)
         self._comm = self._nccl.NcclCommunicator(self.size, name, self.rank)
         self._stream = cupy.cuda.Stream(non_blocking=True)
         self._types = {
@@ -65,6 +82,11 @@ class NcclRanks(Ranks):
 
     def any(self, flag: bool) -> bool:
         return self._others.any(flag)
+
+    def working_alone(
+        self, interrupt: Callable[[], object] = interrupt_main
+    ) -> AbstractContextManager[None]:
+        return self._others.working_alone(interrupt)
 
     def settle(self) -> None:
         self._others.settle()
@@ -92,16 +114,29 @@ class NcclRanks(Ranks):
         )
         return self._under_way(a)
 
-    def stack(self, a: Array) -> Array:
-        xp = self._cupy
-        a = xp.ascontiguousarray(a)
-        stacked: Array = xp.empty((self.size, *a.shape), a.dtype)
+    def begin_exchange(self, a: Array) -> _Arriving:
+        came: Array = self._cupy.empty(a.shape, a.dtype)
+        kind, rows = self._type_of(a), range(self.size)
+        self._behind()
+        self._nccl.groupStart()  # or each would wait for the other to receive
+        for rank in rows:
+            from_here: Any = a[rank].data
+            to: Any = came[rank].data
+            self._comm.send(from_here.ptr, a[rank].size, kind, rank, self._stream.ptr)
+            self._comm.recv(to.ptr, a[rank].size, kind, rank, self._stream.ptr)
+        self._nccl.groupEnd()
+        return self._arriving(a, came)
+
+    def begin_stack(self, a: Array) -> _Arriving:
+        stacked: Array = self._cupy.empty((self.size, *a.shape), a.dtype)
         from_here: Any = a.data
         to: Any = stacked.data
         self._behind()
         self._comm.allGather(from_here.ptr, to.ptr, a.size, self._type_of(a), self._stream.ptr)
-        self._under_way((a, stacked)).wait()
-        return stacked
+        return self._arriving(a, stacked)
+
+    def stack(self, a: Array) -> Array:
+        return self.begin_stack(self._cupy.ascontiguousarray(a)).wait()
 
     def _type_of(self, a: Array) -> Any:
         if a.dtype not in self._types:
@@ -115,6 +150,13 @@ class NcclRanks(Ranks):
         self._stream.wait_event(event)
 
     def _under_way(self, kept: Any) -> _OnStream:
+        return _OnStream(self._cupy, self._done(), kept)
+
+    def _arriving(self, a: Array, came: Array) -> _Arriving:
+        return _Arriving(self._cupy, self._done(), (a, came), came)
+
+    def _done(self) -> Any:
+        """Return an event that comes when NCCL's stream has done all it was given."""
         done = self._cupy.cuda.Event(disable_timing=True)
         done.record(self._stream)
-        return _OnStream(self._cupy, done, kept)
+        return done

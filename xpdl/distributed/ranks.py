@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from _thread import interrupt_main
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol, TypeVar
 
 from xpdl.backends import Array
@@ -21,6 +23,16 @@ class Pending(Protocol):
         """Return when the message is done, and its array may be used again."""
 
 
+class Arriving(Protocol):
+    """A message that is under way, and brings an array."""
+
+    def test(self) -> bool:
+        """Help the message along; tell whether it is done."""
+
+    def wait(self) -> Array:
+        """Return what came, when it is there."""
+
+
 class Ranks:
     """The processes that train together, as one of them sees them.
 
@@ -32,10 +44,14 @@ class Ranks:
         Which one this is, from 0 on. Rank 0 writes and prints.
     size : int
         How many there are.
+    stacks_apart : bool
+        Whether what `begin_stack` sends travels by a way of its own, so that it need only keep its
+        order among stacks, not among other messages.
     """
 
     rank: int
     size: int
+    stacks_apart = True
 
     # ---- values of the host, of any kind --------------------------------------------------------
 
@@ -47,7 +63,7 @@ class Ranks:
         value : object
             Of rank 0; what other ranks give is not looked at.
         patient : bool
-            Whether rank 0 may take any time until it speaks, as it does to fetch data.
+            Whether rank 0 may take any time until it speaks, `working_alone`.
 
         Raises
         ------
@@ -63,7 +79,7 @@ class Ranks:
         ----------
         value : object
         patient : bool
-            Whether others may take any time until they speak.
+            Whether others may take any time until they speak, `working_alone`.
 
         Raises
         ------
@@ -76,12 +92,41 @@ class Ranks:
         """Return when all ranks have come here; see `gather`."""
         self.gather(None)
 
+    def working_alone(
+        self, interrupt: Callable[[], object] = interrupt_main
+    ) -> AbstractContextManager[None]:
+        """Within a block in which this rank says nothing, show the others that it is there.
+
+        The block may take any time. If another rank is found to be gone, `interrupt` is called, in
+        a thread, and the KeyboardInterrupt that it ends the block with becomes a RanksError.
+
+        Raises
+        ------
+        RanksError
+            If a rank gives no sign of life any more.
+        """
+        return nullcontext()
+
     # ---- arrays, where they live ----------------------------------------------------------------
 
     def begin_sum(self, a: Array) -> Pending:
         """Begin to put the sum over all ranks into `a`, contiguous floats, the same on all.
 
         The array must not be touched until the answer's `wait` returns.
+        """
+        raise NotImplementedError
+
+    def begin_exchange(self, a: Array) -> Arriving:
+        """Begin to send row i of `a`, (size, m), to rank i; what comes, (size, m), is in order.
+
+        The array must live, and not be touched, until the answer's `wait` returns.
+        """
+        raise NotImplementedError
+
+    def begin_stack(self, a: Array) -> Arriving:
+        """Begin to bring the array of every rank, (size, *shape), in order.
+
+        The array must live, and not be touched, until the answer's `wait` returns.
         """
         raise NotImplementedError
 
@@ -114,13 +159,16 @@ class Ranks:
             On every rank, the error that it raises there.
         """
         told: tuple[Any, Any] = (None, None)
+        failed: XpdlError | None = None
         if self.rank == 0:
-            try:
-                told = None, function()
-            except XpdlError as error:
-                self.broadcast((type(error), str(error)), patient=True)
-                raise
+            with self.working_alone():
+                try:
+                    told = None, function()
+                except XpdlError as error:
+                    told, failed = (type(error), str(error)), error
         kind, value = self.broadcast(told, patient=True)
+        if failed is not None:
+            raise failed
         if kind is not None:
             raise kind.__new__(kind, value)  # as it was, whatever it was made of
         return value

@@ -32,6 +32,16 @@ class _Done:
         return
 
 
+class _Came(_Done):
+    """A message that was done at once, and brought an array."""
+
+    def __init__(self, a: Array) -> None:
+        self._a = a
+
+    def wait(self) -> Array:  # type: ignore[override]
+        return self._a
+
+
 class ThreadRanks(Ranks):
     """One of several threads that train together, each its own copy of the network.
 
@@ -59,6 +69,15 @@ class ThreadRanks(Ranks):
         self._meet()  # nobody may change what others still read
         a[...] = total
         return _Done()
+
+    def begin_exchange(self, a: Array) -> _Came:
+        rows = [other[self.rank] for other in self.gather(a)]
+        came = _Came(backend_of(a).xp.stack(rows))
+        self._meet()
+        return came
+
+    def begin_stack(self, a: Array) -> _Came:
+        return _Came(self.stack(a))
 
     def stack(self, a: Array) -> Array:
         stacked: Array = backend_of(a).xp.stack(self.gather(a))

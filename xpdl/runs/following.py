@@ -67,5 +67,8 @@ def _follow_members(options: RunOptions, ranks: Ranks, pictures: PictureData) ->
         for trainer in current:
             trainer.interrupt()
 
-    with stopping_in_order(interrupt):
-        shared.follow(make, folder)
+    try:
+        with stopping_in_order(interrupt):
+            shared.follow(make, folder)
+    except RanksError as error:
+        raise going_on(error, folder) from error

@@ -19,14 +19,15 @@ from xpdl.runs.data import SHARE, is_own, usual_recipe
 from xpdl.runs.folder import CHECKPOINT, HISTORY
 from xpdl.runs.recipes import RECIPES, TrainingOptions
 from xpdl.schedules import get_schedule, keeps_its_pace
+from xpdl.training.gradient_sum import check_reduce_dtype
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions(TrainingOptions):
     """All that decides how a run goes; a run's ``history.json`` keeps them.
 
-    `checkpoint_every` and `on_divergence` are those of `Trainer`; `data` and the rest are of
-    `load_pictures`.
+    `checkpoint_every`, `on_divergence` and `reduce_dtype` are those of `Trainer`; `data` and the
+    rest are of `load_pictures`.
     """
 
     data: str
@@ -35,6 +36,7 @@ class RunOptions(TrainingOptions):
     dtype: str
     checkpoint_every: float = 180.0
     on_divergence: str = "stop"
+    reduce_dtype: str | None = None
     picture_size: tuple[int, int] | None = None
     channels: int | None = None
     skip_broken: bool = False
@@ -49,6 +51,12 @@ class RunOptions(TrainingOptions):
         number("test", self.test, above=0, below=1)
         number("validation", self.validation, below=1)
         flag("skip_broken", self.skip_broken)
+        check_reduce_dtype(self.reduce_dtype, get_precision(self.dtype))
+        if self.reduce_dtype is not None and self.members > 1:
+            raise ArgumentError(
+                f"reduce_dtype is for gradients that processes share, and each of {self.members} "
+                "members is trained by one: leave it out."
+            )
         if self.picture_size is not None:  # a list, from JSON
             object.__setattr__(self, "picture_size", sizes("picture_size", self.picture_size, 2))
 

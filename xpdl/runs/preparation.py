@@ -155,6 +155,7 @@ def make_trainer(
         patience=options.patience,
         checkpoint_every=options.checkpoint_every,
         on_divergence=options.on_divergence,
+        reduce_dtype=options.reduce_dtype,
         **more,
     )
     if options.pretrained is not None:

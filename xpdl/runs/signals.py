@@ -12,7 +12,9 @@ from types import FrameType
 from typing import Any
 
 HANGUP: int | None = getattr(signal, "SIGHUP", None)  # which Windows does not have
-STOPPING = (signal.SIGINT, signal.SIGTERM, *(() if HANGUP is None else (HANGUP,)))
+# SIGUSR1 comes from Slurm before a job's time is up, and through mpiexec, which hands it on.
+_OF_UNIX = [vars(signal)[name] for name in ("SIGHUP", "SIGUSR1") if hasattr(signal, name)]
+STOPPING = (signal.SIGINT, signal.SIGTERM, *_OF_UNIX)
 
 
 class Stopped(KeyboardInterrupt):

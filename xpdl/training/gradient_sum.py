@@ -7,11 +7,15 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Self
 
+import numpy as np
+
 from xpdl.arguments import flag
+from xpdl.distributed.half import HalfSum
 from xpdl.distributed.ranks import Pending, Ranks
 from xpdl.distributed.share import Share, sharing
 from xpdl.errors import ArgumentError, shown
 from xpdl.network import Network
+from xpdl.precision import Precision
 
 # Bytes of a piece. Larger ones begin late, and each message takes time of its own:
 # `python -m bench distributed --pieces` measures it.
@@ -34,28 +38,46 @@ class GradientSum:
         How many bytes a piece has at least, but for the last.
     whole_statistics : bool
         Whether batch normalisation is over the whole batch, not over each rank's rows.
+    reduce_dtype : {None, "float16"}
+        In what gradients travel: their own type, or `HalfSum`'s messages.
 
     Attributes
     ----------
+    dtype : str
+        In what gradients travel.
     waited : float
-        Seconds that the host has waited for sums that backward did not hide.
+        Seconds that the host has waited for sums, the loss's too, that backward did not hide.
     seconds : float
         From the first sum to the last, in which that was.
     """
 
     waited = seconds = 0.0
+    _through = 0.0
     _first: float | None = None
 
     def __init__(
-        self, network: Network, ranks: Ranks, piece: int = PIECE, whole_statistics: bool = True
+        self,
+        network: Network,
+        ranks: Ranks,
+        piece: int = PIECE,
+        whole_statistics: bool = True,
+        reduce_dtype: str | None = None,
     ) -> None:
         self._network, self._ranks = network, ranks
-        self._whole_statistics = flag("whole_statistics", whole_statistics)
+        self._whole_statistics = whole_statistics
+        self.dtype = reduce_dtype or network.grads.buffer.dtype.name
+        self._halves = reduce_dtype is not None
         self.pieces, self._layers = _cut(network, piece)
         self._begin()
 
     @classmethod
-    def over(cls, ranks: Ranks | None, network: Network, whole_statistics: bool) -> Self | None:
+    def over(
+        cls,
+        ranks: Ranks | None,
+        network: Network,
+        whole_statistics: bool,
+        reduce_dtype: str | None = None,
+    ) -> Self | None:
         """Return the sum over ranks, if there are any.
 
         Raises
@@ -68,7 +90,12 @@ class GradientSum:
             return None
         if not isinstance(ranks, Ranks):
             raise ArgumentError(f"ranks must be Ranks, as connect() finds, got {shown(ranks)}.")
-        return cls(network, ranks, whole_statistics=whole_statistics)
+        return cls(network, ranks, PIECE, whole_statistics, reduce_dtype)
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes of gradients travel."""
+        return self._network.grads.buffer.size * np.dtype(self.dtype).itemsize
 
     def share_of(self, samples: int) -> Share:
         """Return which rows of a batch of so many are this rank's."""
@@ -80,7 +107,7 @@ class GradientSum:
 
     def _begin(self) -> None:
         self._lacking = [set(layers) for layers in self._layers]
-        self._under_way: list[Pending] = []
+        self._under_way: list[Any] = []  # of Pending
 
     @contextmanager
     def as_they_come(self) -> Iterator[None]:
@@ -115,11 +142,19 @@ class GradientSum:
 
     def _send(self) -> None:
         piece = self._network.grads.buffer[self.pieces[len(self._under_way)]]
-        self._under_way.append(self._ranks.begin_sum(piece))
+        message: Pending
+        if self._halves:
+            message = HalfSum(self._ranks, piece, *self._under_way[-1:])
+        else:
+            message = self._ranks.begin_sum(piece)
+        self._under_way.append(message)
+
+    def through_backward(self) -> None:
+        """Note that from now on it is waited for sums."""
+        self._through = time.perf_counter()
 
     def finish(self) -> None:
         """Send what was not sent, and return when all sums are there."""
-        start = time.perf_counter()
         while len(self._under_way) < len(self.pieces):
             self._send()
         for message in self._under_way:
@@ -129,8 +164,31 @@ class GradientSum:
         if self._first is None:  # which may have waited for what others compiled
             self._first = end
             return
-        self.waited += end - start
+        self.waited += end - self._through
         self.seconds = end - self._first
+
+
+def check_reduce_dtype(reduce_dtype: Any, precision: Precision) -> str | None:
+    """Return in what type gradients are to travel, if they can.
+
+    Raises
+    ------
+    ArgumentError
+        If it is none, or would lose what float64 is for.
+    """
+    if reduce_dtype is None:
+        return None
+    if not isinstance(reduce_dtype, str) or reduce_dtype != "float16":
+        raise ArgumentError(
+            'reduce_dtype must be "float16", or None for the gradients\' own type, got '
+            f"{shown(reduce_dtype)}."
+        )
+    if precision.accumulate != "float32":
+        raise ArgumentError(
+            f'reduce_dtype="float16" rounds gradients to 11 bits, and this network\'s are '
+            f"{precision.accumulate}, of 53: leave it out, or take dtype float32 or float16."
+        )
+    return str(reduce_dtype)
 
 
 @contextmanager
@@ -145,6 +203,7 @@ def summing(gradients: GradientSum | None, share: Share | None, whole: bool) -> 
     come = gradients.as_they_come() if whole else nullcontext()
     with gradients.sharing(share), come:
         yield
+    gradients.through_backward()
 
 
 def _cut(network: Network, size: int) -> tuple[list[slice], list[set[str]]]:

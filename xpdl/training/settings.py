@@ -33,6 +33,8 @@ def training_settings(trainer: Any) -> dict[str, Any]:
         settings["environment"] = network.backend.ways()
     if trainer.step.accumulate > 1:
         settings["accumulate"] = trainer.step.accumulate
+    if trainer.step.reduce_dtype is not None:
+        settings["reduce_dtype"] = trainer.step.reduce_dtype
     if trainer.patience.patience is not None:
         settings["patience"] = trainer.patience.patience
     if trainer.average is not None:

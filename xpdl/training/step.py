@@ -18,7 +18,7 @@ from xpdl.optimizers import Optimizer, get_optimizer
 from xpdl.precision import LossScale
 from xpdl.targets import divisor
 from xpdl.training.averaging import MovingAverage
-from xpdl.training.gradient_sum import GradientSum, summing
+from xpdl.training.gradient_sum import GradientSum, check_reduce_dtype, summing
 
 Arrays = tuple[Array, ...]
 
@@ -49,6 +49,8 @@ class Step:
         batch, and with the same result.
     whole_statistics : bool
         Whether batch normalisation is then over the whole batch, not over each rank's rows.
+    reduce_dtype : {None, "float16"}
+        In what type gradients then travel: their own, or half of float32's bytes, of 11 bits.
 
     Examples
     --------
@@ -66,6 +68,7 @@ class Step:
         capture: bool = True,
         ranks: Ranks | None = None,
         whole_statistics: bool = True,
+        reduce_dtype: str | None = None,
     ) -> None:
         expect_network("network", network)
         if average is not None and not isinstance(average, MovingAverage):
@@ -74,7 +77,8 @@ class Step:
         self.optimizer = get_optimizer(optimizer)
         self.average = average
         self.accumulate = whole_number("accumulate", accumulate)
-        self.gradient_sum = GradientSum.over(ranks, network, whole_statistics)
+        self.reduce_dtype = check_reduce_dtype(reduce_dtype, network.precision)
+        self.gradient_sum = GradientSum.over(ranks, network, whole_statistics, self.reduce_dtype)
         self.capture = flag("capture", capture) and ranks is None
         self.loss_scale = LossScale(network.backend) if network.precision.mixed else None
         xp, wide = network.backend.xp, network.precision.accumulate

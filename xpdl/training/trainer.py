@@ -104,7 +104,7 @@ class Trainer(Resuming):
         error, after a checkpoint; or goes on with the next batch; or does so at half the rate.
         After 50 such steps in a row it stops in any case. A CPU looks at each step; a GPU is looked
         at when the bar is, twice a second, and at the end of an epoch.
-    ranks, whole_statistics
+    ranks, whole_statistics, reduce_dtype
         The processes that train together; see `Step`. Rank 0 alone writes.
 
     Attributes
@@ -160,6 +160,7 @@ class Trainer(Resuming):
         on_divergence: str = "stop",
         ranks: Ranks | None = None,
         whole_statistics: bool = True,
+        reduce_dtype: str | None = None,
     ) -> None:
         expect_network("network", network)
         self.network = network
@@ -186,8 +187,8 @@ class Trainer(Resuming):
             self.average = MovingAverage(network, decay, flag("average_warm_up", average_warm_up))
         self.ranks = ranks
         self.check_ranks()
-        together: dict[str, Any] = {"ranks": ranks, "whole_statistics": whole_statistics}
-        how: dict[str, Any] = {"accumulate": accumulate, "capture": capture, **together}
+        how: dict[str, Any] = {"accumulate": accumulate, "capture": capture, "ranks": ranks}
+        how |= {"whole_statistics": whole_statistics, "reduce_dtype": reduce_dtype}
         self.step = Step(network, optimizer, average=self.average, **how)
         self.feeding = Feeding(self.step, self.batches, augment, self.seed, self.epochs)
         self.watch = Watch(self, on_divergence)

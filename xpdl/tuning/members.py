@@ -54,7 +54,8 @@ class SharedMembers:
     def _train_round(self, trainer: Trainer | None) -> None:
         told = None
         if trainer is not None:
-            trainer.fit()
+            with self._ranks.working_alone(trainer.interrupt):
+                trainer.fit()
             told = trainer.history.as_dict(), trainer.network.host_arrays()
         found = self._ranks.gather(told, patient=True)
         numbers = self.rounds.pop(0)

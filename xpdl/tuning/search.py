@@ -178,7 +178,8 @@ class RandomSearch:
         several = min(self.ranks.size, self.trials - place % self.trials)
         mine = None
         if self.ranks.rank < several:
-            mine = self._try(place + self.ranks.rank, trials, None)
+            with self.ranks.working_alone():
+                mine = self._try(place + self.ranks.rank, trials, None)
         found: list[Trial] = self.ranks.gather(mine, patient=True)[:several]
         for i, trial in enumerate(found):
             found[i] = self._stopped(trial, [*trials, *found[:i]])
