@@ -1,7 +1,8 @@
-"""Batch normalisation folded into the convolution before it, at inference."""
+"""Who reads what in a graph, and batch normalisation folded into convolutions at inference."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,7 +14,18 @@ from xpdl.layers.normalization import BatchNormalization
 from xpdl.layers.wiring import Place
 
 
-def fold(places: Sequence[Place], readers: Mapping[str | None, Sequence[Any]]) -> tuple[Place, ...]:
+def readers_of(places: Sequence[Place], ends: Sequence[str]) -> dict[str, list[Any]]:
+    """Return the places that read each place or input, by its name; None for who has an output."""
+    readers: dict[str, list[Any]] = defaultdict(list)
+    for place in places:
+        for name in place.reads:
+            readers[name].append(place)
+    for name in ends:
+        readers[name].append(None)
+    return readers
+
+
+def fold(places: Sequence[Place], readers: Mapping[str, Sequence[Any]]) -> tuple[Place, ...]:
     """Return places at inference, of those in training, and of what reads each by name.
 
     A convolution computes the normalisation that alone reads it, and a ReLU that alone reads that:
@@ -22,10 +34,10 @@ def fold(places: Sequence[Place], readers: Mapping[str | None, Sequence[Any]]) -
     """
     folded = {place.name: place for place in places}
     for place in places:
-        norm = _alone(readers, place.name, BatchNormalization)
+        norm = alone(readers, place.name, BatchNormalization)
         if type(place.layer) is not Convolution or norm is None:
             continue
-        relu = _alone(readers, norm.name, ReLU)
+        relu = alone(readers, norm.name, ReLU)
         last = relu or norm
         layer: Any = _Folded(place.layer, norm.layer, relu is not None)
         folded[last.name] = replace(last, layer=layer, reads=place.reads)
@@ -34,10 +46,20 @@ def fold(places: Sequence[Place], readers: Mapping[str | None, Sequence[Any]]) -
     return tuple(folded.values())
 
 
-def _alone(readers: Mapping[str | None, Sequence[Any]], name: str, kind: type) -> Any:
+def alone(readers: Mapping[str, Sequence[Any]], name: str, kind: type) -> Any:
     """Return the place that alone reads `name`, if its layer is of that very kind; or None."""
-    alone = readers[name][0] if len(readers[name]) == 1 else None
-    return alone if alone is not None and type(alone.layer) is kind else None
+    reader = readers[name][0] if len(readers[name]) == 1 else None
+    return reader if reader is not None and type(reader.layer) is kind else None
+
+
+def way(places: Sequence[Place], ends: Sequence[str]) -> tuple[Sequence[Place], Any]:
+    """Return places and, by the one that reads it last, what need not be kept after that."""
+    last = {name: place.name for place in places for name in place.reads}
+    done: dict[str, list[str]] = {}
+    for name, reader in last.items():
+        if name not in ends:
+            done.setdefault(reader, []).append(name)
+    return places, done
 
 
 class _Folded:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ from xpdl.layers.activations import ReLU
 from xpdl.layers.base import Layer
 from xpdl.layers.checks import expect_dx, expect_result
 from xpdl.layers.convolution import Convolution
-from xpdl.layers.folding import fold
+from xpdl.layers.folding import alone, fold, readers_of, way
 from xpdl.layers.node import planned
 from xpdl.layers.pooling import MaxPooling
 from xpdl.layers.wiring import Place, Wiring
@@ -42,7 +41,7 @@ class Graph(Wiring, Layer):
         super()._lay(inputs, nodes, outputs)
         self.shapes: dict[str, Shape] = {}
         # In training, and not: places, and what need not be kept after each.
-        self._ways = dict.fromkeys((True, False), _way(self.places, self.ends))
+        self._ways = dict.fromkeys((True, False), way(self.places, self.ends))
         self._flows = dict.fromkeys([*self.inputs, *(p.name for p in self.places)], True)
 
     # ---- planning -------------------------------------------------------------------------------
@@ -68,22 +67,18 @@ class Graph(Wiring, Layer):
         may do something else, and is left alone.
         """
         self._part_relus()  # layers may have stood elsewhere before
-        readers: dict[str | None, list[Any]] = defaultdict(list)
+        readers = readers_of(self.places, self.ends)
         for place in self.places:
-            for name in place.reads:
-                readers[name].append(place)
-        for name in self.ends:
-            readers[name].append(None)
-        for place in self.places:
-            relu, pooling = _only(readers[place.name], ReLU), None
-            if relu is not None and vars(type(place.layer)).get("takes_relu"):
-                place.layer.relu = relu.layer.computed_before = True
-                pooling = _only(readers[relu.name], MaxPooling)
+            relu = alone(readers, place.name, ReLU)
+            if relu is None or not vars(type(place.layer)).get("takes_relu"):
+                continue
+            place.layer.relu = relu.layer.computed_before = True
+            pooling = alone(readers, relu.name, MaxPooling)
             if pooling is not None:
                 pooling.layer.product, place.layer.pooled = place.layer, pooling.layer
                 if type(place.layer) is Convolution:
                     pooling.layer.computed_before = place.layer.can_pool()
-        self._ways[False] = _way(fold(self.places, readers), self.ends)
+        self._ways[False] = way(fold(self.places, readers), self.ends)
 
     def _part_relus(self) -> None:
         """Let each layer compute what is its own."""
@@ -170,22 +165,6 @@ class Graph(Wiring, Layer):
 
 
 Graph.plain.add(Graph)
-
-
-def _way(places: Sequence[Place], ends: Sequence[str]) -> tuple[Sequence[Place], Any]:
-    """Return places and, by the one that reads it last, what need not be kept after that."""
-    last = {name: place.name for place in places for name in place.reads}
-    done: dict[str, list[str]] = {}
-    for name, reader in last.items():
-        if name not in ends:
-            done.setdefault(reader, []).append(name)
-    return places, done
-
-
-def _only(readers: Sequence[Any], kind: type) -> Any:
-    """Return the one of `readers`, if there is one, and its layer of that very `kind`; or None."""
-    alone = len(readers) == 1 and readers[0] is not None and type(readers[0].layer) is kind
-    return readers[0] if alone else None
 
 
 def _add_up(gradients: dict[str, Array], name: str, dx: Array | None) -> None:
