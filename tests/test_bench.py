@@ -88,7 +88,7 @@ def test_imagenet(tmp_path):
     record = result_of(done, tmp_path, "imagenet-numpy-batch2")
     figures = record["results"]["resnet18-32-step"]["xpdl numpy"]
     assert figures["median_ms"] > 0
-    assert figures["over_start_mib"] > 4 * 4 * 11 + 100  # four float32 a parameter, and more
+    assert figures["over_start_mib"] > 4 * 4 * 11  # four float32 a parameter, and more
     assert (figures["ours_takes"], figures["ours_takes_memory"]) == (1, 1)
     done = bench("imagenet", "resnet19", out=tmp_path)
     assert done.returncode == 2

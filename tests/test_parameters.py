@@ -147,14 +147,15 @@ def test_it_shows_names_and_shapes(backend):
     assert all(name in shown for name in SHAPES)
 
 
-# ---- blocks ------------------------------------------------------------------------------------
+# ---- runs --------------------------------------------------------------------------------------
 
 
 def test_blocks_part_weights_from_the_others(backend):
     arrays = array_dict(backend)
-    assert set(arrays.blocks) == {"conv1.W", "conv1.b"}  # each is called as the first in it
-    arrays.blocks["conv1.W"][...] = 1.0
-    arrays.blocks["conv1.b"][...] = 2.0
+    runs = arrays.runs()
+    assert set(runs) == {"conv1.W", "conv1.b"}  # each is called as the first in it
+    arrays.buffer[runs["conv1.W"]] = 1.0
+    arrays.buffer[runs["conv1.b"]] = 2.0
     for name, view in arrays.items():
         expected = np.full(SHAPES[name], 1.0 if name in WEIGHTS else 2.0)
         np.testing.assert_array_equal(backend.to_numpy(view), expected)
@@ -168,7 +169,7 @@ def test_an_empty_block_is_left_out(backend):
     ):
         plan = Layout(shapes, frozenset(weights))
         arrays = ArrayDict(plan, backend.xp.zeros(plan.size, dtype="float32"))
-        assert list(arrays.blocks) == [block]
+        assert list(arrays.runs()) == [block]
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
@@ -178,7 +179,7 @@ def test_zeros_like(backend, dtype):
     zeros = arrays.zeros_like()
     assert isinstance(zeros, ArrayDict)
     assert list(zeros) == list(arrays)
-    assert list(zeros.blocks) == list(arrays.blocks)
+    assert zeros.runs() == arrays.runs()
     assert zeros.buffer.dtype == dtype
     assert zeros.layout.offsets == arrays.layout.offsets
     assert not backend.to_numpy(zeros.buffer).any()

@@ -44,10 +44,9 @@ def all_large(monkeypatch):
     """Send every array the way of large ones, in as many parts as there can be."""
     monkeypatch.setattr(numpy_elements, "PART_BYTES", 1)
     if available_backends()["numba"] == "ready":
-        from xpdl.backends.numba import backend as numba_backend
-        from xpdl.backends.numba import sharing
+        from xpdl.backends.numba import elements, sharing
 
-        monkeypatch.setattr(numba_backend, "FEW_BYTES", 0)
+        monkeypatch.setattr(elements, "FEW_BYTES", 0)
         monkeypatch.setattr(sharing, "ENOUGH", 1)
 
 

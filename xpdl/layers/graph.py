@@ -100,7 +100,7 @@ class Graph(Wiring, Layer):
     def forward(self, *xs: Array, train: bool = False) -> Any:  # type: ignore[override]
         """Return the output, or a tuple of them, for the inputs xs."""
         self.check_arity(len(xs))
-        values = self._values(xs, train, *self._ways[train])
+        values = self._values(xs, train, *self._ways[bool(train)])
         ends = tuple(values[name] for name in self.ends)
         return ends[0] if len(ends) == 1 else ends
 

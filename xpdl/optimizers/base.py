@@ -45,11 +45,11 @@ class Optimizer(Memory):
     counts_updates: ClassVar[bool] = False  # whether `rule` takes `count`
     whole_parameters: ClassVar[bool] = False  # whether it wants each in its shape, no block of many
     decoupled_decay: ClassVar[bool] = False
-    device_rule: ClassVar[str] = ""  # by what name a backend may know `rule`
+    device_rule: ClassVar[str] = ""  # by what name a backend may know a `rule` of each number
 
     def __init_subclass__(cls) -> None:
         if "rule" in vars(cls):  # what a backend knows is how ours are done
-            ours = cls.__module__ == "xpdl.optimizers.rules"
+            ours = cls.__module__ == "xpdl.optimizers.rules" and not cls.whole_parameters
             cls.device_rule = cls.__name__.lower() if ours else ""
 
     def __init__(

@@ -309,8 +309,7 @@ class Trainer(Resuming):
         if factor is None:
             skipped = float((~np.isfinite(losses)).sum())
         with self.as_tested():
-            test, self.answers = judge(self.network, self.test, self.ranks)
-            validation, _ = judge(self.network, self.validation, self.ranks)
+            test, validation = self._judge()
         epoch = Epoch(
             number=index,
             loss=mean_of_finite(losses),
@@ -327,6 +326,11 @@ class Trainer(Resuming):
         self.history.epochs.append(epoch)
         self._tally = None
         return epoch
+
+    def _judge(self) -> tuple[dict[str, float] | None, dict[str, float] | None]:
+        """Return what is found on test and on validation data."""
+        test, self.answers = judge(self.network, self.test, self.ranks)
+        return test, judge(self.network, self.validation, self.ranks)[0]
 
     # ---- what belongs to it ---------------------------------------------------------------------
 
