@@ -363,8 +363,8 @@ def test_what_a_part_measured_before_it_failed_is_kept(session, monkeypatch):
 def test_a_step_that_is_not_captured_is_not_called_so(session, monkeypatch):
     make = Feeding._make
 
-    def reads(feeding, *arguments):
-        make(feeding, *arguments)
+    def reads(feeding, *arguments, **options):
+        make(feeding, *arguments, **options)
         feeding.step.network.backend.item(feeding.tally.sums.sum())
 
     monkeypatch.setattr(Feeding, "_make", reads)
