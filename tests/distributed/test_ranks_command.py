@@ -79,7 +79,16 @@ def test_gradients_in_half_precision(tmp_path):
 
 
 def test_a_profile_says_what_is_hidden():
-    given = (SMALL_TRAIN, "profile", "--model", "TwoLayerNet", "--rounds", "2")
+    given = (
+        SMALL_TRAIN,
+        "profile",
+        "--model",
+        "TwoLayerNet",
+        "--rounds",
+        "2",
+        "--backend",
+        "numpy",
+    )
     code, out, err = run(2, *given, "--batch-size", "5", "--reduce-dtype", "float16")
     assert code == 0, err
     told = dict(line.strip().split("  ", 1) for line in out.splitlines()[-6:-1])
