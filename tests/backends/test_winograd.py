@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from winograd_cases import (
     ONE,
+    SHAPES,
     arrays,
     error_is_at_most_four_times_the_direct_sums,
     exact,
@@ -63,14 +64,6 @@ def test_it_is_the_convolution(case):
     for found, right in zip(passes(NUMBA, *singles, pad), exact(*singles, pad), strict=True):
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, right, rtol=1e-4, atol=1e-5 * np.abs(right).max())
-
-
-SHAPES = [
-    (8, 16, (28, 28), 16, (1, 1)),
-    (4, 64, (14, 14), 64, (1, 1)),
-    (3, 256, (7, 7), 128, (1, 1)),
-    (9, 64, (30, 31), 160, (2, 0)),  # several blocks and parts, of different sizes
-]
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from winograd_cases import (
     ONE,
+    SHAPES,
     arrays,
     error_is_at_most_four_times_the_direct_sums,
     exact,
@@ -39,14 +40,6 @@ def test_it_is_the_convolution(case, block_bytes):
     for one, right in zip(found, exact(*singles, pad), strict=True):
         assert one.dtype == np.float32
         np.testing.assert_allclose(one, right, rtol=1e-4, atol=1e-5 * np.abs(right).max())
-
-
-SHAPES = [
-    (8, 16, (28, 28), 16, (1, 1)),
-    (4, 64, (14, 14), 64, (1, 1)),
-    (3, 256, (7, 7), 128, (1, 1)),
-    (9, 64, (30, 31), 160, (2, 0)),  # several blocks and tasks, of different sizes
-]
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)

@@ -7,6 +7,12 @@ import numpy as np
 from xpdl.backends import Backend
 
 ONE = (1, 1)
+SHAPES = [
+    (8, 16, (28, 28), 16, (1, 1)),
+    (4, 64, (14, 14), 64, (1, 1)),
+    (3, 256, (7, 7), 128, (1, 1)),
+    (9, 64, (30, 31), 160, (2, 0)),  # several blocks and parts or tasks, of different sizes
+]
 
 
 def arrays(n, c, size, fn, pad, seed=0):

@@ -6,7 +6,7 @@ import numpy as np
 
 from xpdl.backends.numba.cache import compiled
 from xpdl.backends.numba.products import copy_and_add, multiply_places
-from xpdl.backends.numba.sharing import begin, next_part
+from xpdl.backends.numba.sharing import add, begin, next_part
 from xpdl.backends.numba.vectors import LANES, ROWS
 
 # So many rows of filters, two registers wide, stay in a core's first cache; so many numbers of
@@ -190,7 +190,7 @@ def add_parts(sums, line, dW, shares, which):
             for more in range(1, len(sums)):
                 for i in range(fh * fw * c):
                     here = slice(i * line + f, i * line + f + many)
-                    _add(sums[more][here], sums[0][here])
+                    add(sums[more][here], sums[0][here])
             for j0 in range(0, many, FEW):
                 for u in range(fh):
                     for v in range(fw):
@@ -199,12 +199,6 @@ def add_parts(sums, line, dW, shares, which):
                             for j in range(j0, min(j0 + FEW, many)):
                                 dW[f + j, i, u, v] = total[i * line + j]
         part, first, last = next_part(shares, which)
-
-
-@compiled
-def _add(numbers, total):
-    for j in range(len(total)):
-        total[j] += numbers[j]
 
 
 @compiled

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from xpdl.backends.numba.cache import compiled
-from xpdl.backends.numba.sharing import begin, next_part
+from xpdl.backends.numba.sharing import add, begin, next_part
 from xpdl.backends.numba.vectors import LANES, find_largest, give_to_winner
 
 # Loops run over slices from zero on: Numba then knows that no index counts from the end, and LLVM
@@ -95,7 +95,7 @@ def max_pool_backward(
                 given = counted
                 _relu_backward(gradient[here], y[here], given)
                 for q in range(ow):
-                    _add_line(given[q * c : (q + 1) * c], sums[part])
+                    add(given[q * c : (q + 1) * c], sums[part])
             for q in range(ow):
                 there, out = q * c, (line * ow + q) * c
                 if quick:
@@ -111,12 +111,6 @@ def max_pool_backward(
                             if winners[out + j] == place:
                                 dx[at + j] += given[there + j]
         part, first, last = next_part(shares, which)
-
-
-@compiled
-def _add_line(numbers, total):
-    for j in range(len(total)):
-        total[j] += numbers[j]
 
 
 # A line is a row of whole pixels (C,), as many as `factor` and its like repeat the numbers of the

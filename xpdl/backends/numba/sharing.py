@@ -85,3 +85,10 @@ def next_part(shares, which):
     taken = take(counters, 3 * which + 1 + end)
     part = count - 1 - taken if end else taken
     return part, bounds[part], bounds[part + 1]
+
+
+@compiled
+def add(numbers, total):
+    """Add a part's numbers to the total, one by one."""
+    for j in range(len(total)):
+        total[j] += numbers[j]

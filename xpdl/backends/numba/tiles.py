@@ -19,7 +19,7 @@ from xpdl.backends.numba.products import (
     pool_tile,
     transform_tile,
 )
-from xpdl.backends.numba.sharing import begin, next_part
+from xpdl.backends.numba.sharing import add, begin, next_part
 from xpdl.backends.numba.vectors import LANES, ROWS
 
 GROUP = 4 * ROWS
@@ -191,7 +191,7 @@ def sum_tiles(
                     )  # fmt: skip
                     # (A dY A^T) holds the sum of a tile's gradients
                     here = 5 * z_step + p * z_row
-                    _add(z[here : here + beyond - f0], db[k, f0:beyond])
+                    add(z[here : here + beyond - f0], db[k, f0:beyond])
                 ready = b
                 for t in range(16):
                     for f in range(f0, beyond, 2 * LANES):
@@ -203,12 +203,6 @@ def sum_tiles(
                             total, t * step + f * rows_each, width, rows_each // ROWS,
                         )  # fmt: skip
         part, first, last = next_part(shares, which)
-
-
-@compiled
-def _add(numbers, total):
-    for j in range(len(total)):
-        total[j] += numbers[j]
 
 
 @compiled
@@ -261,7 +255,7 @@ def gradient_of_filters(sums, dW, shares, which):
             for more in range(1, len(sums)):
                 for t in range(16):
                     here = slice(t * step + f * rows_each, t * step + (f + many) * rows_each)
-                    _add(sums[more][here], sums[0][here])
+                    add(sums[more][here], sums[0][here])
             for i in range(c):
                 transform_tile(
                     FILTERS_GRADIENT, sums[0], f * rows_each + i * many, down, 0, across, 0, LANES,
