@@ -33,7 +33,7 @@ from xpdl.errors import BackendUnavailableError
 try:
     from xpdl.backends.numba import depthwise, kernels, matrices, windows, winograd
     from xpdl.backends.numba.elements import NumbaElements, all_single, each_element
-    from xpdl.backends.numba.sharing import Shares, cut, share
+    from xpdl.backends.numba.sharing import cut, share
     from xpdl.backends.numba.vectors import LANES
 except ImportError as error:
     raise BackendUnavailableError(
@@ -200,13 +200,8 @@ class NumbaBackend(NumbaElements):
         y = pool.empty((n, oh, ow, c), np.float32)
         winners = pool.empty((y.size,), np.uint8 if size[0] * size[1] <= 256 else np.uint32)
         flat = y.reshape(-1)
-
-        def work(shares: Shares) -> None:
-            kernels.max_pool(
-                *(image, (h, w, c), size, stride, pad, (oh, ow), flat, winners, shares, 0)
-            )
-
-        share(cut(n, 4 * h * w * c), work)
+        places = ((h, w, c), size, stride, pad, (oh, ow))
+        share(cut(n, 4 * h * w * c), kernels.max_pool, image, *places, flat, winners)
         return y.transpose(0, 3, 1, 2), winners if train else None
 
     def max_pooling_backward(
@@ -229,14 +224,8 @@ class NumbaBackend(NumbaElements):
         )
         dx, bounds = pool.empty((n, h, w, c), np.float32), cut(n, 4 * h * w * c)
         flat, sums = dx.reshape(-1), np.empty((len(bounds) - 1, c))
-
-        def work(shares: Shares) -> None:
-            kernels.max_pool_backward(
-                *(gradient, winners, of, (h, w, c), size, stride, pad, counts, flat, sums),
-                *(shares, 0),
-            )
-
-        share(bounds, work)
+        places = ((h, w, c), size, stride, pad, counts)
+        share(bounds, kernels.max_pool_backward, gradient, winners, of, *places, flat, sums)
         if total is not None:
             total[...] = sums.sum(axis=0)
         return dx.transpose(0, 3, 1, 2)

@@ -13,15 +13,10 @@ import numpy as np
 from xpdl.backends.base.types import Array, Pair, output_size, spread
 from xpdl.backends.numba.cache import compiled
 from xpdl.backends.numba.pixels import by_pixel
+from xpdl.backends.numba.sharing import cut, next_part, share
+from xpdl.backends.numba.threads import shared
 from xpdl.backends.numba.vectors import LANES, ROWS, TAPS, sum_places, weigh_places
 from xpdl.backends.numpy.memory import pool
-from xpdl.backends.numpy.threads import workers
-
-TASKS = 16
-"""Into how many parts the work is cut: the same for any number of threads, so sums are the same."""
-
-ENOUGH = 1_000_000
-"""A part is worth a thread's waking if it multiplies so often."""
 
 STRIP_BYTES = 256 * 1024
 """Of an image, so much is taken at once."""
@@ -78,14 +73,12 @@ def _filter(
     biases = _blocks(np.zeros((c, 1), np.float32) if b is None else b.reshape(c, 1))
     filters, flat, flat_y = _blocks(W.reshape(c, -1)), images.reshape(-1), y.reshape(-1)
     down = stride[0], (lines - 1) * stride[0] + spread(size[0], dilation[0])
-
-    def work(part: Pair) -> None:
-        _slide(
-            *(flat, images.shape[1:3], c, border, apart, room, down, strips, filters, biases, relu),
-            *(rows, places, targets, (lines, ow), oh, flat_y, part),
-        )
-
-    workers.each(_parts(n * strips, y.size * size[0] * size[1]), work)
+    share(
+        cut(n * strips, lines * ow * c * size[0] * size[1]),
+        _slide,
+        *(flat, images.shape[1:3], c, border, apart, room, down, strips, filters, biases, relu),
+        *(rows, places, targets, (lines, ow), oh, flat_y),
+    )
 
 
 def _sums(
@@ -98,27 +91,15 @@ def _sums(
     rows, places, _ = _places((lines, ow), room[1], (fh, fw), stride, dilation, c)
     blocks, taps = -(-c // LANES), -(-fh * fw // TAPS)
     places = np.append(places, np.zeros(taps * TAPS - len(places), np.intp))
-    parts = _parts(n * strips, gradient.size * fh * fw)
-    sums = np.zeros((len(parts), blocks * taps * (TAPS + 1) * LANES), np.float32)
+    bounds = cut(n * strips, lines * ow * c * fh * fw)
+    sums = np.zeros((len(bounds) - 1, blocks * taps * (TAPS + 1) * LANES), np.float32)
     flat, flat_gradient = images.reshape(-1), gradient.reshape(-1)
     down = stride[0], (lines - 1) * stride[0] + spread(fh, dilation[0])
-
-    def work(k: int) -> None:
-        _sum_products(
-            *(flat, (h, w), c, pad, room, down, strips, rows, places),
-            *(flat_gradient, (lines, ow), oh, sums[k], parts[k]),
-        )
-
-    workers.each(range(len(parts)), work)
+    where = (flat, (h, w), c, pad, room, down, strips, rows, places)
+    share(bounds, _sum_products, *where, flat_gradient, (lines, ow), oh, sums)
     total = sums.sum(axis=0).reshape(blocks, taps, TAPS + 1, LANES).transpose(0, 3, 1, 2)
     dW = total[..., :TAPS].reshape(blocks * LANES, taps * TAPS)[:c, : fh * fw]
     return dW.reshape(W.shape), total[:, :, 0, TAPS].reshape(-1)[:c]
-
-
-def _parts(count: int, cost: int) -> list[Pair]:
-    """Cut range(count), which takes `cost` multiplications in all, into parts of equal size."""
-    parts = max(1, min(count, TASKS, cost // ENOUGH))
-    return [(count * k // parts, count * (k + 1) // parts) for k in range(parts)]
 
 
 def _whole(c: int) -> int:
@@ -189,10 +170,10 @@ def _put(x, x0, shape, c, border, apart, room, first, count, there):
             row[at : at + c] = x[source + j * c : source + (j + 1) * c]
 
 
-@compiled
+@shared
 def _slide(
     x, shape, c, border, apart, room, down, strips, filters, biases, relu,
-    rows, places, targets, counts, oh, y, part,
+    rows, places, targets, counts, oh, y, shares,
 ):  # fmt: skip
     """Compute y of some strips."""
     (step, height), (lines, ow) = down, counts
@@ -200,27 +181,30 @@ def _slide(
     there = np.zeros(height * room[1] * blocks * LANES, np.float32)
     edge = np.empty(len(targets) * LANES if c % LANES else 1, np.float32)
     edge_targets = targets // c * LANES
-    for item in range(part[0], part[1]):
-        image, strip = divmod(item, strips)
-        begin = min(strip * lines, oh - lines)  # the last strip begins within the one before
-        x0, y0 = image * shape[0] * shape[1] * c, (image * oh + begin) * ow * c
-        _put(x, x0, shape, c, border, apart, room, begin * step, height, there)
-        for block in range(blocks):
-            at = block * LANES
-            pixels, taps, bias = there[at:], filters[block], biases[block]
-            if at + LANES <= c:
-                for r in range(0, count, ROWS):
-                    weigh_places(pixels, rows, r, places, taps, bias, 0, y, y0 + at, targets)
-            else:
-                for r in range(0, count, ROWS):
-                    weigh_places(pixels, rows, r, places, taps, bias, 0, edge, 0, edge_targets)
-        if c % LANES:
-            at = c // LANES * LANES
-            for r in range(count):
-                for f in range(c % LANES):
-                    y[y0 + r * c + at + f] = edge[r * LANES + f]
-        if relu:
-            _rectify(y[y0 : y0 + count * c])
+    part, first, last = next_part(shares)
+    while part >= 0:
+        for item in range(first, last):
+            image, strip = divmod(item, strips)
+            begin = min(strip * lines, oh - lines)  # the last strip begins within the one before
+            x0, y0 = image * shape[0] * shape[1] * c, (image * oh + begin) * ow * c
+            _put(x, x0, shape, c, border, apart, room, begin * step, height, there)
+            for block in range(blocks):
+                at = block * LANES
+                pixels, taps, bias = there[at:], filters[block], biases[block]
+                if at + LANES <= c:
+                    for r in range(0, count, ROWS):
+                        weigh_places(pixels, rows, r, places, taps, bias, 0, y, y0 + at, targets)
+                else:
+                    for r in range(0, count, ROWS):
+                        weigh_places(pixels, rows, r, places, taps, bias, 0, edge, 0, edge_targets)
+            if c % LANES:
+                at = c // LANES * LANES
+                for r in range(count):
+                    for f in range(c % LANES):
+                        y[y0 + r * c + at + f] = edge[r * LANES + f]
+            if relu:
+                _rectify(y[y0 : y0 + count * c])
+        part, first, last = next_part(shares)
 
 
 @compiled
@@ -229,32 +213,47 @@ def _rectify(y):
         y[f] = max(y[f], np.float32(0))
 
 
-@compiled
+@shared
 def _sum_products(
-    x, shape, c, pad, room, down, strips, rows, places, gradient, counts, oh, sums, part
+    x, shape, c, pad, room, down, strips, rows, places, gradient, counts, oh, sums, shares
 ):
-    """Add up, over some strips, what each number of a filter met times the gradient there."""
+    """Add up, for each part of the strips, what a filter's numbers met times the gradient there."""
     (step, height), (lines, ow) = down, counts
     blocks, taps = -(-c // LANES), len(places) // TAPS
     there = np.zeros(height * room[1] * blocks * LANES, np.float32)
     edge = np.zeros(lines * ow * LANES if c % LANES else 1, np.float32)
-    for item in range(part[0], part[1]):
-        image, strip = divmod(item, strips)
-        begin = strip * lines
-        count = min(lines, oh - begin) * ow
-        x0, g0 = image * shape[0] * shape[1] * c, (image * oh + begin) * ow * c
-        _put(x, x0, shape, c, pad, (1, 1), room, begin * step, height, there)
-        for block in range(blocks):
-            at = block * LANES
-            if at + LANES > c:
-                for r in range(count):
-                    for f in range(c - at):
-                        edge[r * LANES + f] = gradient[g0 + r * c + at + f]
-            for k in range(taps):
-                s0 = (block * taps + k) * (TAPS + 1) * LANES
-                if at + LANES <= c:
-                    sum_places(
-                        there[at:], rows, places, k * TAPS, gradient, g0 + at, c, count, sums, s0
-                    )
-                else:
-                    sum_places(there[at:], rows, places, k * TAPS, edge, 0, LANES, count, sums, s0)
+    part, first, last = next_part(shares)
+    while part >= 0:
+        total = sums[part]
+        for item in range(first, last):
+            image, strip = divmod(item, strips)
+            begin = strip * lines
+            count = min(lines, oh - begin) * ow
+            x0, g0 = image * shape[0] * shape[1] * c, (image * oh + begin) * ow * c
+            _put(x, x0, shape, c, pad, (1, 1), room, begin * step, height, there)
+            for block in range(blocks):
+                at = block * LANES
+                if at + LANES > c:
+                    for r in range(count):
+                        for f in range(c - at):
+                            edge[r * LANES + f] = gradient[g0 + r * c + at + f]
+                for k in range(taps):
+                    s0 = (block * taps + k) * (TAPS + 1) * LANES
+                    if at + LANES <= c:
+                        sum_places(
+                            there[at:],
+                            rows,
+                            places,
+                            k * TAPS,
+                            gradient,
+                            g0 + at,
+                            c,
+                            count,
+                            total,
+                            s0,
+                        )
+                    else:
+                        sum_places(
+                            there[at:], rows, places, k * TAPS, edge, 0, LANES, count, total, s0
+                        )
+        part, first, last = next_part(shares)

@@ -6,7 +6,8 @@ import numpy as np
 
 from xpdl.backends.numba.cache import compiled
 from xpdl.backends.numba.products import copy_and_add, multiply_places
-from xpdl.backends.numba.sharing import add, begin, next_part
+from xpdl.backends.numba.sharing import add, next_part
+from xpdl.backends.numba.threads import shared
 from xpdl.backends.numba.vectors import LANES, ROWS
 
 # So many rows of filters, two registers wide, stay in a core's first cache; so many numbers of
@@ -67,9 +68,9 @@ def _repeated(places, step, times, whole):
     return repeated
 
 
-@compiled
+@shared
 def multiply_windows(
-    x, image, pad, rows, columns, filters, biases, fn, relu, y, y_size, targets, shares, which
+    x, image, pad, rows, columns, filters, biases, fn, relu, y, y_size, targets, shares
 ):
     """y[i, targets[r] + f] = biases[f] + sum over k of x[i, rows[r] + columns[k]] filters[k, f].
 
@@ -77,7 +78,6 @@ def multiply_windows(
     With `relu`, and no less than 0. Filters are as `panels` lays them; there are as many biases as
     numbers in all panels' rows.
     """
-    begin(shares)
     (h, w, c), (ph, pw) = image, pad
     size, k = (h + 2 * ph) * (w + 2 * pw) * c, len(columns)
     together = _together(len(rows), size, TILE_ROWS)
@@ -87,7 +87,7 @@ def multiply_windows(
     all_targets, ready = _repeated(targets, y_size, together, ROWS), together
     edge = np.empty(len(all_rows) * 2 * LANES if fn % LANES else 1, np.float32)
     step = max(1, -(-k // max(1, -(-k // PANEL_ROWS))))
-    part, first, last = next_part(shares, which)
+    part, first, last = next_part(shares)
     while part >= 0:
         for i in range(first, last, together):
             many = min(together, last - i)
@@ -114,7 +114,7 @@ def multiply_windows(
                     )  # fmt: skip
                 if f + width > fn:
                     _copy_edge(edge, width, fn - f, y, i * y_size + f, all_targets)
-        part, first, last = next_part(shares, which)
+        part, first, last = next_part(shares)
 
 
 @compiled
@@ -127,9 +127,9 @@ def _copy_edge(edge, width, count, y, y0, targets):
             here[j] = there[j]
 
 
-@compiled
+@shared
 def sum_windows(
-    x, image, pad, rows, columns, gradient, fn, sums, db, targets, images, splits, shares, which
+    x, image, pad, rows, columns, gradient, fn, sums, db, targets, images, splits, shares
 ):
     """sums[k, targets[m] + f] = sum over i, r of x[i, rows[r] + columns[m]] gradient[i, r, f].
 
@@ -137,7 +137,6 @@ def sum_windows(
     gradient[i, r, f]. There is a multiple of ROWS columns, and the sums' lines are a multiple of
     LANES long. The filters are in `splits` ranges.
     """
-    begin(shares)
     (h, w, c), (ph, pw) = image, pad
     size, line = (h + 2 * ph) * (w + 2 * pw) * c, -(-fn // LANES) * LANES
     panels = -(-fn // (2 * LANES))
@@ -146,7 +145,7 @@ def sum_windows(
     all_rows = _repeated(rows, size, together, 1)
     g = np.zeros(len(all_rows) * 2 * LANES, np.float32)
     nothing, bottom = np.zeros(2 * LANES, np.float32), np.float32(-np.inf)
-    part, first, last = next_part(shares, which)
+    part, first, last = next_part(shares)
     while part >= 0:
         for unit in range(first, last):
             k, split = divmod(unit, splits)
@@ -174,15 +173,14 @@ def sum_windows(
                             columns, all_rows[r : min(r + step, count)],
                             g, r * width, nothing, 0, total, f, targets, bottom,
                         )  # fmt: skip
-        part, first, last = next_part(shares, which)
+        part, first, last = next_part(shares)
 
 
-@compiled
-def add_parts(sums, line, dW, shares, which):
+@shared
+def add_parts(sums, line, dW, shares):
     """DW = the sum of all parts' sums, in lines of filters; the first part's are overwritten."""
-    begin(shares)
     fn, c, fh, fw = dW.shape
-    part, first, last = next_part(shares, which)
+    part, first, last = next_part(shares)
     while part >= 0:
         for panel in range(first, last):
             f = panel * 2 * LANES
@@ -198,7 +196,7 @@ def add_parts(sums, line, dW, shares, which):
                         for i in range(c):
                             for j in range(j0, min(j0 + FEW, many)):
                                 dW[f + j, i, u, v] = total[i * line + j]
-        part, first, last = next_part(shares, which)
+        part, first, last = next_part(shares)
 
 
 @compiled
@@ -217,16 +215,15 @@ def _gather_panel(gradient, g0, step, count, g, width, db, f):
                 db[f + j] += number
 
 
-@compiled
-def panels(filters, factors, packed, shares, which):
+@shared
+def panels(filters, factors, packed, shares):
     """Lay factors (FN,) times filters (C, FN, FH, FW) out for `multiply_windows`.
 
     As rows (FH*FW*C) of FN numbers, two registers' width at a time, all rows. What is missing in
     the last such panel, of one register or two, is filled with zeros.
     """
-    begin(shares)
     c, fn, fh, fw = filters.shape
-    part, first, last = next_part(shares, which)
+    part, first, last = next_part(shares)
     while part >= 0:
         for f in range(first * 2 * LANES, min(last * 2 * LANES, fn), 2 * LANES):
             width = 2 * LANES if fn - f > LANES else LANES
@@ -240,4 +237,4 @@ def panels(filters, factors, packed, shares, which):
                                 if f + j < fn:
                                     number = factors[f + j] * filters[i, f + j, u, v]
                                 packed[at + i * width + j] = number
-        part, first, last = next_part(shares, which)
+        part, first, last = next_part(shares)

@@ -8,7 +8,7 @@ import numpy as np
 
 from xpdl.backends.base.types import Array
 from xpdl.backends.numba import kernels, response
-from xpdl.backends.numba.sharing import Shares, cut, share
+from xpdl.backends.numba.sharing import cut, share
 from xpdl.backends.numpy.backend import NumpyBackend
 from xpdl.backends.numpy.elements import by_feature, lies_in_pixels, pixel_lines
 from xpdl.backends.numpy.memory import pool
@@ -29,11 +29,7 @@ class NumbaElements(NumpyBackend):
         pivot = np.tile(flat[:c].astype(np.float64), width // c)
         bounds = cut(len(flat) // width, 8 * width)  # as many bytes as it makes of them
         sums, squares = np.empty((2, len(bounds) - 1, width))
-
-        def work(shares: Shares) -> None:
-            kernels.sum_moments(flat, pivot, sums, squares, shares, 0)
-
-        share(bounds, work)
+        share(bounds, kernels.sum_moments, flat, pivot, sums, squares)
         mean, square = (by_feature(a, c) / (len(flat) // c) for a in (sums, squares))
         variance = np.maximum(square - mean * mean, 0)
         return (pivot[:c] + mean).astype(np.float32), variance.astype(np.float32)
@@ -44,11 +40,8 @@ class NumbaElements(NumpyBackend):
         y = pool.empty_like(x)
         (flat, width), (flat_y, _) = _flat_lines(x), _flat_lines(y)
         mean, factor, shift = (np.tile(a, width // len(a)) for a in (mean, factor, shift))
-
-        def work(shares: Shares) -> None:
-            kernels.normalize(flat, mean, factor, shift, flat_y, shares, 0)
-
-        share(cut(len(flat) // width, 2 * 4 * width), work)
+        bounds = cut(len(flat) // width, 2 * 4 * width)
+        share(bounds, kernels.normalize, flat, mean, factor, shift, flat_y)
         return y
 
     def normalize_backward(
@@ -60,11 +53,7 @@ class NumbaElements(NumpyBackend):
         means, factors = (np.tile(a, width // c) for a in (mean, inverse_std * gamma))
         bounds = cut(len(flat) // width, 2 * 4 * width)
         sums, products = np.empty((2, len(bounds) - 1, width))
-
-        def work(shares: Shares) -> None:
-            kernels.sum_gradients(gradient, flat, means, sums, products, shares, 0)
-
-        share(bounds, work)
+        share(bounds, kernels.sum_gradients, gradient, flat, means, sums, products)
         dbeta, dgamma = by_feature(sums, c), by_feature(products, c) * inverse_std
         level, slope = (
             np.tile((a / (len(flat) // c)).astype(np.float32), width // c)
@@ -72,13 +61,8 @@ class NumbaElements(NumpyBackend):
         )
         dx = pool.empty_like(dout)
         flat_dx, _ = _flat_lines(dx)
-
-        def finish(shares: Shares) -> None:
-            kernels.normalize_backward(
-                *(gradient, flat, means, factors, level, slope, flat_dx, shares, 0)
-            )
-
-        share(bounds, finish)
+        numbers = (gradient, flat, means, factors, level, slope, flat_dx)
+        share(bounds, kernels.normalize_backward, *numbers)
         return dx, dgamma.astype(np.float32), dbeta.astype(np.float32)
 
     def normalize_response(
@@ -136,7 +120,7 @@ def _flat_lines(x: Array) -> tuple[Array, int]:
 
 
 def each_element(
-    kernel: Callable[..., None],
+    kernel: Callable[..., int],
     *arrays: Array,
     scalars: tuple[Array, ...] = (),
     double: bool = False,
@@ -152,8 +136,5 @@ def each_element(
     if len({a.shape for a in arrays}) > 1 or not all(a.flags.c_contiguous for a in arrays):
         return False
     flat = [a.reshape(-1) for a in arrays]
-    share(
-        cut(len(flat[0]), arrays[0].itemsize * len(flat)),
-        lambda shares: kernel(*flat, *scalars, shares, 0),
-    )
+    share(cut(len(flat[0]), arrays[0].itemsize * len(flat)), kernel, *flat, *scalars)
     return True

@@ -9,22 +9,22 @@ from __future__ import annotations
 import numpy as np
 
 from xpdl.backends.numba.cache import compiled
-from xpdl.backends.numba.sharing import add, begin, next_part
+from xpdl.backends.numba.sharing import add, next_part
+from xpdl.backends.numba.threads import shared
 from xpdl.backends.numba.vectors import LANES, find_largest, give_to_winner
 
 # Loops run over slices from zero on: Numba then knows that no index counts from the end, and LLVM
 # can use vector instructions.
 
 
-@compiled
-def max_pool(x, image, size, stride, pad, counts, y, winners, shares, which):
+@shared
+def max_pool(x, image, size, stride, pad, counts, y, winners, shares):
     """Find the largest number of each window, and its place; of equals the first; NaN wins."""
-    begin(shares)
     (h, w, c), (fh, fw), (sh, sw), (ph, pw), (oh, ow) = image, size, stride, pad, counts
     places = np.array([(u * w + v) * c for u in range(fh) for v in range(fw)])
     registers = _registers(c)
     quick = ph == pw == 0 and c >= LANES and winners.itemsize == 1
-    part, first, last = next_part(shares, which)
+    part, first, last = next_part(shares)
     while part >= 0:
         for line in range(first * oh, last * oh):
             i, p = divmod(line, oh)
@@ -48,7 +48,7 @@ def max_pool(x, image, size, stride, pad, counts, y, winners, shares, which):
                         else:
                             largest[:], winner[:] = pixel, place
                             begun = True
-        part, first, last = next_part(shares, which)
+        part, first, last = next_part(shares)
 
 
 @compiled
@@ -66,23 +66,20 @@ def _take_larger(pixel, place, largest, winner):
         winner[j] = place if wins else winner[j]
 
 
-@compiled
-def max_pool_backward(
-    gradient, winners, y, image, size, stride, pad, counts, dx, sums, shares, which
-):
+@shared
+def max_pool_backward(gradient, winners, y, image, size, stride, pad, counts, dx, sums, shares):
     """Send each gradient to its window's winner; the rest of dx is zero.
 
     If there is a y, a gradient counts where that is positive, and sums[part, j] is what counts of a
     channel in the part's images.
     """
-    begin(shares)
     (h, w, c), (fh, fw), (sh, sw), (ph, pw), (oh, ow) = image, size, stride, pad, counts
     places = np.array([(u * w + v) * c for u in range(fh) for v in range(fw)])
     registers = _registers(c)
     side_by_side = sh == fh and sw == fw and ph == pw == 0
     quick = side_by_side and c >= LANES and winners.itemsize == 1
     counted = np.empty(ow * c, np.float32)
-    part, first, last = next_part(shares, which)
+    part, first, last = next_part(shares)
     while part >= 0:
         sums[part, :] = 0
         if not (quick and oh * sh == h and ow * sw == w):
@@ -110,7 +107,7 @@ def max_pool_backward(
                         for j in range(c):
                             if winners[out + j] == place:
                                 dx[at + j] += given[there + j]
-        part, first, last = next_part(shares, which)
+        part, first, last = next_part(shares)
 
 
 # A line is a row of whole pixels (C,), as many as `factor` and its like repeat the numbers of the
@@ -118,22 +115,21 @@ def max_pool_backward(
 # are.
 
 
-@compiled
-def sum_moments(x, pivot, sums, squares, shares, which):
+@shared
+def sum_moments(x, pivot, sums, squares, shares):
     """sums[part, j] = sum over the part's lines of x[j] - pivot[j]; squares the same, squared.
 
     In float64, about a pivot that is a number of the feature itself: so one pass is enough. What
     cancels in squares - sums^2 / count is at most count times the result.
     """
-    begin(shares)
     width = len(pivot)
-    part, first, last = next_part(shares, which)
+    part, first, last = next_part(shares)
     while part >= 0:
         sums[part, :], squares[part, :] = 0, 0
         for line in range(first, last):
             at = line * width
             _add_moments(x[at : at + width], pivot, sums[part], squares[part])
-        part, first, last = next_part(shares, which)
+        part, first, last = next_part(shares)
 
 
 @compiled
@@ -144,17 +140,16 @@ def _add_moments(x, pivot, sums, squares):
         squares[j] += centred * centred
 
 
-@compiled
-def normalize(x, mean, factor, shift, y, shares, which):
+@shared
+def normalize(x, mean, factor, shift, y, shares):
     """Compute y = factor (x - mean) + shift, line by line."""
-    begin(shares)
     width = len(mean)
-    part, first, last = next_part(shares, which)
+    part, first, last = next_part(shares)
     while part >= 0:
         for line in range(first, last):
             at = line * width
             _normalize(x[at : at + width], mean, factor, shift, y[at : at + width])
-        part, first, last = next_part(shares, which)
+        part, first, last = next_part(shares)
 
 
 @compiled
@@ -163,12 +158,11 @@ def _normalize(x, mean, factor, shift, y):
         y[j] = factor[j] * (x[j] - mean[j]) + shift[j]
 
 
-@compiled
-def sum_gradients(gradient, x, mean, sums, products, shares, which):
+@shared
+def sum_gradients(gradient, x, mean, sums, products, shares):
     """sums[part, j] = sum over the part's lines of gradient[j]; products of it times x - mean."""
-    begin(shares)
     width = len(mean)
-    part, first, last = next_part(shares, which)
+    part, first, last = next_part(shares)
     while part >= 0:
         sums[part, :], products[part, :] = 0, 0
         for line in range(first, last):
@@ -176,7 +170,7 @@ def sum_gradients(gradient, x, mean, sums, products, shares, which):
             _add_gradients(
                 gradient[at : at + width], x[at : at + width], mean, sums[part], products[part]
             )
-        part, first, last = next_part(shares, which)
+        part, first, last = next_part(shares)
 
 
 @compiled
@@ -186,17 +180,16 @@ def _add_gradients(gradient, x, mean, sums, products):
         products[j] += gradient[j] * (x[j] - mean[j])
 
 
-@compiled
-def normalize_backward(gradient, x, mean, factor, level, slope, dx, shares, which):
+@shared
+def normalize_backward(gradient, x, mean, factor, level, slope, dx, shares):
     """Compute dx = factor (gradient - level - slope (x - mean)), line by line."""
-    begin(shares)
     width = len(mean)
-    part, first, last = next_part(shares, which)
+    part, first, last = next_part(shares)
     while part >= 0:
         for line in range(first, last):
             here = slice(line * width, (line + 1) * width)
             _normalize_backward(gradient[here], x[here], mean, factor, level, slope, dx[here])
-        part, first, last = next_part(shares, which)
+        part, first, last = next_part(shares)
 
 
 @compiled
@@ -205,14 +198,13 @@ def _normalize_backward(gradient, x, mean, factor, level, slope, dx):
         dx[j] = factor[j] * (gradient[j] - level[j] - slope[j] * (x[j] - mean[j]))
 
 
-@compiled
-def relu(x, y, shares, which):
+@shared
+def relu(x, y, shares):
     """Compute y = max(x, 0); NaN stays."""
-    begin(shares)
-    part, first, last = next_part(shares, which)
+    part, first, last = next_part(shares)
     while part >= 0:
         _relu(x[first:last], y[first:last])
-        part, first, last = next_part(shares, which)
+        part, first, last = next_part(shares)
 
 
 @compiled
@@ -222,14 +214,13 @@ def _relu(x, y):
         y[i] = zero if x[i] <= zero else x[i]
 
 
-@compiled
-def relu_backward(gradient, y, dx, shares, which):
+@shared
+def relu_backward(gradient, y, dx, shares):
     """Compute dx = gradient (1 where y > 0, else 0)."""
-    begin(shares)
-    part, first, last = next_part(shares, which)
+    part, first, last = next_part(shares)
     while part >= 0:
         _relu_backward(gradient[first:last], y[first:last], dx[first:last])
-        part, first, last = next_part(shares, which)
+        part, first, last = next_part(shares)
 
 
 @compiled
@@ -239,14 +230,13 @@ def _relu_backward(gradient, y, dx):
         dx[i] = gradient[i] * (all_of_it if y[i] > nothing else nothing)
 
 
-@compiled
-def relu6(x, y, shares, which):
+@shared
+def relu6(x, y, shares):
     """Compute y = min(max(x, 0), 6); NaN stays."""
-    begin(shares)
-    part, first, last = next_part(shares, which)
+    part, first, last = next_part(shares)
     while part >= 0:
         _relu6(x[first:last], y[first:last])
-        part, first, last = next_part(shares, which)
+        part, first, last = next_part(shares)
 
 
 @compiled
@@ -257,14 +247,13 @@ def _relu6(x, y):
         y[i] = most if number > most else number
 
 
-@compiled
-def relu6_backward(gradient, y, dx, shares, which):
+@shared
+def relu6_backward(gradient, y, dx, shares):
     """Compute dx = gradient (1 where 0 < y < 6, else 0)."""
-    begin(shares)
-    part, first, last = next_part(shares, which)
+    part, first, last = next_part(shares)
     while part >= 0:
         _relu6_backward(gradient[first:last], y[first:last], dx[first:last])
-        part, first, last = next_part(shares, which)
+        part, first, last = next_part(shares)
 
 
 @compiled
@@ -274,14 +263,13 @@ def _relu6_backward(gradient, y, dx):
         dx[i] = gradient[i] * (all_of_it if (y[i] > nothing) & (y[i] < most) else nothing)
 
 
-@compiled
-def adam(p, g, m, v, numbers, shares, which):
+@shared
+def adam(p, g, m, v, numbers, shares):
     """Do Adam in one pass; see `xpdl.optimizers.Adam` for what it computes."""
-    begin(shares)
-    part, first, last = next_part(shares, which)
+    part, first, last = next_part(shares)
     while part >= 0:
         _adam(p[first:last], g[first:last], m[first:last], v[first:last], numbers)
-        part, first, last = next_part(shares, which)
+        part, first, last = next_part(shares)
 
 
 @compiled

@@ -10,10 +10,11 @@ import numpy as np
 
 from xpdl.backends.base.types import Array
 from xpdl.backends.numba.cache import compiled
-from xpdl.backends.numba.sharing import Shares, begin, cut, next_part, share
+from xpdl.backends.numba.sharing import cut, next_part, share
+from xpdl.backends.numba.threads import shared
 from xpdl.backends.numba.tiles import multiply_tiles
 from xpdl.backends.numba.vectors import LANES, ROWS
-from xpdl.backends.numpy.memory import pool, scratch
+from xpdl.backends.numpy.memory import pool
 
 LARGEST, LONGEST = 32_000_000, 4096
 """So many multiplications are done here at most, in sums of so many: a panel stays in a cache."""
@@ -47,12 +48,8 @@ def multiply(a: Array, b: Array, out: Array | None = None) -> Array:
     (flat_a, *a_steps), (flat_b, *b_steps), flat = _laid(a), _laid(b), y.reshape(-1)
     width = 2 * LANES if n >= 2 * LANES else LANES
     panels = -(-n // width)
-
-    def work(shares: Shares) -> None:
-        packed = scratch("products", (k * width,), _SINGLE)
-        multiply_panels(flat_a, *a_steps, flat_b, *b_steps, flat, m, k, n, packed, shares, 0)
-
-    share(cut(panels, m * k * width), work)
+    numbers = (flat_a, *a_steps, flat_b, *b_steps, flat, m, k, n)
+    share(cut(panels, m * k * width), multiply_panels, *numbers, products=k * width)
     return y
 
 
@@ -68,9 +65,9 @@ def _writeable(a: Array) -> Array:
     return a if a.flags.writeable else a.copy()
 
 
-@compiled
+@shared
 def multiply_panels(
-    a, a_row, a_column, b, b_row, b_column, y, m, count, n, packed, shares, which
+    a, a_row, a_column, b, b_row, b_column, y, m, count, n, packed, shares
 ):  # fmt: skip
     """y[r, f] = sum over i < count of a[r, i] b[i, f]: m rows of n numbers.
 
@@ -78,23 +75,22 @@ def multiply_panels(
     rows, begin earlier where they would end too late: some sums are made twice, both times the
     same.
     """
-    begin(shares)
     width = 2 * LANES if n >= 2 * LANES else LANES
-    part, first, last = next_part(shares, which)
+    part, first, last = next_part(shares)
     while part >= 0:
         for panel in range(first, last):
             f = min(panel * width, n - width)
             factors, f0, f_step = b, f, b_row
             if b_column != 1:
-                _pack(b, f, b_column, count, width, packed)
-                factors, f0, f_step = packed, 0, width
+                _pack(b, f, b_column, count, width, packed[shares[2]])
+                factors, f0, f_step = packed[shares[2]], 0, width
             for k in range(1 + (m % ROWS > 0)):
                 r = k * (m - ROWS)
                 multiply_tiles(
                     width > LANES, False, a, r * a_row, a_row, a_column, count,
                     factors, f0, f_step, y, r * n + f, n, 1 if k else m // ROWS,
                 )  # fmt: skip
-        part, first, last = next_part(shares, which)
+        part, first, last = next_part(shares)
 
 
 @compiled

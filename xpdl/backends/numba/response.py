@@ -7,11 +7,12 @@ import numpy as np
 from xpdl.backends.base.types import Array
 from xpdl.backends.numba.cache import compiled
 from xpdl.backends.numba.pixels import by_pixel
+from xpdl.backends.numba.sharing import cut, next_part, share
+from xpdl.backends.numba.threads import shared
 from xpdl.backends.numpy.memory import pool
-from xpdl.backends.numpy.threads import workers
 
-PART = 50_000
-"""A part is worth a thread's waking if it has so many numbers."""
+COST = 10
+"""A number takes as long as so many multiplications."""
 
 
 def normalize(x: Array, size: int, bias: float, alpha: float, beta: float) -> tuple[Array, Array]:
@@ -19,10 +20,7 @@ def normalize(x: Array, size: int, bias: float, alpha: float, beta: float) -> tu
     y, s = pool.empty_like(x), pool.empty_like(x)
     flat, flat_y, flat_s = (_lines(a) for a in (x, y, s))
     numbers = np.array([bias, alpha, beta], np.float32)
-    workers.each(
-        _parts(flat),
-        lambda part: _normalize(flat[part], size, numbers, flat_y[part], flat_s[part]),
-    )
+    share(_parts(flat), _normalize, flat, size, numbers, flat_y, flat_s)
     return y, s
 
 
@@ -31,12 +29,7 @@ def backward(dout: Array, x: Array, s: Array, size: int, alpha: float, beta: flo
     dx = pool.empty_like(dout)
     gradient, flat, flat_s, flat_dx = (_lines(a) for a in (dout, x, s, dx))
     numbers = np.array([0, alpha, beta], np.float32)
-    workers.each(
-        _parts(flat),
-        lambda part: _backward(
-            gradient[part], flat[part], flat_s[part], size, numbers, flat_dx[part]
-        ),
-    )
+    share(_parts(flat), _backward, gradient, flat, flat_s, size, numbers, flat_dx)
     return dx
 
 
@@ -45,9 +38,8 @@ def _lines(a: Array) -> Array:
     return by_pixel(a).reshape(-1, a.shape[1])
 
 
-def _parts(lines: Array) -> list[slice]:
-    step = max(1, PART // lines.shape[1])
-    return [slice(i, i + step) for i in range(0, len(lines), step)]
+def _parts(lines: Array) -> Array:
+    return cut(len(lines), COST * lines.shape[1])
 
 
 @compiled
@@ -75,37 +67,43 @@ def _powers(s, beta, y):
             y[f] = s[f] ** -beta
 
 
-@compiled
-def _normalize(x, size, numbers, y, s):
+@shared
+def _normalize(x, size, numbers, y, s, shares):
     c = x.shape[1]
     bias, alpha, beta = numbers
     squares, total, powers = np.empty(c, x.dtype), np.empty(c, x.dtype), np.empty(c, x.dtype)
-    for k in range(len(x)):
-        pixel, out, around = x[k], y[k], s[k]
-        for f in range(c):
-            squares[f] = pixel[f] * pixel[f]
-            total[f] = 0
-        _add_beside(squares, size // 2, (size - 1) // 2, total)
-        for f in range(c):
-            around[f] = bias + alpha * total[f]
-        _powers(around, beta, powers)
-        for f in range(c):
-            out[f] = pixel[f] * powers[f]
+    part, first, last = next_part(shares)
+    while part >= 0:
+        for k in range(first, last):
+            pixel, out, around = x[k], y[k], s[k]
+            for f in range(c):
+                squares[f] = pixel[f] * pixel[f]
+                total[f] = 0
+            _add_beside(squares, size // 2, (size - 1) // 2, total)
+            for f in range(c):
+                around[f] = bias + alpha * total[f]
+            _powers(around, beta, powers)
+            for f in range(c):
+                out[f] = pixel[f] * powers[f]
+        part, first, last = next_part(shares)
 
 
-@compiled
-def _backward(gradient, x, s, size, numbers, dx):
+@shared
+def _backward(gradient, x, s, size, numbers, dx, shares):
     c = x.shape[1]
     _, alpha, beta = numbers
-    scaled, shares, total = np.empty(c, x.dtype), np.empty(c, x.dtype), np.empty(c, x.dtype)
+    scaled, ratios, total = np.empty(c, x.dtype), np.empty(c, x.dtype), np.empty(c, x.dtype)
     factor = np.float32(2) * alpha * beta
-    for k in range(len(x)):
-        pixel, around, given, out = x[k], s[k], gradient[k], dx[k]
-        _powers(around, beta, scaled)
-        for f in range(c):
-            scaled[f] *= given[f]
-            shares[f] = scaled[f] * pixel[f] / around[f]
-            total[f] = 0
-        _add_beside(shares, (size - 1) // 2, size // 2, total)
-        for f in range(c):
-            out[f] = scaled[f] - factor * pixel[f] * total[f]
+    part, first, last = next_part(shares)
+    while part >= 0:
+        for k in range(first, last):
+            pixel, around, given, out = x[k], s[k], gradient[k], dx[k]
+            _powers(around, beta, scaled)
+            for f in range(c):
+                scaled[f] *= given[f]
+                ratios[f] = scaled[f] * pixel[f] / around[f]
+                total[f] = 0
+            _add_beside(ratios, (size - 1) // 2, size // 2, total)
+            for f in range(c):
+                out[f] = scaled[f] - factor * pixel[f] * total[f]
+        part, first, last = next_part(shares)

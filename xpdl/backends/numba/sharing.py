@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import lru_cache
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numba.core.compiler_lock import global_compiler_lock
 
 from xpdl.backends.base.types import Array
 from xpdl.backends.numba.cache import compiled
-from xpdl.backends.numba.vectors import look, ring, take
-from xpdl.backends.numpy.threads import hold_while_forking, thread_count, workers
+from xpdl.backends.numba.threads import Helpers, count
+from xpdl.backends.numpy.memory import scratch
+from xpdl.backends.numpy.threads import hold_while_forking, thread_count
 
 TASKS = 32
 """Into how many parts a batch is cut: the same for any number of threads, so sums are the same."""
 
-ENOUGH = 1_000_000
+ENOUGH = 500_000
 """A part is worth a thread's waking if it multiplies so often, or reads so many bytes."""
 
 SUMS_BYTES = 32 * 1024 * 1024
 """Parts that each need a sum of their own may take so much memory for them, all together."""
 
-# A thread looks so often for new work, for some milliseconds, before it goes to sleep.
-LOOKS = 100_000
+Shares: TypeAlias = tuple[Array, Array, int]
+"""The bounds of the parts, counters of those taken, and the thread's number."""
 
-Shares: TypeAlias = tuple[Array, Array, Array, int]
-"""A bell, the bounds of the parts, counters, and the thread's number."""
+helpers = Helpers()
+_SINGLE = np.dtype(np.float32)
 
 hold_while_forking(global_compiler_lock)
 
@@ -43,47 +43,49 @@ def _bounds(count: int, parts: int) -> Array:
     return np.arange(parts + 1) * count // parts
 
 
-def share(bounds: Array, work: Callable[[Shares], None], counters: int = 1) -> None:
-    """Let threads call ``work(shares)`` side by side, which does all parts that are left."""
-    taken = np.zeros(3 * counters, np.int64)
+def share(bounds: Array, kernel: Any, *arguments: Any, **rooms: int) -> None:
+    """Let threads run a kernel side by side, which does parts until none is left.
+
+    Parameters
+    ----------
+    bounds : array of int
+        Of the parts, see `cut`.
+    kernel : function
+        One that is `shared`. As written, it has `shares` for its last argument, for `next_part`.
+    *arguments
+        For the kernel. They and what they point to must not change meanwhile.
+    **rooms : int
+        Each becomes one more argument: room for so many float32 for each thread, (threads, size),
+        whatever they may be.
+
+    Raises
+    ------
+    MemoryError
+        If a thread finds none for what the kernel makes.
+    """
     parts = len(bounds) - 1
     threads = min(thread_count(), parts) if parts > 1 else 1  # to ask the system takes its time
-    if threads == 1:
-        work((workers.bell, bounds, taken, 0))
-        return
-    shares = [(workers.bell, bounds, taken, thread) for thread in range(threads)]
-    workers.each(shares, work, watch)
+    if threads > 1:
+        helpers.come(threads - 1)
+    room = [scratch(name, (threads, size), _SINGLE) for name, size in rooms.items()]
+    taken = np.zeros(3, np.int64)
+    if kernel(helpers.board, threads, bounds, taken, *arguments, *room):
+        raise MemoryError("a loop of the backend 'numba' found no memory for its sums.")
 
 
 @compiled
-def watch(numbers, old):
-    """Return when numbers[0] is not `old` any more, or after `LOOKS` looks."""
-    for _ in range(LOOKS):
-        if look(numbers) != old:
-            break
-
-
-@compiled
-def begin(shares):
-    """Ring the bell: Python's lock is free now, and another thread can come."""
-    bell, _, _, _ = shares
-    ring(bell)
-
-
-@compiled
-def next_part(shares, which):
+def next_part(shares):
     """Return a part that no thread has taken yet, its beginning and its end; or -1, 0, 0.
 
-    `shares` is a bell, the bounds of the parts, a place in which to count, and the thread's number.
     Even threads take parts from the first on, odd ones from the last back, until they meet: so
     most of the images stay with one thread from layer to layer, and in its core's own cache.
     """
-    _, bounds, counters, thread = shares
-    count, end = len(bounds) - 1, thread % 2
-    if take(counters, 3 * which) >= count:  # of all; there is a counter for each end, too
+    bounds, counters, thread = shares
+    parts, end = len(bounds) - 1, thread % 2
+    if count(counters, 0, 1) >= parts:  # of all; there is a counter for each end, too
         return -1, 0, 0
-    taken = take(counters, 3 * which + 1 + end)
-    part = count - 1 - taken if end else taken
+    taken = count(counters, 1 + end, 1)
+    part = parts - 1 - taken if end else taken
     return part, bounds[part], bounds[part + 1]
 
 

@@ -19,7 +19,8 @@ from xpdl.backends.numba.products import (
     pool_tile,
     transform_tile,
 )
-from xpdl.backends.numba.sharing import add, begin, next_part
+from xpdl.backends.numba.sharing import add, next_part
+from xpdl.backends.numba.threads import shared
 from xpdl.backends.numba.vectors import LANES, ROWS
 
 GROUP = 4 * ROWS
@@ -71,20 +72,21 @@ def multiply_tiles(two, more, x, x0, x_row, x_column, count, f, f0, f_step, y, y
         multiply_rows(1, 0, x, x0, x_row, x_column, count, f, f0, f_step, y, y0, y_row, tiles)
 
 
-@compiled
+@shared
 def convolve_tiles(
     x, image, x_down, x_across, u, biases, least,
-    y, results, y_down, y_across, winners, v, m, tiles, block, splits, shares, which,
+    y, results, y_down, y_across, winners, tiles, block, splits, v, m, shares,
 ):  # fmt: skip
     """Y = A^T [(G g G^T) (B^T d B)] A + biases of all tiles, and no less than `least`.
 
     If there are `winners`, y is the largest of each tile's results, or 0, and they say which it is.
     `image` and `results` are the sizes of one image and of one pixel; u is (G g G^T) as
-    `transform_filters` lays it, v and m are room for a block's (B^T d B) and a group's products.
+    `transform_filters` lays it, v[k] and m[k] are thread k's room for a block's (B^T d B) and a
+    group's products.
     A part is some of the blocks' filters, of each block's in `splits` ranges.
     """
-    begin(shares)
     (x_size, c), (y_size, fn) = image, results
+    v, m = v[shares[2]], m[shares[2]]
     rows, columns = len(x_down) // 4, len(x_across) // 4
     v_row, v_step = steps(c, block)
     m_row, m_step = steps(2 * LANES, GROUP)
@@ -93,7 +95,7 @@ def convolve_tiles(
     m_down, m_across = _grid(4, m_step)
     nothing, spare = np.zeros(max(c, fn), np.float32), np.empty(max(c, fn), np.float32)
     ready = -1  # the block that v holds
-    part, first, last = next_part(shares, which)
+    part, first, last = next_part(shares)
     while part >= 0:
         for unit in range(first, last):
             b, split = divmod(unit, splits)
@@ -134,7 +136,7 @@ def convolve_tiles(
                             y, i * y_size + f, y_down, 2 * row, y_across, 2 * column, LANES, spare,
                             width // LANES, biases[f:], least,
                         )  # fmt: skip
-        part, first, last = next_part(shares, which)
+        part, first, last = next_part(shares)
 
 
 @compiled
@@ -145,17 +147,18 @@ def _range(fn, split, splits):
     return begun * 2 * LANES, min(ended * 2 * LANES, fn)
 
 
-@compiled
+@shared
 def sum_tiles(
     x, image, x_down, x_across, gradient, results, g_down, g_across,
-    sums, db, v, z, tiles, block, splits, shares, which,
+    sums, db, tiles, block, splits, v, z, shares,
 ):  # fmt: skip
     """sums[k] = sum over its tiles of (B^T d B) (A dY A^T); db[k] = that of dY.
 
-    There are len(sums) equal shares of the blocks, and `splits` ranges of the filters.
+    There are len(sums) equal shares of the blocks, and `splits` ranges of the filters; v[k] and
+    z[k] are thread k's room.
     """
-    begin(shares)
     (x_size, c), (g_size, fn) = image, results
+    v, z = v[shares[2]], z[shares[2]]
     rows, columns = len(x_down) // 4, len(x_across) // 4
     v_row, v_step = steps(c, block)
     z_row, z_step = steps(-(-fn // (2 * LANES * splits)) * 2 * LANES, block)
@@ -166,7 +169,7 @@ def sum_tiles(
     nothing, spare = np.zeros(max(c, fn), np.float32), np.empty(max(c, fn), np.float32)
     least, blocks = np.float32(0), -(-tiles // block)
     ready = -1
-    part, first, last = next_part(shares, which)
+    part, first, last = next_part(shares)
     while part >= 0:
         for unit in range(first, last):
             k, split = divmod(unit, splits)
@@ -202,23 +205,22 @@ def sum_tiles(
                             z, t * z_step + f - f0, z_row,
                             total, t * step + f * rows_each, width, rows_each // ROWS,
                         )  # fmt: skip
-        part, first, last = next_part(shares, which)
+        part, first, last = next_part(shares)
 
 
-@compiled
-def transform_filters(filters, factors, u, shares, which):
+@shared
+def transform_filters(filters, factors, u, shares):
     """Lay G g G^T of filters (C, FN, 3, 3), times factors (FN,), out as u.
 
     That is (16, panels, C, one or two registers).
     """
-    begin(shares)
     c, fn = filters.shape[:2]
     width = 2 * LANES
     down, across = _grid(3, width)
     u_down, u_across = _grid(4, apart(c * fn))
     turned = np.zeros(9 * width, np.float32)
     nothing, least = np.zeros(width, np.float32), np.float32(0)
-    part, first, last = next_part(shares, which)
+    part, first, last = next_part(shares)
     while part >= 0:
         for f in range(first * width, min(last * width, fn), width):
             many = min(width, fn - f)
@@ -233,13 +235,12 @@ def transform_filters(filters, factors, u, shares, which):
                     u, f * c + i * many, u_down, 0, u_across, 0, LANES, nothing, many // LANES,
                     nothing, least,
                 )  # fmt: skip
-        part, first, last = next_part(shares, which)
+        part, first, last = next_part(shares)
 
 
-@compiled
-def gradient_of_filters(sums, dW, shares, which):
+@shared
+def gradient_of_filters(sums, dW, shares):
     """Make dW = G^T (sum of all parts' sums) G, (FN, C, 3, 3); the first part's are overwritten."""
-    begin(shares)
     fn, c = dW.shape[:2]
     width = 2 * LANES
     rows_each = whole(c)
@@ -248,7 +249,7 @@ def gradient_of_filters(sums, dW, shares, which):
     turned_down, turned_across = _grid(3, width)
     turned = np.zeros(9 * width, np.float32)
     nothing, least = np.zeros(width, np.float32), np.float32(0)
-    part, first, last = next_part(shares, which)
+    part, first, last = next_part(shares)
     while part >= 0:
         for f in range(first * width, min(last * width, fn), width):
             many = min(width, fn - f)
@@ -266,4 +267,4 @@ def gradient_of_filters(sums, dW, shares, which):
                     for k in range(3):
                         for q in range(3):
                             dW[f + j, i, k, q] = turned[(3 * k + q) * width + j]
-        part, first, last = next_part(shares, which)
+        part, first, last = next_part(shares)

@@ -7,7 +7,6 @@ checked here.
 
 from __future__ import annotations
 
-import platform
 from typing import Any
 
 from llvmlite import binding, ir
@@ -209,48 +208,6 @@ def give_to_winner(typing, gradient, g0, winners, w0, x, x0, places):
             place = code.number(places, loop.index)
             code.store(builder.select(wins, given, nothing), x, x0, place)
         return context.get_dummy_value()
-
-    return signature, generate
-
-
-@intrinsic
-def look(typing, numbers):
-    """Return numbers[0] as it is in memory now, whoever wrote it, and rest for a moment."""
-    signature = numbers.dtype(numbers)
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        code = Code(context, builder, signature, arguments)
-        if platform.machine() in ("x86_64", "AMD64"):
-            kind = ir.FunctionType(ir.VoidType(), [])
-            rest = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.sse2.pause")
-            builder.call(rest, [])
-        return builder.load_atomic(code.place(0, constant(0)), "acquire", 8)
-
-    return signature, generate
-
-
-@intrinsic
-def ring(typing, numbers):
-    """Make numbers[0] another number, for who looks."""
-    signature = types.none(numbers)
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        place = Code(context, builder, signature, arguments).place(0, constant(0))
-        more = builder.add(builder.load_atomic(place, "acquire", 8), constant(1))
-        builder.store_atomic(more, place, "release", 8)
-        return context.get_dummy_value()
-
-    return signature, generate
-
-
-@intrinsic
-def take(typing, counters, which):
-    """Return counters[which] and count it up by one, so that no two threads get the same."""
-    signature = types.intp(counters, types.intp)
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        place = Code(context, builder, signature, arguments).place(0, arguments[1])
-        return builder.atomic_rmw("add", place, constant(1), "acq_rel")
 
     return signature, generate
 

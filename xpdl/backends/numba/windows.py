@@ -16,7 +16,7 @@ import numpy as np
 
 from xpdl.backends.base.types import Array, Pair, Shape, output_size
 from xpdl.backends.numba.direct import add_parts, multiply_windows, panels, sum_windows
-from xpdl.backends.numba.sharing import Shares, cut, share
+from xpdl.backends.numba.sharing import cut, share
 from xpdl.backends.numba.vectors import LANES, ROWS
 from xpdl.backends.numpy.memory import pool
 
@@ -52,14 +52,9 @@ def convolution(
         biases[:fn] = b
     y = pool.empty((n, oh, ow, fn), np.float32)
     flat = y.reshape(-1)
-
-    def work(shares: Shares) -> None:
-        multiply_windows(
-            *(image, (h, w, c), pad, rows, columns, filters, biases, fn, relu),
-            *(flat, oh * ow * fn, targets, shares, 0),
-        )
-
-    share(cut(n, len(rows) * len(columns) * fn), work)
+    numbers = (image, (h, w, c), pad, rows, columns, filters, biases, fn, relu)
+    bounds = cut(n, len(rows) * len(columns) * fn)
+    share(bounds, multiply_windows, *numbers, flat, oh * ow * fn, targets)
     return y
 
 
@@ -83,19 +78,13 @@ def _image_gradient(
 ) -> Array:
     (n, c, h, w), (fn, _, *size), (oh, ow) = shape, W.shape, counts
     border, phases = _phases((h, w), (oh, ow), c, fn, (size[0], size[1]), stride, pad)
-    filters = [_panels(W[:, :, down, across]) for *_, down, across in phases]
     dx = pool.empty((n, h, w, c), np.float32)
     flat, no_biases = dx.reshape(-1), np.zeros(-(-c // _PANEL) * _PANEL, np.float32)
-
-    def work(shares: Shares) -> None:
-        for k, packed in enumerate(filters):
-            there, taps, pixels, *_ = phases[k]
-            multiply_windows(
-                *(gradient, (oh, ow, fn), border, there, taps, packed, no_biases, c, False),
-                *(flat, h * w * c, pixels, shares, k),
-            )
-
-    share(cut(n, oh * ow * W.size), work, len(filters))
+    for there, taps, pixels, down, across in phases:
+        packed = _panels(W[:, :, down, across])
+        numbers = (gradient, (oh, ow, fn), border, there, taps, packed, no_biases, c, False)
+        bounds = cut(n, len(there) * len(taps) * c)
+        share(bounds, multiply_windows, *numbers, flat, h * w * c, pixels)
     return dx
 
 
@@ -119,18 +108,10 @@ def _filters_gradient(
     dW = pool.empty((fn, c, *size), np.float32)
     if n == 0:
         sums[...] = 0
-
-    def work(shares: Shares) -> None:
-        sum_windows(
-            *(image, (h, w, c), pad, rows, columns, gradient, fn),
-            *(sums, db, targets, n, splits, shares, 0),
-        )
-
-    def finish(shares: Shares) -> None:
-        add_parts(sums, line, dW, shares, 0)
-
-    share(cut(parts * splits, n * len(rows) * numbers // (parts * splits)), work)
-    share(cut(panels, 4 * parts * numbers // panels), finish)
+    bounds = cut(parts * splits, n * len(rows) * numbers // (parts * splits))
+    where = (image, (h, w, c), pad, rows, columns, gradient, fn)
+    share(bounds, sum_windows, *where, sums, db, targets, n, splits)
+    share(cut(panels, 4 * parts * numbers // panels), add_parts, sums, line, dW)
     return dW, db.sum(axis=0)
 
 
@@ -139,11 +120,7 @@ def _panels(filters: Array, factors: Array | None = None) -> Array:
     c, fn, fh, fw = filters.shape
     factors = np.ones(fn, np.float32) if factors is None else factors
     packed = np.empty(fh * fw * c * -(-fn // LANES) * LANES, np.float32)
-
-    def work(shares: Shares) -> None:
-        panels(filters, factors, packed, shares, 0)
-
-    share(cut(-(-fn // _PANEL), 4 * fh * fw * c * _PANEL), work)
+    share(cut(-(-fn // _PANEL), 4 * fh * fw * c * _PANEL), panels, filters, factors, packed)
     return packed
 
 

@@ -20,10 +20,10 @@ import numpy as np
 
 from xpdl.backends.base.types import Array, Pair, Shape
 from xpdl.backends.numba import tiles
-from xpdl.backends.numba.sharing import SUMS_BYTES, Shares, cut, share
+from xpdl.backends.numba.sharing import SUMS_BYTES, cut, share
 from xpdl.backends.numba.tiles import GROUP, apart, steps, whole
 from xpdl.backends.numba.vectors import LANES, ROWS
-from xpdl.backends.numpy.memory import pool, scratch
+from xpdl.backends.numpy.memory import pool
 from xpdl.backends.numpy.winograd import described_as, wanted
 
 BLOCK_BYTES = 768 * 1024
@@ -33,9 +33,7 @@ FEWEST_TILES, MOST_TILES = 128, 256
 """So many in a block: filters are read from far for each block, and sums written."""
 
 PARTS = 8
-"""Where there are fewer blocks than this, each is cut by its filters."""
-
-_SINGLE = np.dtype(np.float32)
+"""There are to be so many blocks, so that all threads have work; else they are cut by filters."""
 
 
 def described() -> str:
@@ -108,16 +106,14 @@ def _convolve(
     splits = _splits(grid.blocks, fn)
     flat, biases = y.reshape(-1), np.zeros(fn, np.float32) if b is None else b
     least = np.float32(0 if relu else -np.inf)
-
-    def work(shares: Shares) -> None:
-        v = scratch("tiles", (_room(c, grid.block),), _SINGLE)
-        m = scratch("products", (_room(2 * LANES, GROUP),), _SINGLE)
-        tiles.convolve_tiles(
-            *(image, *grid.images, u, biases, least, flat, *grid.results, winners),
-            *(v, m, grid.count, grid.block, splits, shares, 0),
-        )
-
-    share(cut(grid.blocks * splits, grid.block * 16 * c * fn // splits), work)
+    share(
+        cut(grid.blocks * splits, grid.block * 16 * c * fn // splits),
+        tiles.convolve_tiles,
+        *(image, *grid.images, u, biases, least, flat, *grid.results, winners),
+        *(grid.count, grid.block, splits),
+        tiles=_room(c, grid.block),
+        products=_room(2 * LANES, GROUP),
+    )
 
 
 def filters_gradient(
@@ -132,20 +128,16 @@ def filters_gradient(
     sums, db = pool.empty((parts, size), np.float32), np.empty((parts, fn), np.float32)
     dW = pool.empty((fn, c, 3, 3), np.float32)
     widest = -(-fn // (2 * LANES * splits)) * 2 * LANES
-
-    def work(shares: Shares) -> None:
-        v = scratch("tiles", (_room(c, grid.block),), _SINGLE)
-        z = scratch("products", (_room(widest, grid.block),), _SINGLE)
-        tiles.sum_tiles(
-            *(image, *grid.images, gradient, *grid.results),
-            *(sums, db, v, z, grid.count, grid.block, splits, shares, 0),
-        )
-
-    def finish(shares: Shares) -> None:
-        tiles.gradient_of_filters(sums, dW, shares, 0)
-
-    share(cut(parts * splits, grid.count * 16 * c * fn // (parts * splits)), work)
-    share(cut(-(-fn // (2 * LANES)), parts * 4 * 16 * c * 2 * LANES), finish)
+    share(
+        cut(parts * splits, grid.count * 16 * c * fn // (parts * splits)),
+        tiles.sum_tiles,
+        *(image, *grid.images, gradient, *grid.results),
+        *(sums, db, grid.count, grid.block, splits),
+        tiles=_room(c, grid.block),
+        products=_room(widest, grid.block),
+    )
+    bounds = cut(-(-fn // (2 * LANES)), parts * 4 * 16 * c * 2 * LANES)
+    share(bounds, tiles.gradient_of_filters, sums, dW)
     return dW, db.sum(axis=0)
 
 
@@ -166,7 +158,10 @@ class _Grid:
         self.count = n * -(-oh // 2) * -(-ow // 2)
         fit = BLOCK_BYTES // (16 * 4 * (c + fn))
         most = min(max(fit, FEWEST_TILES), MOST_TILES, self.count)
-        self.block = -(-most // GROUP) * GROUP
+        blocks = -(-self.count // most)
+        if 16 * 4 * c * fn <= BLOCK_BYTES:  # filters are at hand: rather a block for each thread
+            blocks = max(blocks, min(PARTS, self.count // GROUP))
+        self.block = -(-self.count // (blocks * GROUP)) * GROUP
         self.blocks = -(-self.count // self.block)
 
 
@@ -182,11 +177,8 @@ def _transformed_filters(W: Array, factors: Array) -> Array:
     """Return G g G^T of filters (C, FN, 3, 3), times factors, as `tiles` lays it out."""
     c, fn = W.shape[:2]
     u = pool.empty((16 * apart(c * fn),), np.float32)
-
-    def work(shares: Shares) -> None:
-        tiles.transform_filters(W, factors, u, shares, 0)
-
-    share(cut(-(-fn // (2 * LANES)), 4 * 25 * c * 2 * LANES), work)
+    bounds = cut(-(-fn // (2 * LANES)), 4 * 25 * c * 2 * LANES)
+    share(bounds, tiles.transform_filters, W, factors, u)
     return u
 
 

@@ -15,13 +15,12 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
 from xpdl.errors import ArgumentError
 
-Watch: TypeAlias = Callable[[np.ndarray[Any, np.dtype[np.int64]], int], None]
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
@@ -127,9 +126,8 @@ class _Job(Generic[Task]):
         work: Callable[[Task], Any],
         tasks: Sequence[Task],
         threads: int,
-        watch: Watch | None,
     ) -> None:
-        self._work, self._tasks, self.watch = work, tasks, watch
+        self._work, self._tasks = work, tasks
         self._warnings = np.geterr()  # of the caller; a helper has its own
         self.results: list[Any] = [None] * len(tasks)
         self.errors: dict[int, BaseException] = {}
@@ -137,7 +135,6 @@ class _Job(Generic[Task]):
         self._left = [deque(range(a, b)) for a, b in itertools.pairwise(bounds)]
         # One step of the interpreter, so two threads never get the same number.
         self._ended = itertools.count(1).__next__
-        self._over = np.zeros(1, np.int64)  # for who watches; the lock is for who sleeps
         self._done = threading.Lock()
         self._done.acquire()
 
@@ -166,14 +163,11 @@ class _Job(Generic[Task]):
                 self.errors[i] = error
             finally:
                 if self._ended() == len(self._tasks):
-                    self._over[0] = 1
                     self._done.release()
 
     def wait(self) -> list[Any]:
         """Return the results once every task has ended, or raise the first task's error."""
         try:
-            if self.watch is not None:
-                self.watch(self._over, 0)
             self._done.acquire()
         except BaseException as error:  # Ctrl-C: what runs must end before the caller goes on
             self.errors[len(self._tasks)] = error
@@ -183,7 +177,7 @@ class _Job(Generic[Task]):
         return self.results
 
 
-class _Apart:
+class Apart:
     """Keeps helpers off the core of the thread that calls them, where the system allows (Linux).
 
     On a virtual machine, Linux takes a core that sleeps for one that is not to be had, and wakes a
@@ -233,20 +227,14 @@ class Workers:
     def _start(self) -> None:
         self._lock = threading.Lock()
         self._jobs: list[SimpleQueue[_Job[Any]]] = []  # one for each thread of ours
-        self.bell = np.zeros(1, np.int64)  # another number whenever there is a new job
-        self._apart = _Apart()
+        self._apart = Apart()
         self._own = threading.local()
 
     def _help(self, jobs: SimpleQueue[_Job[Any]], thread: int) -> None:
         self._own.inside = True
-        watch: Watch | None = None
         while True:
-            seen = int(self.bell[0])
-            if watch is not None and jobs.empty():
-                watch(self.bell, seen)
             job = jobs.get()
             job.help(thread)
-            watch = job.watch
             del job  # and what it holds
 
     def _call_helpers(self, job: _Job[Any], count: int) -> None:
@@ -264,30 +252,18 @@ class Workers:
             self._apart.keep()
         for jobs in self._jobs[:count]:
             jobs.put(job)
-        if job.watch is None:
-            self.bell[0] += 1
 
-    def each(
-        self,
-        tasks: Sequence[Task],
-        work: Callable[[Task], Result],
-        watch: Watch | None = None,
-    ) -> list[Result]:
+    def each(self, tasks: Sequence[Task], work: Callable[[Task], Result]) -> list[Result]:
         """Return ``[work(task) for task in tasks]``, with the work shared among the threads.
 
         Which thread does which task is left to chance; let no result depend on it. If a task
         raises, the tasks under way end, no other is begun, and the error is raised here.
-
-        A thread that waits sleeps, and it takes long to wake, above all on a virtual machine. If
-        there is a `watch`, it is called before: ``watch(array, number)`` returns when array[0] is
-        another number, or after a while, and leaves Python's lock to others. The work must then
-        change bell[0] itself, at a moment when that lock is free.
         """
         helpers = min(thread_count(), len(tasks)) - 1 if len(tasks) > 1 else 0
         # Work within a task stays on its thread: waiting for helpers could wait for ever.
         if helpers < 1 or getattr(self._own, "inside", False):
             return [work(task) for task in tasks]
-        job = _Job(work, tasks, helpers + 1, watch)
+        job = _Job(work, tasks, helpers + 1)
         self._call_helpers(job, helpers)
         self._own.inside = True
         try:
