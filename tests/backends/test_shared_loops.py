@@ -16,6 +16,8 @@ import xpdl
 
 numba = pytest.importorskip("numba")
 
+from numba.core.caching import NullCache  # noqa: E402
+
 from xpdl.backends.numba.sharing import cut, helpers, next_part, share  # noqa: E402
 from xpdl.backends.numba.threads import count, exchange, load, shared  # noqa: E402
 
@@ -23,7 +25,14 @@ ROOT = Path(xpdl.__file__).parents[1]
 LONG = 2_000_000_000  # looks: many seconds
 
 
-@shared
+def loop(kernel):
+    """Do as `shared`, but keep nothing of a test's in the user's cache."""
+    function = shared(kernel)
+    function._cache = NullCache()
+    return function
+
+
+@loop
 def mark(times, who, shares):
     """Count how often each item is done, and note by which thread."""
     part, first, last = next_part(shares)
@@ -34,7 +43,7 @@ def mark(times, who, shares):
         part, first, last = next_part(shares)
 
 
-@shared
+@loop
 def meet(places, threads, shares):
     """Count each thread once; none goes on before all are there, or a long time has passed."""
     count(places, 0, 1)
@@ -44,7 +53,7 @@ def meet(places, threads, shares):
     exchange(places, 8 + shares[2], 1 if looks < LONG else 2)
 
 
-@shared
+@loop
 def fill(rooms_seen, room, shares):
     """Write a thread's number all over its room, wait for the others, and look what is there."""
     own = room[shares[2]]
@@ -56,7 +65,7 @@ def fill(rooms_seen, room, shares):
     exchange(rooms_seen, 8 + shares[2], 1 if (own == shares[2]).all() else 2)
 
 
-@shared
+@loop
 def fail(places, size, shares):
     """Ask for more memory than there is, in the thread that places[1] says."""
     count(places, 0, 1)

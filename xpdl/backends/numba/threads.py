@@ -179,8 +179,8 @@ def shared(kernel: Callable[..., None]) -> Callable[..., int]:
 
         return signature, generate
 
-    # Numba keeps what it compiles by a function's name and code; a closure it would not find again.
-    name = f"share_{kernel.__name__}"
+    # Numba keeps what it compiles by a function's name and code, and does not see the kernel's.
+    name = f"share_{kernel.__module__.rpartition('.')[2]}_{kernel.__name__}"
     function = FunctionType(_share.__code__, {"do": do, "job": job, "__name__": __name__}, name)
     function.__qualname__ = name
     compiled_for_it: Callable[..., int] = compiled(function)
