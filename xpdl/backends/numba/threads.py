@@ -62,28 +62,23 @@ def load(typing, board, place):
     return signature, generate
 
 
-@intrinsic
-def exchange(typing, board, place, number):
-    """Put a number to board[place], and return what was there."""
-    signature = types.intp(board, types.intp, types.intp)
+def _in_one_step(how: str) -> Any:
+    @intrinsic
+    def change(typing, board, place, number):
+        signature = types.intp(board, types.intp, types.intp)
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        there = _place(context, builder, signature, arguments)
-        return builder.atomic_rmw("xchg", there, arguments[2], "seq_cst")
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            there = _place(context, builder, signature, arguments)
+            return builder.atomic_rmw(how, there, arguments[2], "seq_cst")
 
-    return signature, generate
+        return signature, generate
+
+    return change
 
 
-@intrinsic
-def count(typing, board, place, number):
-    """Add a number to board[place], and return what was there."""
-    signature = types.intp(board, types.intp, types.intp)
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        there = _place(context, builder, signature, arguments)
-        return builder.atomic_rmw("add", there, arguments[2], "seq_cst")
-
-    return signature, generate
+# Of (board, place, number). They return what was there; then the number is, or more by it.
+exchange = _in_one_step("xchg")
+count = _in_one_step("add")
 
 
 @intrinsic
@@ -205,7 +200,7 @@ def do(board, threads, function, block):
     exchange(board, FAILED, 0)
     exchange(board, OPEN, function)
     count(board, JOB, 1)
-    failed = run(function, block, 0)
+    failed: int = run(function, block, 0)
     exchange(board, OPEN, 0)
     looks = 0
     while load(board, INSIDE) > 0:
