@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from xpdl import files, pickles
-from xpdl.arguments import expect_network, one_of, real_array, whole_number
+from xpdl.arguments import expect_network, flag, one_of, real_array, whole_number
 from xpdl.backends import Array, Shape
 from xpdl.errors import ArgumentError, FileAccessError, ModelFileError, NonFiniteError, shown
 from xpdl.files import HostArray
@@ -361,6 +361,7 @@ def expect_notes(about: Any) -> None:
     if not isinstance(about.get("data", ""), str):
         raise ValueError("its data must be the name of a data set, a str.")
     whole_number("shifts", about.get("shifts", 0), least=0)
+    flag("mirrored", about.get("mirrored", False))
 
 
 def as_finite(arrays: Mapping[str, HostArray], like: Mapping[str, Array]) -> dict[str, HostArray]:

@@ -221,7 +221,8 @@ def test_a_run_from_before_the_new_options_goes_on(
         assert main([*arguments, "--out", "cut"]) == 130
     record = json.loads(Path("cut/history.json").read_text())
     for name in (
-        "warm_up", "weight_decay", "label_smoothing", "augment", "average", "shifts", "members",
+        "warm_up", "weight_decay", "label_smoothing", "augment", "average", "shifts", "mirrored",
+        "members",
     ):  # fmt: skip
         del record["options"][name]
     for name in ("checkpoint_every", "on_divergence"):
@@ -281,6 +282,8 @@ RECORDS: dict[str, Any] = {
     "no batch size to begin with": {"batch_size": {"2": 100}},
     "a warm-up of all": {"warm_up": 1.0},
     "shifts of no picture": {"shifts": 1},
+    "mirror images of no picture": {"mirrored": True},
+    "a text for mirrored": {"mirrored": "yes"},
     "members that the record does not tell of": {"members": 2},
     "a text for shifts": {"shifts": "1"},
     "a loss": {"model_options": {"loss": "softmax"}},
@@ -405,7 +408,11 @@ BAD_COMMANDS: dict[str, tuple[list[str], list[str]]] = {
     "a shift of all": (["train", "--shifts", "28"], ["shift", "28 x 28"]),
     "shifts of no picture": (
         ["train", "--model", "TwoLayerNet", "--shifts", "1"],
-        ["shifts must be 0, got 1", "TwoLayerNet", "(784,)", "(1, 28, 28)"],
+        ["shifts must be 0, got 1", "TwoLayerNet", "(784,)", "(C, H, W)"],
+    ),
+    "mirror images of no picture": (
+        ["train", "--model", "TwoLayerNet", "--mirrored"],
+        ["mirrored must be False, got True", "TwoLayerNet", "(784,)", "(C, H, W)"],
     ),
     "shifts of no picture, of members": (
         ["train", "--model", "TwoLayerNet", "--shifts", "1", "--members", "2"],

@@ -87,18 +87,20 @@ def moved(x: Any, down: int, right: int) -> Any:
     return margin[:, :, 5 - down : 5 - down + h, 5 - right : 5 - right + w]
 
 
-def looks(networks: list[Network], x: Any, shifts: int) -> Any:
-    """Return the mean probabilities (N, 10) over networks and shifts, in float64."""
+def looks(networks: list[Network], x: Any, shifts: int, mirrored: bool = False) -> Any:
+    """Return the mean probabilities (N, 10) over networks and looks, in float64."""
     steps = (-shifts, 0, shifts) if shifts else (0,)
     total: Any = 0
     for network in networks:
         for down in steps:
             for right in steps:
-                seen = xpdl.asarray(np.ascontiguousarray(moved(x, down, right)))
-                scores = xpdl.to_numpy(network.predict(seen)).astype("float64")
-                e = np.exp(scores - scores.max(axis=1, keepdims=True))
-                total = total + e / e.sum(axis=1, keepdims=True)
-    return total / len(networks) / len(steps) ** 2
+                place = moved(x, down, right)
+                for picture in (place, place[..., ::-1]) if mirrored else (place,):
+                    seen = xpdl.asarray(np.ascontiguousarray(picture))
+                    scores = xpdl.to_numpy(network.predict(seen)).astype("float64")
+                    e = np.exp(scores - scores.max(axis=1, keepdims=True))
+                    total = total + e / e.sum(axis=1, keepdims=True)
+    return total / len(networks) / len(steps) ** 2 / (1 + mirrored)
 
 
 def pictures() -> tuple[Any, Any]:
@@ -241,6 +243,36 @@ def test_the_best_network_answers_by_the_shifts_that_the_run_has_now(
     assert notes_after == notes
     for name, a in before.arrays().items():
         np.testing.assert_array_equal(xpdl.to_numpy(a), xpdl.to_numpy(after.arrays()[name]))
+
+
+@pytest.mark.parametrize("members", [1, 2])
+def test_mirror_images_are_looked_at_as_long_as_the_run_says_so(capsys: Any, members: int) -> None:
+    arguments = [*TRAIN, "--shifts", "1", "--mirrored", "--members", str(members), "--out", "run"]
+    assert main(arguments) == 0
+    out = capsys.readouterr().out
+    assert "shifts 1, mirrored" in out.splitlines()[1]
+    networks = list(load_ensemble("run").members) if members > 1 else [xpdl.load("run")]
+    x, _ = pictures()
+    both, mirrored = looks(networks, x, 1, True), looks(networks, x, 0, True)
+    assert f"{accuracy(both):.2%}" in out.splitlines()[-2]
+    assert "over shifts and mirror images" in out.splitlines()[-2]
+    assert record("run")["test_accuracy"] == pytest.approx(accuracy(both))
+    Image.fromarray(bars(1, 5)[0][0, 0]).save("a.png")
+    digit = xpdl.datasets.prepare_digit("a.png").reshape(1, 1, 28, 28)
+    for asked, k, mirror, told in (
+        ([], 1, True, "over shifts and mirror images;"),
+        (["--shifts", "0"], 0, True, "over mirror images;"),
+        (["--no-mirrored"], 1, False, "over shifts;"),
+        (["--no-mirrored", "--shifts", "0"], 0, False, "wrong),"),
+    ):
+        assert main(["evaluate", "run", *asked]) == 0
+        line = capsys.readouterr().out
+        assert f"{accuracy(looks(networks, x, k, mirror)):.2%}" in line
+        assert told in line
+        assert main(["predict", "run", "a.png", *asked]) == 0
+        most = looks(networks, digit, k, mirror)[0].max()
+        assert f"({most:.1%})" in capsys.readouterr().out
+    assert abs(both - mirrored).max() > 0.001
 
 
 @pytest.mark.parametrize("members", [1, 2])

@@ -34,6 +34,7 @@ FULL: dict[str, Any] = {
     "augment": {"shift": 2, "rotate": [-5, 10], "erase": {"size": 6, "probability": 0.5}},
     "average": 0.99,
     "shifts": 1,
+    "mirrored": True,
     "members": 3,
 }
 
@@ -65,7 +66,7 @@ def test_the_book_is_the_books_own() -> None:
     assert not book.model_options
     for name in ("augment", "average", "label_smoothing", "weight_decay", "warm_up"):
         assert not getattr(book, name)
-    assert (book.shifts, book.members) == (0, 1)
+    assert (book.shifts, book.mirrored, book.members) == (0, False, 1)
 
 
 def test_a_run_keeps_all_and_reads_it_again(monkeypatch: Any) -> None:
@@ -153,6 +154,7 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "shifts": ({"shifts": -1}, ArgumentError, "shifts must be an int of at least 0, got -1"),
     "half a shift": ({"shifts": 0.5}, ArgumentError, "shifts.*0.5"),
     "a shift or none": ({"shifts": True}, ArgumentError, "shifts.*True"),
+    "mirrored": ({"mirrored": "yes"}, ArgumentError, "mirrored must be.*'yes'"),
     "no members": ({"members": 0}, ArgumentError, "members must be an int of at least 1, got 0"),
     "members": ({"members": "3"}, ArgumentError, "members.*'3'"),
     "epochs": ({"epochs": "4"}, ArgumentError, "epochs.*'4'"),

@@ -398,7 +398,7 @@ def test_what_may_not_change_is_refused_by_name(interrupted: Path, capsys: Any) 
     assert err == (
         "xpdl train: the run goes on with its own batch_size (50), augment ({}), seed (0): leave "
         "that out, or begin another run. What may change is checkpoint_every, on_divergence, "
-        "shifts, epochs.\n"
+        "shifts, mirrored, epochs.\n"
     )
     assert {path.name: path.read_bytes() for path in interrupted.iterdir()} == before
 

@@ -71,6 +71,26 @@ def test_it_is_the_mean_over_nine_places(backend, k, fill):
     assert average.shifts[0] == (0, 0)
 
 
+@pytest.mark.parametrize("k", [0, 1])
+def test_mirrored_it_is_the_mean_over_mirror_images_too(backend, k):
+    network, x = net(), pictures(backend)
+    average = ShiftAverage(network, k, fill=-0.5, mirrored=True)
+    host = backend.to_numpy(x)
+    looks = [
+        probabilities(backend.to_numpy(network.predict(backend.asarray(look))))
+        for i in {0, k, -k}
+        for j in {0, k, -k}
+        for look in (shifted(host, i, j, -0.5), shifted(host, i, j, -0.5)[..., ::-1].copy())
+    ]
+    assert len(looks) == (18 if k else 2)
+    np.testing.assert_allclose(
+        backend.to_numpy(average.predict(x)), np.mean(looks, axis=0), rtol=0, atol=2e-6
+    )
+    mirror = backend.to_numpy(average.predict(backend.asarray(host[..., ::-1].copy())))
+    np.testing.assert_allclose(mirror, backend.to_numpy(average.predict(x)), rtol=0, atol=2e-6)
+    assert repr(average).endswith(f", shift={k}, fill=-0.5, mirrored=True)")
+
+
 @pytest.mark.parametrize(
     ("dtypes", "wide", "tolerance"),
     [
@@ -154,6 +174,8 @@ def test_a_picture_at_the_edge_is_seen_where_it_was_learnt(backend):
         ((lambda: [net()],), {}, ArgumentError, "model must be"),
         ((net, 0), {}, ArgumentError, "shift must be an int of at least 1, got 0"),
         ((net, 1.0), {}, ArgumentError, r"shift must be an int of at least 1, got 1\.0"),
+        ((net, -1), {"mirrored": True}, ArgumentError, "shift must be an int of at least 0"),
+        ((net,), {"mirrored": "yes"}, ArgumentError, "mirrored must be True or False, got 'yes'"),
         ((net, 5), {}, ShapeError, "shift must be smaller than the picture, 6 x 5, got 5"),
         ((net,), {"fill": math.nan}, ArgumentError, "fill must be a finite number"),
         ((net,), {"fill": -math.inf}, ArgumentError, "fill must be a finite number"),

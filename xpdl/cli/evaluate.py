@@ -36,14 +36,14 @@ def add_evaluate(commands: Any) -> None:
 def _evaluate(options: argparse.Namespace) -> int:
     model, about = load_trained(options.network, dtype=options.dtype)
     data = about.get("data", "mnist") if options.data is None else options.data
-    shifts = looks_of(options, about)
+    looks = looks_of(options, about)
     part, notes = load_to_test(model, about, options.data, skip_broken=bool(options.skip_broken))
-    result, loss = evaluate(model, part, Path(options.network), shifts)
+    result, loss = evaluate(model, part, Path(options.network), looks)
     smoothing = 0.0
-    if isinstance(model, Network) and not shifts:
+    if isinstance(model, Network) and not looks.several:
         smoothing = getattr(model.loss_layer, "label_smoothing", 0.0)
     told = f" (with label smoothing {smoothing:g})" if smoothing else ""
-    measured = f"{score(result)}, loss {loss:.4f}{told}, {result.seconds:.1f} s"
+    measured = f"{score(result, looks)}, loss {loss:.4f}{told}, {result.seconds:.1f} s"
     for note in notes if data not in LOADERS else ():
         print(note)
     print(f"{name_of(model)} on {title_of(data)}: {measured}")

@@ -61,7 +61,7 @@ def _predict(options: argparse.Namespace) -> int:
     answers = classify(
         model,
         [sys.stdin.buffer if image == "-" else image for image in images],
-        shifts=looks_of(options, about),
+        **looks_of(options, about)._asdict(),
         digits=options.digits,
         about=about,
         on_error=leave_out,

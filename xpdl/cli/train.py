@@ -80,6 +80,11 @@ def add_train(commands: Any) -> None:
         metavar="PIXELS",
         help="answer by the average over pictures moved so far, nine looks at each; 0 is one look",
     )
+    add(
+        "--mirrored",
+        action=argparse.BooleanOptionalAction,
+        help="answer by the average over pictures and their mirror images",
+    )
     add("--members", type=count, metavar="N", help="train N networks, which answer together")
     add(
         "--patience",
@@ -175,7 +180,7 @@ def _fit(run: Run) -> int:
         return _stopped(error)
     if (early := run.stopped_early()) is not None:
         print(early)
-    print(f"{score(result)}, trained in {result.seconds:.1f} s")
+    print(f"{score(result, run.options.looks)}, trained in {result.seconds:.1f} s")
     sums = run.trainer.step.gradient_sum
     if sums is not None and sums.seconds:
         print(f"waited for gradients in {sums.waited / sums.seconds:.0%} of the time")
@@ -238,7 +243,7 @@ def _tell_options(run: Run) -> None:
             flush=True,
         )
     if any(more.values()):
-        told = (f"{name.replace('_', ' ')} {_show(value)}" for name, value in more.items() if value)
+        told = (f"{name.replace('_', ' ')}{_show(value)}" for name, value in more.items() if value)
         print(f"with {', '.join(told)}", flush=True)
     if o.reduce_dtype is not None:
         alone = "which changes nothing: one process sends none"
@@ -251,7 +256,7 @@ def _tell_options(run: Run) -> None:
 # Options that are told where there are any.
 _SOMETIMES = (
     "model_options", "optimizer_options", "warm_up", "weight_decay", "clip_norm",
-    "label_smoothing", "average", "augment", "shifts", "class_weights", "patience",
+    "label_smoothing", "average", "augment", "shifts", "mirrored", "class_weights", "patience",
 )  # fmt: skip
 
 
@@ -261,7 +266,9 @@ def _show_ranks(run: Run) -> str:
 
 def _show(value: Any) -> str:
     """Return a value as a heading has it; settings as they are written on the command line."""
-    return " ".join(settings_as_arguments(value)) if isinstance(value, Mapping) else str(value)
+    if isinstance(value, Mapping):
+        return f" {' '.join(settings_as_arguments(value))}"
+    return "" if value is True else f" {value}"
 
 
 def _show_batch_size(batch_size: int | Mapping[int, int]) -> str:

@@ -11,6 +11,7 @@ from xpdl.models import PRETRAINED
 from xpdl.network import Network
 from xpdl.runs.result import Result
 from xpdl.tuning.ensemble import Ensemble
+from xpdl.tuning.shifts import Looks
 
 
 def add_trained(parser: argparse.ArgumentParser, *, others: bool = False) -> None:
@@ -38,20 +39,26 @@ def add_trained(parser: argparse.ArgumentParser, *, others: bool = False) -> Non
         help="answer by the average over pictures moved so far, nine looks at each; 0 is one look "
         "(default: as it was trained for)",
     )
+    parser.add_argument(
+        "--mirrored",
+        action=argparse.BooleanOptionalAction,
+        help="look at the mirror images, too (default: as it was trained for)",
+    )
 
 
-def score(result: Result) -> str:
+def score(result: Result, looks: Looks) -> str:
     """Say how many of the test images are right."""
     told = f"test accuracy {result.accuracy:.2%} ({result.wrong} of {result.images:,} wrong)"
     if result.single_look_accuracy is not None:
-        told += f" over shifts; {result.single_look_accuracy:.2%} at one look"
+        told += f" over {looks}; {result.single_look_accuracy:.2%} at one look"
     return told
 
 
-def looks_of(options: argparse.Namespace, about: Mapping[str, Any]) -> int:
-    """Return the shifts by which a network answers: those asked for, or its own."""
-    looks: int = about.get("shifts", 0) if options.shifts is None else options.shifts
-    return looks
+def looks_of(options: argparse.Namespace, about: Mapping[str, Any]) -> Looks:
+    """Return how a network looks at pictures: as is asked for, or as it was trained for."""
+    own = Looks.noted(about)
+    shifts = own.shifts if options.shifts is None else options.shifts
+    return Looks(shifts, own.mirrored if options.mirrored is None else options.mirrored)
 
 
 def name_of(model: Network | Ensemble) -> str:

@@ -19,7 +19,7 @@ def notes_about(options: RunOptions, pictures: PictureData) -> dict[str, Any]:
     asked = {"picture_size": o.picture_size, "channels": o.channels}
     asked["skip_broken"] = o.skip_broken or None
     notes = notes_of(pictures, o.data, o.test, **asked)
-    return notes | ({"shifts": o.shifts} if o.shifts else {})
+    return notes | o.looks.notes()
 
 
 def keep_best(path: Path, notes: Mapping[str, Any], trainer: Trainer, epoch: Epoch) -> None:

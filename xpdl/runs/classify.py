@@ -22,7 +22,7 @@ from xpdl.network import Network
 from xpdl.runs.data import TrainedOn
 from xpdl.runs.evaluation import load_trained
 from xpdl.tuning.ensemble import Ensemble
-from xpdl.tuning.shifts import ShiftAverage, answering
+from xpdl.tuning.shifts import Looks, ShiftAverage, answering
 
 Model: TypeAlias = "str | os.PathLike[str] | Network | Ensemble | ShiftAverage"
 Named: TypeAlias = tuple[str, npt.NDArray[Any]]
@@ -63,6 +63,7 @@ def classify(
     *,
     batch_size: int = 100,
     shifts: int | None = None,
+    mirrored: bool | None = None,
     digits: bool | None = None,
     about: Mapping[str, Any] | None = None,
     on_error: OnError | None = None,
@@ -87,6 +88,8 @@ def classify(
     shifts : int, optional
         Answer by the average over pictures moved so far, see `ShiftAverage`; by default as the
         run's network was trained for.
+    mirrored : bool, optional
+        Answer by the average over pictures and their mirror images; by default the same.
     digits : bool, optional
         Whether pictures are brought to MNIST's form. By default where `about` says that the
         network is of MNIST; and where nothing tells of its data, if it takes pictures of 28 x 28,
@@ -124,7 +127,10 @@ def classify(
         predictor: Ensemble | ShiftAverage = model
         model = model.model
     else:
-        predictor = answering(model, about.get("shifts", 0) if shifts is None else shifts)
+        own = Looks.noted(about)
+        asked = own.shifts if shifts is None else shifts
+        looks = Looks(asked, own.mirrored if mirrored is None else flag("mirrored", mirrored))
+        predictor = answering(model, looks)
     network = model if isinstance(model, Network) else model.members[0]
     digits = _of_digits(network, about) if digits is None else flag("digits", digits)
     takes = _Form(network, digits, about)

@@ -207,7 +207,7 @@ class EnsembleRun(Run):
         }
         last = [accuracies[-1] for _, accuracies in percent.values()]
         together = 100 * result.accuracy
-        shifted = " over shifts" if o.shifts else ""
+        shifted = f" over {o.looks}" if o.looks.several else ""
         alone = "test" if self.pictures.validation is None else "validation"
         figure = plots.curves(
             percent | {f"together{shifted}": ((0, o.epochs + 1), (together, together))},

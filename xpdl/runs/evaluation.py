@@ -26,7 +26,7 @@ from xpdl.storage import load_with_notes
 from xpdl.training.data import training_batches
 from xpdl.tuning.answers import Predictor, count_hits
 from xpdl.tuning.ensemble import INDEX, Ensemble, load_ensemble_with_notes
-from xpdl.tuning.shifts import answering
+from xpdl.tuning.shifts import Looks, answering
 
 
 def load_trained(
@@ -151,12 +151,12 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def evaluate(
-    model: Network | Ensemble, part: Part, folder: Path, shifts: int = 0
+    model: Network | Ensemble, part: Part, folder: Path, looks: Looks
 ) -> tuple[Result, float]:
     """Return how a model does on pictures and labels, and its mean loss.
 
     That of a network is the loss it was trained on; that of an ensemble, and of an average over
-    shifts, is the cross entropy of its probabilities.
+    several looks, is the cross entropy of its probabilities.
     """
     network = model if isinstance(model, Network) else model.members[0]
     item = network.backend.item
@@ -164,12 +164,12 @@ def evaluate(
     start = time.perf_counter()
     y, t = _scores(model, batches)
     single_look_accuracy = None
-    if shifts:
+    if looks.several:
         single_look_accuracy = item(count_hits(y, t)) / len(t)
-        y, _ = _scores(answering(model, shifts), batches)
+        y, _ = _scores(answering(model, looks), batches)
     wrong = len(t) - int(item(count_hits(y, t)))
     seconds = time.perf_counter() - start
-    if isinstance(model, Network) and not shifts:
+    if isinstance(model, Network) and not looks.several:
         loss = network.loss_layer.forward(y, t)
     else:
         loss = functions.cross_entropy_error(y, t)

@@ -20,6 +20,7 @@ from xpdl.runs.folder import CHECKPOINT, HISTORY
 from xpdl.runs.recipes import RECIPES, TrainingOptions
 from xpdl.schedules import get_schedule, keeps_its_pace
 from xpdl.training.gradient_sum import check_reduce_dtype
+from xpdl.tuning.shifts import Looks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +60,11 @@ class RunOptions(TrainingOptions):
             )
         if self.picture_size is not None:  # a list, from JSON
             object.__setattr__(self, "picture_size", sizes("picture_size", self.picture_size, 2))
+
+    @property
+    def looks(self) -> Looks:
+        """How the finished network looks at a picture."""
+        return Looks(self.shifts, self.mirrored)
 
     def of_pictures(self) -> dict[str, Any]:
         """Return what `load_pictures` is given."""
@@ -227,7 +233,7 @@ def changed_options(options: RunOptions, changes: Mapping[str, Any]) -> RunOptio
 
 def changeable(options: RunOptions) -> tuple[str, ...]:
     """Return the options that may change when a run goes on."""
-    free: tuple[str, ...] = ("checkpoint_every", "on_divergence", "shifts")
+    free: tuple[str, ...] = ("checkpoint_every", "on_divergence", "shifts", "mirrored")
     pace = keeps_its_pace(get_schedule(options.schedule)) and not options.warm_up
     free += ("data",) if is_own(options.data) else ()  # moved elsewhere, or the checkpoint refuses
     return (*free, "epochs") if pace and options.members == 1 else free

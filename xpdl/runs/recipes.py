@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from xpdl.arguments import number, one_of, whole_number
+from xpdl.arguments import flag, number, one_of, whole_number
 from xpdl.datasets.augmentation import make_augmentation
 from xpdl.datasets.batches import check_reached
 from xpdl.errors import ArgumentError, UnknownNameError
@@ -61,7 +61,9 @@ class TrainingOptions:
         The decay of a `MovingAverage` of the parameters, below 1; 0 is for none.
     shifts : int
         How far pictures are moved when the finished network answers, by its `ShiftAverage`; 0 is
-        for one look at each as it is. Only for a model that takes pictures (1, 28, 28).
+        for one look at each as it is. Only for a model that takes pictures (C, H, W).
+    mirrored : bool
+        Whether it looks at their mirror images, too.
     members : int
         How many networks are trained one after another, each from its own seed, to answer together
         as an `Ensemble`.
@@ -90,6 +92,7 @@ class TrainingOptions:
     augment: Mapping[str, Any] = field(default_factory=dict)
     average: float = 0.0
     shifts: int = 0
+    mirrored: bool = False
     members: int = 1
     class_weights: str | None = None
     patience: int | None = None
@@ -107,6 +110,7 @@ class TrainingOptions:
         if self.clip_norm is not None:
             number("clip_norm", self.clip_norm, above=0)
         whole_number("shifts", self.shifts, least=0)
+        flag("mirrored", self.mirrored)
         whole_number("members", self.members)
         if self.pretrained is not None and self.pretrained not in PRETRAINED:
             raise UnknownNameError("pretrained network", self.pretrained, PRETRAINED)

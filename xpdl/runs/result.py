@@ -10,8 +10,8 @@ from pathlib import Path
 class Result:
     """What a run, or an evaluation, came to.
 
-    With `shifts` in the options, `accuracy` and `wrong` are of the average over shifts, and
-    `single_look_accuracy` is without; else that is None.
+    With `shifts` or `mirrored` in the options, `accuracy` and `wrong` are of the average over all
+    looks, and `single_look_accuracy` is without; else that is None.
     """
 
     folder: Path

@@ -58,7 +58,7 @@ from xpdl.training.history import Epoch
 from xpdl.training.trainer import Trainer
 from xpdl.tuning.answers import classes_seen
 from xpdl.tuning.ensemble import Ensemble
-from xpdl.tuning.shifts import answering
+from xpdl.tuning.shifts import Looks, answering
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -210,7 +210,7 @@ class Run:
         self.options = options
         self.pictures = load_pictures(**options.of_pictures()) if pictures is None else pictures
         self.network = make_network(options, self.pictures)
-        answering(self.network, options.shifts)  # now it shows if it cannot, not when it is trained
+        answering(self.network, options.looks)  # now it shows if it cannot, not when it is trained
         ranks = None if self.of_members else self.ranks  # which train members, each by itself
         self.trainer = make_run_trainer(options, self.network, self.pictures, ranks=ranks)
 
@@ -234,11 +234,11 @@ class Run:
 
     def _renew_notes(self) -> None:
         """Write into the best networks so far how they answer now."""
-        if self.changes.keys() & {"shifts", "data"}:
+        if self.changes.keys() & {*Looks._fields, "data"}:
             for best in self.folder.glob(BESTS):
                 network, notes = load_with_notes(best)
-                notes.pop("shifts", None)
-                network.save(best, notes | self._notes())
+                kept = {key: notes[key] for key in notes.keys() - {*Looks._fields}}
+                network.save(best, kept | self._notes())
 
     def _notes(self) -> dict[str, Any]:
         """Return what the file of a network of this run keeps about it."""
@@ -365,9 +365,9 @@ class Run:
         (x, labels), test = self.pictures.test, self._test()
         answers = to_numpy(self._single_look(test))
         single_look_accuracy = None
-        if options.shifts:
+        if options.looks.several:
             single_look_accuracy = float((answers == labels).mean())
-            answers = to_numpy(classes_seen(answering(self._trained(), options.shifts), test))
+            answers = to_numpy(classes_seen(answering(self._trained(), options.looks), test))
         wrong = (answers != labels).nonzero()[0]
         accuracy = 1 - len(wrong) / len(labels)
         result = Result(
@@ -381,7 +381,7 @@ class Run:
     def _draw_curves(self, result: Result) -> Figure:
         o = self.options
         title = f"{o.model} on {title_of(o.data)}: {result.accuracy:.2%} on the test set"
-        title += " over shifts" if o.shifts else ""
+        title += f" over {o.looks}" if o.looks.several else ""
         return plots.learning_curves(self.trainer.history, (), (), title)
 
 

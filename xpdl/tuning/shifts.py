@@ -1,11 +1,13 @@
-"""Pictures looked at more than once, each time shifted a little: the mean of the answers."""
+"""Pictures looked at more than once, shifted a little or mirrored: the mean of the answers."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from itertools import product
+from typing import Any, NamedTuple
 
-from xpdl.arguments import array_or_list, number, whole_number
+from xpdl.arguments import array_or_list, flag, number, whole_number
 from xpdl.backends import Array, backend_of
 from xpdl.errors import ArgumentError, ShapeError, shown
 from xpdl.network import Network
@@ -18,23 +20,26 @@ class ShiftAverage:
     p = 1/9 sum over i, j in {-k, 0, k} of softmax(scores of x shifted by i rows and j columns)
 
     Where a picture has moved away there is `fill`. The mistakes at the nine places are partly
-    different ones, and the mean makes fewer; it takes nine times as long. (Krizhevsky et al. 2012,
-    section 4.1, average over ten crops.)
+    different ones, and the mean makes fewer; it takes nine times as long. With `mirrored` there are
+    twice as many looks, at the mirror images as well. (Krizhevsky et al. 2012, section 4.1, average
+    over five crops and their mirror images.)
 
     Parameters
     ----------
     model : Network or Ensemble
         Which tells classes apart and takes pictures (C, H, W).
     shift : int
-        How far k a picture is moved, in pixels.
+        How far k a picture is moved, in pixels; 0, with `mirrored`, is not at all.
     fill : float
         What is seen outside of the picture.
+    mirrored : bool
+        Whether left and right are exchanged, too: for pictures whose mirror image could be one.
 
     Attributes
     ----------
     shifts : tuple of (int, int)
         The rows and columns by which pictures are moved, down and to the right: nine, with (0, 0)
-        the first.
+        the first, or that alone.
 
     Raises
     ------
@@ -43,11 +48,19 @@ class ShiftAverage:
         them.
     """
 
-    def __init__(self, model: Network | Ensemble, shift: int = 1, *, fill: float = 0.0) -> None:
+    def __init__(
+        self,
+        model: Network | Ensemble,
+        shift: int = 1,
+        *,
+        fill: float = 0.0,
+        mirrored: bool = False,
+    ) -> None:
         if not isinstance(model, Network | Ensemble):
             raise ArgumentError(f"model must be a Network or an Ensemble, got {shown(model)}.")
         self.model = model
-        self.shift = whole_number("shift", shift)
+        self.mirrored = flag("mirrored", mirrored)
+        self.shift = whole_number("shift", shift, least=0 if mirrored else 1)
         self.fill = number("fill", fill, above=-math.inf)
         self._ensemble = model if isinstance(model, Ensemble) else Ensemble([model])
         shape = self._ensemble.members[0].input_shape
@@ -60,7 +73,7 @@ class ShiftAverage:
                 f"shift must be smaller than the picture, {shape[1]} x {shape[2]}, "
                 f"got {shown(self.shift)}."
             )
-        steps = (0, -self.shift, self.shift)
+        steps = (0, -self.shift, self.shift) if self.shift else (0,)
         self.shifts = tuple(product(steps, steps))
 
     def predict(self, x: Array, *, batch_size: int = 100) -> Array:
@@ -89,9 +102,10 @@ class ShiftAverage:
         padded = backend.pad(x, (k, k), self.fill)
         answers = []
         for down, right in self.shifts:
-            seen = padded[:, :, k - down : k - down + h, k - right : k - right + w]
-            seen = backend.xp.ascontiguousarray(seen)
-            answers.append(self._ensemble.predict(seen, batch_size=len(seen)))
+            place = padded[:, :, k - down : k - down + h, k - right : k - right + w]
+            for picture in (place, place[..., ::-1]) if self.mirrored else (place,):
+                seen = backend.xp.ascontiguousarray(picture)
+                answers.append(self._ensemble.predict(seen, batch_size=len(seen)))
         return sum(answers[1:], start=answers[0]) / len(answers)
 
     def accuracy(self, x: Array, t: Array, *, batch_size: int = 100) -> float:
@@ -106,24 +120,53 @@ class ShiftAverage:
         return share_of_hits(self.predict(x, batch_size=batch_size), t)
 
     def __repr__(self) -> str:
-        return f"ShiftAverage({self.model!r}, shift={self.shift}, fill={self.fill:g})"
+        mirrored = ", mirrored=True" if self.mirrored else ""
+        return f"ShiftAverage({self.model!r}, shift={self.shift}, fill={self.fill:g}{mirrored})"
 
 
-def answering(model: Network | Ensemble, shifts: int) -> Ensemble | ShiftAverage:
-    """Return what gives the probabilities by which a model answers that was trained with `shifts`.
+class Looks(NamedTuple):
+    """How a network looks at a picture that it answers: as it is, or as `ShiftAverage` does."""
+
+    shifts: int = 0
+    mirrored: bool = False
+
+    @property
+    def several(self) -> bool:
+        """Whether there is more than one look."""
+        return self.shifts > 0 or self.mirrored
+
+    def __str__(self) -> str:
+        over = ["shifts"] * (self.shifts > 0) + ["mirror images"] * self.mirrored
+        return " and ".join(over)
+
+    @classmethod
+    def noted(cls, about: Mapping[str, Any]) -> Looks:
+        """Return how a network answers of whose file these are the notes."""
+        return cls(about.get("shifts", 0), about.get("mirrored", False))
+
+    def notes(self) -> dict[str, Any]:
+        """Return what a network's file keeps of it; nothing if there is one look."""
+        return {name: value for name, value in self._asdict().items() if value}
+
+
+def answering(model: Network | Ensemble, looks: Looks) -> Ensemble | ShiftAverage:
+    """Return what gives the probabilities by which a model answers that looks so.
 
     Raises
     ------
     ArgumentError
-        If pictures are to be shifted, and the model takes none.
+        If pictures are to be shifted or mirrored, and the model takes none.
     """
     ensemble = model if isinstance(model, Ensemble) else Ensemble([model])
-    if not shifts:
+    if not looks.several:
         return ensemble
     first = ensemble.members[0]
     if len(first.input_shape) != 3:
+        wrong = f"shifts must be 0, got {looks.shifts}"
+        if not looks.shifts:
+            wrong = "mirrored must be False, got True"
         raise ArgumentError(
-            f"shifts must be 0, got {shifts}: {first.name} takes inputs of shape "
-            f"{first.input_shape}, and only pictures (1, 28, 28) can be shifted."
+            f"{wrong}: {first.name} takes inputs of shape {first.input_shape}, and only pictures "
+            "(C, H, W) can be shifted or mirrored."
         )
-    return ShiftAverage(ensemble, shifts)
+    return ShiftAverage(ensemble, looks.shifts, mirrored=looks.mirrored)
