@@ -6,6 +6,7 @@ import statistics
 from itertools import product
 
 import numpy as np
+import pytest
 from PIL import Image
 
 import xpdl
@@ -95,7 +96,9 @@ def test_the_shares_of_time_in_alexnet(example):
         assert sum(shares) < 1
 
 
-def test_transfer_learning_on_pictures_of_ones_own(example, on_numpy, tmp_path, monkeypatch):
+@pytest.fixture
+def shades(on_numpy, tmp_path, monkeypatch):
+    """Ten classes of pictures, in the place of CIFAR-10: brightness tells them apart."""
     rng = np.random.default_rng(0)
     for k, part, i in product(range(10), ("train", "test"), range(3)):
         (tmp_path / "pictures" / part / f"c{k}").mkdir(parents=True, exist_ok=True)
@@ -104,11 +107,38 @@ def test_transfer_learning_on_pictures_of_ones_own(example, on_numpy, tmp_path, 
         picture.save(tmp_path / "pictures" / part / f"c{k}" / f"{i}.png")
     monkeypatch.setenv("XPDL_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("XPDL_CIFAR10", str(tmp_path / "pictures"))
+
+
+def test_transfer_learning_on_pictures_of_ones_own(example, shades, monkeypatch):
     trained = MobileNetV2((3, 32, 32), normalize=Normalize(255), seed=1)
     monkeypatch.setattr(xpdl.models, "pretrained", lambda name: trained)
     numbers = example("transfer_learning").numbers
     assert numbers["labelled pictures"] == 20
     accuracies = [value for name, value in numbers.items() if name.startswith("test accuracy")]
     assert len(accuracies) == 3
-    # Brightness alone tells these classes apart, and random features see it.
+    # Random features see brightness.
     assert numbers["test accuracy, linear on frozen features"] > 0.5
+
+
+def test_depth_with_and_without_shortcuts(example, shades):
+    results = example("depth_and_shortcuts")
+    assert len(results.numbers) == 3 * 4
+    assert all(np.isfinite(value).all() for value in results.numbers.values())
+    for name in ("plain-8", "ResNet-14"):
+        each = results.numbers[f"test accuracy, {name}, each seed"]
+        assert results.numbers[f"test accuracy, {name}, mean"] == np.mean(each)
+
+
+@pytest.mark.parametrize(
+    ("name", "ways"),
+    [
+        ("response_normalization", ("with normalisation", "without")),
+        ("auxiliary_heads", ("with heads", "without")),
+    ],
+)
+def test_what_is_left_out_and_what_comes_of_it(example, shades, name, ways):
+    results = example(name)
+    for way in ways:
+        each = results.numbers[f"test accuracy, {way}, each seed"]
+        assert results.numbers[f"test accuracy, {way}, mean"] == np.mean(each)
+        assert 0 <= min(each) <= max(each) <= 1
