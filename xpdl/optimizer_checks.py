@@ -107,6 +107,8 @@ def same_shapes(
     ArgumentError, ShapeError
         If they are not.
     """
+    if isinstance(arrays, ArrayDict) and arrays.layout is getattr(params, "layout", None):
+        return  # as in every step of a network's training
     if arrays.keys() != params.keys():
         lone = sorted(map(str, arrays.keys() ^ params.keys()))
         raise ArgumentError(

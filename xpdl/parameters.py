@@ -116,9 +116,10 @@ class ArrayDict(Mapping[str, Array]):
         self._views = {name: layout.view(buffer, name) for name in layout.shapes}
 
     def __getitem__(self, name: str) -> Array:
-        if not isinstance(name, str) or name not in self._views:
-            raise UnknownParameterError("parameter", name, self._views)
-        return self._views[name]
+        try:
+            return self._views[name]
+        except (KeyError, TypeError):
+            raise UnknownParameterError("parameter", name, self._views) from None
 
     def __setitem__(self, name: str, values: Array | float) -> None:
         write_into(name, self[name], values)

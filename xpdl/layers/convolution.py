@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from xpdl.arguments import LARGEST, flag, whole_number
@@ -13,7 +14,7 @@ from xpdl.initializers import Constant, WeightInit, get_initializer
 from xpdl.layers.base import Layer
 from xpdl.layers.checks import check_remainder, image_shape, pair
 from xpdl.layers.kept import Kept
-from xpdl.layers.padding import equal_part, padding, put_around, sides, take_off
+from xpdl.layers.padding import Padding, equal_part, padding, put_around, sides, take_off
 
 
 class Convolution(Layer):
@@ -205,9 +206,14 @@ class Convolution(Layer):
         return self.groups == 1 and self.dilation == (1, 1)
 
     def _geometry(self, image: Sequence[int]) -> tuple[Pads, Pair]:
-        """Return what lies around an image (H, W), and how many windows there are."""
-        h, w = image
-        pads = sides(self.pad, (h, w), self.size, self.stride, self.dilation)
-        reach = spread(self.size[0], self.dilation[0]), spread(self.size[1], self.dilation[1])
-        remainder = "drop" if self.pad == "same" else self.remainder
-        return pads, window_counts((h, w), reach, self.stride, pads, remainder)
+        return _geometry((*image,), self.pad, self.size, self.stride, self.dilation, self.remainder)
+
+
+@lru_cache(maxsize=1024)
+def _geometry(
+    image: Shape, pad: Padding, size: Pair, stride: Pair, dilation: Pair, remainder: str
+) -> tuple[Pads, Pair]:
+    """Return what lies around an image (H, W), and how many windows there are."""
+    pads = sides(pad, image, size, stride, dilation)
+    reach = spread(size[0], dilation[0]), spread(size[1], dilation[1])
+    return pads, window_counts(image, reach, stride, pads, "drop" if pad == "same" else remainder)
