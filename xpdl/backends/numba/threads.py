@@ -207,7 +207,7 @@ def do(board, threads, function, block):
         looks += 1
         if looks % PATIENCE == 0:
             give_way(board)
-    failed += load(board, FAILED)
+    failed |= load(board, FAILED)
     exchange(board, TAKEN, 0)
     return failed
 
