@@ -152,7 +152,7 @@ def test_a_name_that_is_no_candidate_is_refused(small, tmp_path, capsys):
 def test_the_recipe_is_one_that_was_measured(name):
     log = json.loads((ROOT / f"bench/results/choice-{name}.json").read_text())["candidates"]
     recipe = json.loads(json.dumps(asdict(RECIPES[name])))
-    for other in ("about", "class_weights", "patience", "pretrained"):
+    for other in ("about", "class_weights", "patience", "pretrained", "mirrored"):
         del recipe[other]
     shifts, members = recipe.pop("shifts"), recipe.pop("members")
     plain = {"model_options": {}, "optimizer_options": {}, "warm_up": 0.0, "weight_decay": None}

@@ -1,14 +1,11 @@
 """What a network has learned from a million photographs helps where there are a thousand.
 
-Book, section 8.2.5. MobileNetV2 with the weights of ImageNet learns to tell the ten classes of
-CIFAR-10 from 1,000 labelled pictures, enlarged to 96 x 96: first a new head while all else is
-frozen; then everything but batch normalisation, which keeps the statistics and factors of ImageNet,
-the head at three times the rate of the rest, averaged. Beside it are a linear model of what the
-untouched network sees (ridge regression on its 1,280 features, its penalty chosen on a fifth of the
-labels), and the same network from first weights, for three times as many epochs, its pictures mixed
-and its labels smoothed.
-The pictures are fetched from their publisher; the variable XPDL_CIFAR10 may name a folder of them
-instead, train/<class>/ and test/<class>/, as JPEG if need be, which loses a little.
+Book, section 8.2.5. MobileNetV2 with ImageNet's weights learns the ten classes of CIFAR-10 from
+1,000 pictures, enlarged to 96 x 96: first a new head alone; then all but batch normalisation, the
+head at three times the rate, averaged. Beside it are a linear model of what the untouched network
+sees (ridge regression, its penalty chosen on a fifth of the labels), and the same network from
+first weights, three times as long, with mixed pictures and smoothed labels. The pictures are
+fetched from their publisher; the variable XPDL_CIFAR10 may name a folder of them instead, as JPEG.
 """
 
 import os

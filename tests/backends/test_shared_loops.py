@@ -22,7 +22,7 @@ from xpdl.backends.numba.sharing import cut, helpers, next_part, share  # noqa: 
 from xpdl.backends.numba.threads import count, exchange, load, shared  # noqa: E402
 
 ROOT = Path(xpdl.__file__).parents[1]
-LONG = 2_000_000_000  # looks: many seconds
+LONG = 20_000_000_000  # looks: many seconds
 
 
 def loop(kernel):
@@ -78,6 +78,16 @@ def fail(places, size, shares):
 
 def parts(number):
     return np.arange(number + 1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _all_compiled():
+    """While a loop compiles, a helper that was called may have gone to sleep again."""
+    places = np.zeros(16, np.int64)
+    share(parts(1), mark, np.zeros(1, np.int64), np.zeros(1, np.int64))
+    share(parts(1), meet, places, 1)
+    share(parts(1), fill, places, room=1)
+    share(parts(1), fail, np.array([1, 1, 0]), 1)
 
 
 @pytest.mark.parametrize("threads", ["1", "2", "3"])
@@ -175,6 +185,7 @@ def test_many_callers_at_once(monkeypatch):
 FORKING = """
 import os, numpy as np
 from tests.backends.test_shared_loops import meet, parts, share
+share(parts(1), meet, np.zeros(16, np.int64), 1)
 for _ in range(3):
     places = np.zeros(16, np.int64)
     share(parts(2), meet, places, 2)

@@ -243,6 +243,7 @@ class Helpers:
         self.board = np.zeros(64, np.int64)
         self.board[GIVE_WAY] = _address_to_give_way()
         self._lock = threading.Lock()
+        self._wanted = 0  # how often; a helper that was wanted meanwhile does not go to sleep
         self._asleep: list[bool] = []
         self._calls: list[SimpleQueue[None]] = []
         self._apart = Apart()
@@ -252,6 +253,7 @@ class Helpers:
         if len(self._calls) < number:
             self._add(number)
         self._apart.keep()
+        self._wanted += 1
         for k in range(number):
             if self._asleep[k]:
                 self._asleep[k] = False
@@ -270,9 +272,12 @@ class Helpers:
 
     def _serve(self, k: int, board: Array) -> None:
         while True:
+            wanted = self._wanted
             serve(board, k + 1)
-            self._asleep[k] = True
-            self._calls[k].get()
+            self._asleep[k] = True  # before it looks: who calls now sees that, or is seen
+            if wanted == self._wanted:
+                self._calls[k].get()
+            self._asleep[k] = False
 
 
 def _address_to_give_way() -> int:
