@@ -74,6 +74,14 @@ def test_evaluate_and_predict_what_train_left(small_mnist: Path, capsys: Any) ->
     assert all(line.count("%") == 5 for line in lines)
 
 
+def test_a_program_that_calls_a_command_keeps_its_backend(small_mnist: Path) -> None:
+    before = xpdl.get_backend()
+    assert main(["train", "--model", "TwoLayerNet", "--epochs", "1", "--backend", "generic"]) == 0
+    assert xpdl.get_backend() is before
+    assert main(["train", "--model", "nonsense", "--backend", "generic"]) == 2
+    assert xpdl.get_backend() is before
+
+
 def test_predict_goes_on_after_a_bad_picture(small_mnist: Path, capsys: Any) -> None:
     main(["train", "--model", "TwoLayerNet", "--epochs", "1", "--out", "run"])
     capsys.readouterr()

@@ -7,6 +7,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -138,14 +139,16 @@ def run_command(
     """
     try:
         take_gpu()
+        chosen: AbstractContextManager[object] = nullcontext()
         if options.backend is not None:
-            use_backend(options.backend)
-        get_precision(options.dtype)
-        thread_count()
-        code = run(options)
-        if sys.stdout is not None:
-            sys.stdout.flush()
-        return code
+            chosen = use_backend(options.backend)
+        with chosen:
+            get_precision(options.dtype)
+            thread_count()
+            code = run(options)
+            if sys.stdout is not None:
+                sys.stdout.flush()
+            return code
     except XpdlError as error:
         print(f"{title}: {error}", file=sys.stderr)
         return 2
