@@ -56,9 +56,7 @@ def score(result: Result, looks: Looks) -> str:
 
 def looks_of(options: argparse.Namespace, about: Mapping[str, Any]) -> Looks:
     """Return how a network looks at pictures: as is asked for, or as it was trained for."""
-    own = Looks.noted(about)
-    shifts = own.shifts if options.shifts is None else options.shifts
-    return Looks(shifts, own.mirrored if options.mirrored is None else options.mirrored)
+    return Looks.asked(about, options.shifts, options.mirrored)
 
 
 def name_of(model: Network | Ensemble) -> str:

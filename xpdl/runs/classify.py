@@ -127,10 +127,7 @@ def classify(
         predictor: Ensemble | ShiftAverage = model
         model = model.model
     else:
-        own = Looks.noted(about)
-        asked = own.shifts if shifts is None else shifts
-        looks = Looks(asked, own.mirrored if mirrored is None else flag("mirrored", mirrored))
-        predictor = answering(model, looks)
+        predictor = answering(model, Looks.asked(about, shifts, mirrored))
     network = model if isinstance(model, Network) else model.members[0]
     digits = _of_digits(network, about) if digits is None else flag("digits", digits)
     takes = _Form(network, digits, about)

@@ -237,8 +237,9 @@ class Run:
         if self.changes.keys() & {*Looks._fields, "data"}:
             for best in self.folder.glob(BESTS):
                 network, notes = load_with_notes(best)
-                kept = {key: notes[key] for key in notes.keys() - {*Looks._fields}}
-                network.save(best, kept | self._notes())
+                for name in Looks._fields:
+                    notes.pop(name, None)
+                network.save(best, notes | self._notes())
 
     def _notes(self) -> dict[str, Any]:
         """Return what the file of a network of this run keeps about it."""

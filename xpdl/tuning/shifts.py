@@ -140,9 +140,14 @@ class Looks(NamedTuple):
         return " and ".join(over)
 
     @classmethod
-    def noted(cls, about: Mapping[str, Any]) -> Looks:
-        """Return how a network answers of whose file these are the notes."""
-        return cls(about.get("shifts", 0), about.get("mirrored", False))
+    def asked(
+        cls, about: Mapping[str, Any], shifts: int | None = None, mirrored: bool | None = None
+    ) -> Looks:
+        """Return how a network looks: as is asked for, or else as the notes in its file say."""
+        return cls(
+            about.get("shifts", 0) if shifts is None else shifts,
+            about.get("mirrored", False) if mirrored is None else flag("mirrored", mirrored),
+        )
 
     def notes(self) -> dict[str, Any]:
         """Return what a network's file keeps of it; nothing if there is one look."""

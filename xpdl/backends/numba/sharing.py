@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numba.core.compiler_lock import global_compiler_lock
@@ -22,9 +22,6 @@ ENOUGH = 500_000
 
 SUMS_BYTES = 32 * 1024 * 1024
 """Parts that each need a sum of their own may take so much memory for them, all together."""
-
-Shares: TypeAlias = tuple[Array, Array, int]
-"""The bounds of the parts, counters of those taken, and the thread's number."""
 
 helpers = Helpers()
 _SINGLE = np.dtype(np.float32)
@@ -77,6 +74,7 @@ def share(bounds: Array, kernel: Any, *arguments: Any, **rooms: int) -> None:
 def next_part(shares):
     """Return a part that no thread has taken yet, its beginning and its end; or -1, 0, 0.
 
+    `shares` is the bounds of the parts, counters of those taken, and the thread's number.
     Even threads take parts from the first on, odd ones from the last back, until they meet: so
     most of the images stay with one thread from layer to layer, and in its core's own cache.
     """
